@@ -1,0 +1,1 @@
+"""Shards, their index, image decoding and the training loader."""

@@ -1,0 +1,121 @@
+"""What a rank sees of one step: the samples that it owns, and the ones that could not be used.
+
+for batch in loader: batch.image  # uint8 [N, S, S, 3]
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """A sample that keeps its place in the order but cannot be used."""
+
+    shard: str
+    key: str
+    reason: str
+    index: tuple[int, int]  # (shard number, sample number)
+    row: int  # place in the global batch
+
+
+@dataclass
+class Part:
+    """One loader worker's samples of one step; arrays are small and travel by value, images in shared memory."""
+
+    epoch: int
+    step: int
+    image: torch.Tensor  # uint8 [n, S, S, 3]
+    labels: np.ndarray  # int32 [n, num_tasks]
+    index: np.ndarray  # int64 [n, 2]
+    row: np.ndarray  # int64 [n]
+    key: list[str]
+    bad: list[BadRecord] = field(default_factory=list)
+
+
+@dataclass
+class Batch:
+    """One rank's samples of one step, in position order."""
+
+    epoch: int
+    step: int
+    image: torch.Tensor  # uint8 [N, S, S, 3], RGB
+    label: dict[str, torch.Tensor]  # task -> int64 [N], -1 where the label is missing
+    valid: dict[str, torch.Tensor]  # task -> bool [N]
+    key: list[str]
+    index: torch.Tensor  # int64 [N, 2]: shard number, sample number in the shard
+    row: torch.Tensor  # int64 [N]: place in the global batch
+    bad: list[BadRecord]
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def to(self, device: torch.device) -> "Batch":
+        """Tensors on `device`; the copy overlaps with compute when it starts from pinned memory."""
+        if device.type == "cpu":
+            return self
+
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.pin_memory().to(device, non_blocking=True)
+
+        return Batch(
+            epoch=self.epoch,
+            step=self.step,
+            image=move(self.image),
+            label={task: move(label) for task, label in self.label.items()},
+            valid={task: move(valid) for task, valid in self.valid.items()},
+            key=self.key,
+            index=self.index,
+            row=self.row,
+            bad=self.bad,
+        )
+
+    def split(self, size: int) -> "list[Batch]":
+        """Micro-batches of at most `size` samples and as equal as can be (a lone last sample would upset norms)."""
+        count = -(-len(self) // size) if self.key else 1
+        if count == 1:
+            return [self]
+        borders = [len(self) * number // count for number in range(count + 1)]
+        return [self._slice(slice(low, high)) for low, high in zip(borders, borders[1:], strict=False)]
+
+    def _slice(self, part: slice) -> "Batch":
+        return Batch(
+            epoch=self.epoch,
+            step=self.step,
+            image=self.image[part],
+            label={task: label[part] for task, label in self.label.items()},
+            valid={task: valid[part] for task, valid in self.valid.items()},
+            key=self.key[part],
+            index=self.index[part],
+            row=self.row[part],
+            bad=[],
+        )
+
+
+def join_parts(parts: list[Part], tasks: list[str]) -> Batch:
+    """One batch from the parts of a rank's workers, rows in position order."""
+    if len(parts) == 1:
+        part = parts[0]
+        image, labels, index, row, key = part.image, part.labels, part.index, part.row, part.key
+    else:
+        row = np.concatenate([part.row for part in parts])
+        order = np.argsort(row)
+        row = row[order]
+        labels = np.concatenate([part.labels for part in parts])[order]
+        index = np.concatenate([part.index for part in parts])[order]
+        keys = [key for part in parts for key in part.key]
+        key = [keys[at] for at in order]
+        image = torch.cat([part.image for part in parts])[torch.from_numpy(order)]
+    label = {task: torch.from_numpy(labels[:, at].astype(np.int64)) for at, task in enumerate(tasks)}
+    return Batch(
+        epoch=parts[0].epoch,
+        step=parts[0].step,
+        image=image,
+        label=label,
+        valid={task: column >= 0 for task, column in label.items()},
+        key=key,
+        index=torch.from_numpy(index),
+        row=torch.from_numpy(row),
+        bad=sorted((record for part in parts for record in part.bad), key=lambda record: record.row),
+    )

@@ -1,0 +1,21 @@
+"""The two ways in which data can be wrong.
+
+`raise DataError(...)` stops the run (exit code 65); `raise BadSample(...)` concerns one sample, which the caller
+records by name before it goes on.
+"""
+
+EXIT_OK = 0
+EXIT_BAD_ARGUMENTS = 2
+EXIT_BAD_DATA = 65
+
+
+class DataError(ValueError):
+    """The data set as a whole cannot be used: broken index, missing shard, unknown class."""
+
+
+class BadSample(Exception):
+    """One sample cannot be used; `reason` says why in words fit for a report."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -1,0 +1,164 @@
+"""`index.json`: the tasks with their class names, and every shard's sample count, size and hashes.
+
+Use: `index = load_index("https://host/shards/train"); print(index.num_samples, list(index.tasks))`
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+
+from data.errors import DataError
+from data.index.shard import ShardIndex, idx_name, shard_index_from_bytes
+from data.storage import join_url, local_root, read_bytes
+
+FORMAT = "slimheads-index/1"
+INDEX_NAME = "index.json"
+_COLUMNS = {"name": str, "count": int, "bytes": int, "sha256": str, "idx_crc32c": int}
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One tar file: its name in the folder, samples, bytes, SHA-256 (hex) and the crc32c of its .idx file."""
+
+    name: str
+    count: int
+    bytes: int
+    sha256: str
+    idx_crc32c: int
+
+
+@dataclass(frozen=True)
+class Index:
+    """A split: `tasks` maps each task to its class names in label order; `shards` are sorted by name."""
+
+    root: str
+    tasks: dict[str, tuple[str, ...]]
+    shards: tuple[Shard, ...]
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Samples per shard, int64 [num_shards]."""
+        return np.fromiter((shard.count for shard in self.shards), np.int64, len(self.shards))
+
+    @property
+    def num_samples(self) -> int:
+        return int(self.counts.sum())
+
+    def shard_url(self, number: int) -> str:
+        """Path or URL of the tar."""
+        return join_url(self.root, self.shards[number].name)
+
+    def idx_url(self, number: int) -> str:
+        """Path or URL of the .idx file."""
+        return join_url(self.root, idx_name(self.shards[number].name))
+
+    def load_shard(self, number: int) -> ShardIndex:
+        """Read and check one shard's rows. DataError names the file when it is missing or is not the indexed one."""
+        return self.parse_shard(number, read_bytes(self.idx_url(number)))
+
+    def parse_shard(self, number: int, data: bytes) -> ShardIndex:
+        """Check and parse the bytes of one shard's .idx file, for callers that fetched them on their own."""
+        shard, url = self.shards[number], self.idx_url(number)
+        if google_crc32c.value(data) != shard.idx_crc32c:
+            raise DataError(f"{url}: has changed since {INDEX_NAME} was written; run data.index or data.build again")
+        rows = shard_index_from_bytes(data, name=url)
+        if rows.labels.shape != (shard.count, len(self.tasks)):
+            raise DataError(
+                f"{url}: has {rows.labels.shape[0]} samples of {rows.labels.shape[1]} tasks, "
+                f"but {INDEX_NAME} says {shard.count} of {len(self.tasks)}; run data.index or data.build again"
+            )
+        return rows
+
+
+def load_index(root: str | os.PathLike[str]) -> Index:
+    """Read `index.json` of a shard folder (path, file://, http(s):// or s3://). DataError says what is wrong with it."""
+    folder = local_root(os.fspath(root))
+    url = join_url(folder, INDEX_NAME)
+    try:
+        data = read_bytes(url)
+    except DataError as error:
+        raise DataError(f"{error}. A shard folder needs it: make one with data.build or data.index") from error
+    try:
+        content = json.loads(data)
+    except ValueError as error:
+        raise DataError(f"{url}: is not JSON ({error}); run data.index or data.build again") from error
+    if not isinstance(content, dict) or "format" not in content:
+        raise DataError(f"{url}: is not a shard index; run data.index or data.build again")
+    if content["format"] != FORMAT:
+        raise DataError(f"{url}: has format {content['format']!r}, this version reads {FORMAT!r}; update Slimheads")
+    return Index(folder, _parse_tasks(content.get("tasks"), url), _parse_shards(content.get("shards"), url))
+
+
+def write_index(root: str | os.PathLike[str], *, tasks: Mapping[str, Sequence[str]], shards: Sequence[Shard]) -> Path:
+    """Write `index.json` atomically (temporary file, fsync, rename) into a local folder; returns its path."""
+    path = Path(root) / INDEX_NAME
+    ordered = sorted(shards, key=lambda shard: shard.name)
+    content = {
+        "format": FORMAT,
+        "tasks": {task: list(names) for task, names in tasks.items()},
+        "shards": {column: [getattr(shard, column) for shard in ordered] for column in _COLUMNS},
+    }
+    # Read it back as a user would: what would be refused later is refused now.
+    _parse_tasks(content["tasks"], str(path))
+    _parse_shards(content["shards"], str(path))
+    write_atomically(path, json.dumps(content, indent=None, separators=(",", ":"), ensure_ascii=False).encode())
+    return path
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """The file is there with all its bytes or not at all, whenever the machine stops."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _parse_tasks(tasks: object, url: str) -> dict[str, tuple[str, ...]]:
+    if not isinstance(tasks, dict) or not tasks:
+        raise DataError(f"{url}: names no tasks; at least one is needed to train")
+    for task, names in tasks.items():
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise DataError(f"{url}: task {task!r} needs a list of class names")
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DataError(f"{url}: task {task!r} lists the class {twice!r} more than once")
+    return {task: tuple(names) for task, names in tasks.items()}
+
+
+def _parse_shards(columns: object, url: str) -> tuple[Shard, ...]:
+    if not isinstance(columns, dict) or set(columns) != set(_COLUMNS):
+        raise DataError(f"{url}: the shard list needs exactly the columns {', '.join(_COLUMNS)}")
+    for column, kind in _COLUMNS.items():
+        if not isinstance(columns[column], list) or set(map(type, columns[column])) - {kind}:
+            raise DataError(f"{url}: column {column!r} of the shard list must hold only {kind.__name__} values")
+    lengths = {len(values) for values in columns.values()}
+    if lengths == {0}:
+        raise DataError(f"{url}: is empty, it lists no shards")
+    if len(lengths) != 1:
+        raise DataError(f"{url}: the columns of the shard list differ in length")
+    names = columns["name"]
+    if len(set(names)) != len(names):
+        twice = next(name for first, name in zip(sorted(names), sorted(names)[1:]) if first == name)
+        raise DataError(f"{url}: lists the shard {twice!r} more than once")
+    if min(columns["count"]) < 1:
+        empty = names[columns["count"].index(min(columns["count"]))]
+        raise DataError(f"{url}: shard {empty!r} holds no samples; delete it and run data.index again")
+    shards = map(Shard, *(columns[column] for column in _COLUMNS))
+    return tuple(sorted(shards, key=lambda shard: shard.name))

@@ -1,0 +1,83 @@
+"""One shard's rows: byte range, checksum, labels and key of every sample, kept in a safetensors file (`NAME.idx`).
+
+Use: `rows = shard_index_from_bytes(Path("000000.idx").read_bytes(), name="000000.idx"); rows.key(3)`
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import safetensors.numpy
+
+from data.errors import DataError
+
+_DTYPES = {
+    "offset": np.int64,
+    "size": np.int32,
+    "crc32c": np.uint32,
+    "labels": np.int32,
+    "key_bytes": np.uint8,
+    "key_ends": np.int64,
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShardIndex:
+    """Rows of one shard, in sample order.
+
+    offset [n]: byte position of the image member's data in the tar; size [n]: its bytes; crc32c [n]: of the image
+    bytes; labels [n, num_tasks]: class number in the order of `Index.tasks`, -1 where the label is missing; key_bytes
+    and key_ends [n]: all keys as UTF-8, one after the other. `bad` maps the number of a sample that was found unusable
+    when the shard was indexed to the reason; a sample without an image has size 0.
+    """
+
+    offset: np.ndarray
+    size: np.ndarray
+    crc32c: np.ndarray
+    labels: np.ndarray
+    key_bytes: np.ndarray
+    key_ends: np.ndarray
+    bad: dict[int, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def key(self, number: int) -> str:
+        """Key of one sample: its member's path in the tar without the extension."""
+        start = int(self.key_ends[number - 1]) if number else 0
+        return self.key_bytes[start : int(self.key_ends[number])].tobytes().decode("utf-8", "surrogateescape")
+
+
+def idx_name(shard_name: str) -> str:
+    """`000000.tar` -> `000000.idx`."""
+    return shard_name.removesuffix(".tar") + ".idx"
+
+
+def pack_keys(keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Keys -> (key_bytes uint8 [total], key_ends int64 [n])."""
+    encoded = [key.encode("utf-8", "surrogateescape") for key in keys]
+    ends = np.cumsum([len(key) for key in encoded], dtype=np.int64)
+    return np.frombuffer(b"".join(encoded), np.uint8), ends
+
+
+def shard_index_to_bytes(rows: ShardIndex) -> bytes:
+    """Contents of the .idx file; the same rows always give the same bytes."""
+    tensors = {name: np.ascontiguousarray(getattr(rows, name), dtype) for name, dtype in _DTYPES.items()}
+    bad = json.dumps({str(number): rows.bad[number] for number in sorted(rows.bad)})
+    # One metadata entry only: safetensors does not keep several in a fixed order.
+    return safetensors.numpy.save(tensors, metadata={"bad": bad})
+
+
+def shard_index_from_bytes(data: bytes, *, name: str) -> ShardIndex:
+    """Parse a .idx file; `name` is used in the DataError when it is broken."""
+    try:
+        tensors = safetensors.numpy.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        bad = {int(number): reason for number, reason in json.loads(header["__metadata__"]["bad"]).items()}
+        columns = {column: tensors[column] for column in _DTYPES}
+    except Exception as error:  # safetensors has its own error type, JSON and the columns have theirs
+        raise DataError(f"{name}: is not a shard index ({error}); run data.index or data.build again") from error
+    if any(columns[column].dtype != dtype for column, dtype in _DTYPES.items()):
+        raise DataError(f"{name}: columns are not of the expected types; run data.index or data.build again")
+    return ShardIndex(**columns, bad=bad)
