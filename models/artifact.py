@@ -1,0 +1,189 @@
+"""A trained model on disk: `model.safetensors` beside a `model.json` that says how to rebuild and use it.
+
+`student, meta = load_artifact("runs/attributes/best")`
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+
+from models.errors import ModelError
+from models.student import Student, build_student
+
+FORMAT = "slimheads-model/1"
+WEIGHTS_NAME = "model.safetensors"
+META_NAME = "model.json"
+PREPROCESSING_KEYS = ("mean", "std", "train_size", "eval_size")
+
+
+@dataclass(frozen=True)
+class ArtifactMeta:
+    """What `model.json` holds.
+
+    path: the folder. architecture: arguments of `build_student`. tasks: class names in label order. preprocessing: mean
+    and std of RGB pixels in 0..1, train_size and eval_size in pixels. ema: the weights are a moving average. sha256: of
+    `model.safetensors`.
+    """
+
+    path: Path
+    architecture: dict[str, Any]
+    tasks: dict[str, tuple[str, ...]]
+    preprocessing: dict[str, Any]
+    metrics: dict[str, Any]
+    provenance: dict[str, Any]
+    ema: bool
+    num_parameters: int
+    sha256: str
+
+
+def save_artifact(
+    model: Student,
+    directory: str | Path,
+    *,
+    tasks: Mapping[str, Sequence[str]],
+    preprocessing: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    ema: bool,
+) -> Path:
+    """Write the model and return the path of its `model.json`.
+
+    Both files are complete on disk before either takes its name, the JSON last; it holds the weights' hash, so a mixed
+    pair is seen on load. Numbers that are not finite (a metric without samples) become null.
+    """
+    _require_same_tasks(model, tasks)
+    if set(preprocessing) != set(PREPROCESSING_KEYS):
+        raise ModelError(f"preprocessing has keys {sorted(preprocessing)}; it needs {', '.join(PREPROCESSING_KEYS)}")
+    weights = safetensors.torch.save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    )
+    # Tasks are a list because their order is the order of the split logits.
+    architecture = {key: value for key, value in model.architecture.items() if key != "tasks"}
+    meta = {
+        "format": FORMAT,
+        **architecture,
+        "tasks": [{"name": task, "classes": list(tasks[task])} for task in model.tasks],
+        "preprocessing": dict(preprocessing),
+        "metrics": _finite(metrics),
+        "provenance": _finite(provenance),
+        "ema": ema,
+        "num_parameters": model.num_parameters,
+        "weights": {"file": WEIGHTS_NAME, "bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()},
+    }
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    contents = {WEIGHTS_NAME: weights, META_NAME: (json.dumps(meta, indent=2, allow_nan=False) + "\n").encode()}
+    for name, content in contents.items():
+        _write_synced(directory / f"{name}.part", content)
+    for name in contents:
+        os.replace(directory / f"{name}.part", directory / name)
+    _sync_directory(directory)
+    return directory / META_NAME
+
+
+def load_artifact(path: str | Path) -> tuple[Student, ArtifactMeta]:
+    """The model, in eval mode on the CPU, and what is known about it.
+
+    path: the folder or its `model.json`. Missing, cut, changed or newer files raise ModelError naming the file.
+    """
+    meta = load_artifact_meta(path)
+    weights_path = meta.path / WEIGHTS_NAME
+    try:
+        content = weights_path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{weights_path}: cannot be read ({error.strerror})") from error
+    if hashlib.sha256(content).hexdigest() != meta.sha256:
+        raise ModelError(
+            f"{weights_path}: its {len(content)} bytes are not the ones that {META_NAME} beside it was written for "
+            "(cut, changed or from another save); take the folder from its source again"
+        )
+    try:
+        tensors = safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise ModelError(f"{weights_path}: not a safetensors file ({error})") from error
+    try:
+        model = build_student(**meta.architecture)
+        model.load_state_dict(tensors)
+    except (ModelError, TypeError) as error:
+        raise ModelError(f"{meta.path / META_NAME}: cannot build this network: {error}") from error
+    except RuntimeError as error:
+        raise ModelError(f"{weights_path}: the tensors do not fit the network in {META_NAME}: {error}") from error
+    return model.eval(), meta
+
+
+def load_artifact_meta(path: str | Path) -> ArtifactMeta:
+    """What `model.json` says, without reading the weights. path: the folder or its `model.json`."""
+    path = Path(path)
+    file = path / META_NAME if path.is_dir() else path
+    try:
+        meta = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read ({error.strerror}); a model is a folder with {META_NAME}") from error
+    except ValueError as error:
+        raise ModelError(f"{file}: not JSON, or cut ({error})") from error
+    found = meta.get("format") if isinstance(meta, dict) else None
+    if found != FORMAT:
+        raise ModelError(f"{file}: its format is {found!r}, this version reads {FORMAT!r}")
+    try:
+        tasks = {task["name"]: tuple(task["classes"]) for task in meta["tasks"]}
+        return ArtifactMeta(
+            path=file.parent,
+            architecture={
+                "backbone": meta["backbone"],
+                "head": meta["head"],
+                "tasks": {task: len(classes) for task, classes in tasks.items()},
+                "widths": meta["widths"],
+                "drop_rate": meta["drop_rate"],
+                "drop_path_rate": meta["drop_path_rate"],
+            },
+            tasks=tasks,
+            preprocessing=meta["preprocessing"],
+            metrics=meta["metrics"],
+            provenance=meta["provenance"],
+            ema=meta["ema"],
+            num_parameters=meta["num_parameters"],
+            sha256=meta["weights"]["sha256"],
+        )
+    except KeyError as error:
+        raise ModelError(f"{file}: the key {error} is missing") from error
+    except TypeError as error:
+        raise ModelError(f"{file}: a value is of the wrong type ({error})") from error
+
+
+def _require_same_tasks(model: Student, tasks: Mapping[str, Sequence[str]]) -> None:
+    if list(tasks) != list(model.tasks):
+        raise ModelError(f"class names are given for tasks {list(tasks)}, but the model has {list(model.tasks)}")
+    for task, classes in tasks.items():
+        if len(classes) != model.tasks[task]:
+            raise ModelError(f"task {task!r}: {len(classes)} class names for {model.tasks[task]} classes")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,103 @@
+"""A student (or teacher): one backbone, one pooled feature, one logit vector per task.
+
+`build_student(backbone="mobilenetv2_050", head={"kind": "multi-embedding"}, tasks={"age": 5, "gender": 2})`
+"""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from models.backbones import Backbone, Preprocessing, create_backbone
+from models.errors import ModelError
+from models.heads import build_head, head_options
+
+
+class Student(nn.Module):
+    """Images in, one logit vector per task out.
+
+    Attributes: `tasks` {name: number of classes} in label order, `backbone` (image -> pooled feature [N, num_features]),
+    `heads` (pooled feature -> logits per task), `preprocessing` (what the backbone expects of its input),
+    `architecture` (flat arguments: `build_student(**student.architecture)` makes the same network again),
+    `frozen` (names of sub-modules that stay in eval when the rest trains; see `parameter_groups.freeze`).
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        heads: nn.Module,
+        tasks: Mapping[str, int],
+        drop_rate: float,
+        architecture: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.tasks = dict(tasks)
+        self.num_features = backbone.num_features
+        self.preprocessing: Preprocessing = backbone.preprocessing
+        self.architecture = dict(architecture)
+        self.frozen: tuple[str, ...] = ()
+        self.backbone = backbone.module
+        self.dropout = nn.Dropout(drop_rate)
+        self.heads = heads
+
+    @property
+    def num_parameters(self) -> int:
+        """All parameters, frozen ones too; buffers (running statistics) are not parameters."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def forward_features(self, image: Tensor) -> Tensor:
+        """image [N, 3, H, W] -> pooled feature [N, num_features]. Feature maps are had by hooks on `backbone`'s parts."""
+        features: Tensor = self.backbone(image)
+        return features
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """image, float and normalised, [N, 3, H, W] -> {task: logits [N, num_classes]}."""
+        logits: dict[str, Tensor] = self.heads(self.dropout(self.forward_features(image)))
+        return logits
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, except for the frozen parts: their batch norms keep the statistics they came with."""
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+        return self
+
+
+def build_student(
+    *,
+    backbone: str,
+    head: Mapping[str, Any],
+    tasks: Mapping[str, int],
+    pretrained: bool = False,
+    widths: Mapping[str, int] | None = None,
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+) -> Student:
+    """A network from flat arguments.
+
+    backbone: a name in `BACKBONES` or any timm model. head: `kind` and that head's options; options that are not set are
+    left out. tasks: {name: number of classes} in label order. pretrained: start the backbone from published weights.
+    widths: {module: channels} of a pruned network. drop_rate: dropout on the pooled feature. drop_path_rate: stochastic
+    depth, for timm backbones that have it. Raises ModelError for anything unknown.
+    """
+    if widths:
+        raise ModelError(f"widths of {len(widths)} modules were given, but this version cannot narrow networks yet")
+    if "kind" not in head:
+        raise ModelError("head.kind is missing: it names the head's shape, for example multi-fc")
+    options = {name: value for name, value in head.items() if name != "kind"}
+    made = create_backbone(backbone, pretrained=pretrained, drop_path_rate=drop_path_rate)
+    return Student(
+        backbone=made,
+        heads=build_head(kind=head["kind"], num_features=made.num_features, tasks=tasks, **options),
+        tasks=tasks,
+        drop_rate=drop_rate,
+        architecture={
+            "backbone": backbone,
+            "head": {"kind": head["kind"], **head_options(kind=head["kind"], options=options)},
+            "tasks": dict(tasks),
+            "widths": {},
+            "drop_rate": drop_rate,
+            "drop_path_rate": drop_path_rate,
+        },
+    )
