@@ -31,6 +31,11 @@ class Owner:
     worker: int = 0
     num_workers: int = 1
 
+    @property
+    def share(self) -> float:
+        """About the share of all samples that this owner reads."""
+        return 1 / (self.num_ranks * self.num_workers)
+
     def owns(self, lanes: np.ndarray) -> np.ndarray:
         """bool, the shape of `lanes`: lane l belongs to rank l mod W and there to worker (l div W) mod V."""
         return (lanes % self.num_ranks == self.rank) & ((lanes // self.num_ranks) % self.num_workers == self.worker)
@@ -139,7 +144,7 @@ class SampleOrder:
 
     def window_runs(self, block: Block, lane: int, window: int) -> list[Run]:
         """What one window of a lane reads: runs of neighbouring samples, at most a few (wrap, shard borders)."""
-        base, size = self._window_span(block, lane, window)
+        base, size = self.window_span(block, lane, window)
         length, start = int(block.lane_length[lane]), int(block.lane_start[lane])
         begin = (int(block.spin[lane]) + base) % length
         pieces = [(begin, min(size, length - begin))]
@@ -161,8 +166,8 @@ class SampleOrder:
         first = int(block.first_window[lane])
         return 0 if offset < first else 1 + (offset - first) // self.window
 
-    def _window_span(self, block: Block, lane: int, window: int) -> tuple[int, int]:
-        """(first offset, size) of a window inside its lane."""
+    def window_span(self, block: Block, lane: int, window: int) -> tuple[int, int]:
+        """(first offset, size) of a window inside its lane; the size is below 1 past the lane's end."""
         first, length = int(block.first_window[lane]), int(block.lane_length[lane])
         base = 0 if window == 0 else first + (window - 1) * self.window
         size = first if window == 0 else self.window
@@ -189,7 +194,7 @@ class SampleOrder:
     def _shuffled(self, block: Block, lane: int, offset: int) -> int:
         """Where in the lane the sample at `offset` comes from: its window's permutation applied."""
         window = self.window_of(block, lane, offset)
-        base, size = self._window_span(block, lane, window)
+        base, size = self.window_span(block, lane, window)
         name = (block.key, lane, window)
         shuffle = self._windows.get(name)
         if shuffle is None:
