@@ -84,7 +84,7 @@ def save_artifact(
     for name, content in contents.items():
         _write_synced(directory / f"{name}.part", content)
     for name in contents:
-        os.replace(directory / f"{name}.part", directory / name)
+        (directory / f"{name}.part").replace(directory / name)
     _sync_directory(directory)
     return directory / META_NAME
 

@@ -2,8 +2,8 @@
 
 `build_head(kind="multi-embedding", num_features=1280, tasks={"age": 5, "gender": 2}, width=512)`
 
-A head is a module with `forward(pooled [N, num_features]) -> {task: logits [N, num_classes]}`. To add one: a class whose
-keyword-only arguments are its options, and a line in `HEADS`.
+A head is a module with `forward(pooled [N, num_features]) -> {task: logits [N, num_classes]}`. To add one: a class
+whose keyword-only arguments are its options, and a line in `HEADS`.
 """
 
 import inspect
@@ -47,7 +47,9 @@ class SingleShuffleConv(SingleConv):
         self.groups = groups
 
     def forward(self, pooled: Tensor) -> dict[str, Tensor]:
-        return super().forward(pooled.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(1))
+        return super().forward(
+            pooled.reshape(-1, self.groups, pooled.shape[1] // self.groups).transpose(1, 2).flatten(1)
+        )
 
 
 class MultiFc(nn.Module):

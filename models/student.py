@@ -16,10 +16,10 @@ from models.heads import build_head, head_options
 class Student(nn.Module):
     """Images in, one logit vector per task out.
 
-    Attributes: `tasks` {name: number of classes} in label order, `backbone` (image -> pooled feature [N, num_features]),
+    Attributes: `tasks` {name: number of classes}, `backbone` (image -> pooled feature [N, num_features]),
     `heads` (pooled feature -> logits per task), `preprocessing` (what the backbone expects of its input),
     `architecture` (flat arguments: `build_student(**student.architecture)` makes the same network again),
-    `frozen` (names of sub-modules that stay in eval when the rest trains; see `parameter_groups.freeze`).
+    `frozen` (names of sub-modules that stay in eval when the rest trains; see `parameter_groups.freeze_parts`).
     """
 
     def __init__(
@@ -47,14 +47,12 @@ class Student(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def forward_features(self, image: Tensor) -> Tensor:
-        """image [N, 3, H, W] -> pooled feature [N, num_features]. Feature maps are had by hooks on `backbone`'s parts."""
-        features: Tensor = self.backbone(image)
-        return features
+        """image [N, 3, H, W] -> pooled feature [N, num_features]. For feature maps, hook parts of `backbone`."""
+        return self.backbone(image)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """image, float and normalised, [N, 3, H, W] -> {task: logits [N, num_classes]}."""
-        logits: dict[str, Tensor] = self.heads(self.dropout(self.forward_features(image)))
-        return logits
+        return self.heads(self.dropout(self.forward_features(image)))
 
     def train(self, mode: bool = True) -> Self:
         """Training mode, except for the frozen parts: their batch norms keep the statistics they came with."""
@@ -76,8 +74,8 @@ def build_student(
 ) -> Student:
     """A network from flat arguments.
 
-    backbone: a name in `BACKBONES` or any timm model. head: `kind` and that head's options; options that are not set are
-    left out. tasks: {name: number of classes} in label order. pretrained: start the backbone from published weights.
+    backbone: a name in `BACKBONES` or any timm model. head: `kind` and that head's options; an option that is not set
+    is left out. tasks: {name: number of classes}. pretrained: start the backbone from published weights.
     widths: {module: channels} of a pruned network. drop_rate: dropout on the pooled feature. drop_path_rate: stochastic
     depth, for timm backbones that have it. Raises ModelError for anything unknown.
     """

@@ -23,8 +23,7 @@ class CifarNet(nn.Module):
             raise ModelError(
                 f"this backbone takes 32x32 images, not {height}x{width}; set image_size and eval_size to 32"
             )
-        hidden: Tensor = self.hidden(self.features(image).flatten(1))
-        return hidden
+        return self.hidden(self.features(image).flatten(1))
 
 
 def _conv(in_channels: int, out_channels: int) -> list[nn.Module]:

@@ -1,7 +1,7 @@
 """ResNet-20 and ResNet-56 for CIFAR (He et al. 2016, section 4.2): `cifar_resnet20().module`.
 
-Three stages of 16, 32 and 64 channels; shortcuts take every second pixel and pad channels with zeros (option A), so they
-have no parameters. 269,722 and 853,018 parameters with a 10-class linear head.
+Three stages of 16, 32 and 64 channels; shortcuts take every second pixel and pad channels with zeros (option A), so
+they have no parameters. 269,722 and 853,018 parameters with a 10-class linear head.
 """
 
 from torch import Tensor, nn
@@ -29,8 +29,7 @@ class BasicBlock(nn.Module):
             half = self.num_new_channels // 2
             shortcut = pad(shortcut, (0, 0, 0, 0, half, self.num_new_channels - half))
         maps = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(maps)))))
-        summed: Tensor = self.relu(maps + shortcut)
-        return summed
+        return self.relu(maps + shortcut)
 
 
 class CifarResNet(nn.Module):
@@ -48,8 +47,7 @@ class CifarResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
 
     def forward(self, image: Tensor) -> Tensor:
-        pooled: Tensor = self.pool(self.layer3(self.layer2(self.layer1(self.stem(image)))))
-        return pooled
+        return self.pool(self.layer3(self.layer2(self.layer1(self.stem(image)))))
 
 
 def _stage(in_channels: int, out_channels: int, *, stride: int, num_blocks: int) -> nn.Sequential:

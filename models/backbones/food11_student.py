@@ -1,6 +1,6 @@
 """The 99,060-parameter food-11 student: a ResNet-like stem and four depthwise-pointwise layers.
 
-`food11_student().module`; `layer1` to `layer3` have ResNet18's channel counts, so their features can be aligned with it.
+`food11_student().module`; `layer1` to `layer3` have ResNet18's channel counts, so that features can be aligned.
 """
 
 from torch import Tensor, nn
@@ -27,8 +27,7 @@ class Food11Student(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         maps = self.layer4(self.layer3(self.layer2(self.layer1(self.stem(image)))))
-        pooled: Tensor = self.pool(maps)
-        return pooled
+        return self.pool(maps)
 
 
 def depthwise_pointwise(in_channels: int, out_channels: int, *, stride: int) -> nn.Sequential:

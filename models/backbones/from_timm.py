@@ -19,9 +19,7 @@ def timm_backbone(name: str, *, pretrained: bool, drop_path_rate: float, other_n
     """
     if not timm.is_model(name):
         near = get_close_matches(name, [*timm.list_models(), *other_names], n=3)
-        hint = (
-            f"; did you mean {' or '.join(near)}?" if near else "; python -c 'import timm; print(timm.list_models())'"
-        )
+        hint = f"; did you mean {', '.join(near)}?" if near else "; it is neither one of ours nor a timm model"
         raise ModelError(f"unknown backbone {name!r}{hint}")
     module = _create(name, pretrained=pretrained, drop_path_rate=drop_path_rate)
     published: dict[str, Any] = module.pretrained_cfg

@@ -33,8 +33,7 @@ class SeparableNet(nn.Module):
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
     def forward(self, image: Tensor) -> Tensor:
-        pooled: Tensor = self.pool(self.blocks(self.stem(image)))
-        return pooled
+        return self.pool(self.blocks(self.stem(image)))
 
 
 def _block(in_channels: int, out_channels: int, *, groups: int, pool: bool) -> nn.Sequential:
