@@ -4,16 +4,12 @@
 records by name before it goes on.
 """
 
-EXIT_OK = 0
-EXIT_BAD_ARGUMENTS = 2
-EXIT_BAD_DATA = 65
-
 
 class DataError(ValueError):
     """The data set as a whole cannot be used: broken index, missing shard, unknown class."""
 
 
-class BadSample(Exception):
+class BadSample(Exception):  # noqa: N818 (it is not an error of the program)
     """One sample cannot be used; `reason` says why in words fit for a report."""
 
     def __init__(self, reason: str) -> None:

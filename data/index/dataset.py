@@ -3,6 +3,7 @@
 Use: `index = load_index("https://host/shards/train"); print(index.num_samples, list(index.tasks))`
 """
 
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -76,7 +77,7 @@ class Index:
 
 
 def load_index(root: str | os.PathLike[str]) -> Index:
-    """Read `index.json` of a shard folder (path, file://, http(s):// or s3://). DataError says what is wrong with it."""
+    """Read `index.json` of a shard folder (path, file://, http(s):// or s3://). DataError says what is wrong."""
     folder = local_root(os.fspath(root))
     url = join_url(folder, INDEX_NAME)
     try:
@@ -113,11 +114,11 @@ def write_index(root: str | os.PathLike[str], *, tasks: Mapping[str, Sequence[st
 def write_atomically(path: Path, data: bytes) -> None:
     """The file is there with all its bytes or not at all, whenever the machine stops."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
+    with temporary.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
     sync_folder(path.parent)
 
 
@@ -155,7 +156,7 @@ def _parse_shards(columns: object, url: str) -> tuple[Shard, ...]:
         raise DataError(f"{url}: the columns of the shard list differ in length")
     names = columns["name"]
     if len(set(names)) != len(names):
-        twice = next(name for first, name in zip(sorted(names), sorted(names)[1:]) if first == name)
+        twice = next(name for first, name in itertools.pairwise(sorted(names)) if first == name)
         raise DataError(f"{url}: lists the shard {twice!r} more than once")
     if min(columns["count"]) < 1:
         empty = names[columns["count"].index(min(columns["count"]))]

@@ -1,0 +1,23 @@
+"""`bad_samples.jsonl`: one line per sample that cannot be used, with shard, key and reason.
+
+Use: `write_bad_samples(folder, [("000000.tar", "cats/17", "JPEG does not decode")])`
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.index.dataset import write_atomically
+
+FILE_NAME = "bad_samples.jsonl"
+
+
+def write_bad_samples(folder: Path, bad: Sequence[tuple[str, str, str]]) -> Path | None:
+    """Write (shard, key, reason) lines; with none, an older file goes away and None is returned."""
+    path = folder / FILE_NAME
+    if not bad:
+        path.unlink(missing_ok=True)
+        return None
+    lines = [json.dumps({"shard": shard, "key": key, "reason": reason}) + "\n" for shard, key, reason in bad]
+    write_atomically(path, "".join(lines).encode())
+    return path
