@@ -97,11 +97,15 @@ def test_a_full_disk_while_saving_leaves_the_old_model(tmp_path: Path, monkeypat
     old = student(seed=0)
     save(old, tmp_path)
 
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
+    files_synced: list[int] = []
+
+    def full_after_the_weights(descriptor: int) -> None:
+        files_synced.append(descriptor)
+        if len(files_synced) == 2:
+            raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("os.fsync", full)
+        patch.setattr("os.fsync", full_after_the_weights)
         with pytest.raises(OSError, match="No space left"):
             save(student(seed=1), tmp_path)
     loaded, _ = load_artifact(tmp_path)

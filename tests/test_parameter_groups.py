@@ -67,6 +67,9 @@ def test_the_innermost_multiplier_counts(model: Student) -> None:
 
 def test_a_part_is_a_module_not_the_start_of_a_name() -> None:
     model = build_student(backbone="cifar_resnet20", head={"kind": "multi-fc"}, tasks={"age": 3, "age_group": 2})
+    groups = groups_of(model, multipliers={"heads.classifiers.task_age": 2.0})
+    faster = next(group for group in groups if group["lr_multiplier"] == 2.0)
+    assert names_in(model, faster) == {"heads.classifiers.task_age.weight", "heads.classifiers.task_age.bias"}
     freeze_parts(model, ["heads.classifiers.task_age"])
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert "heads.classifiers.task_age_group.weight" in trained
