@@ -1,0 +1,1 @@
+"""Training: config, trainer, objective, distributed communication, checkpoints, tracking, evaluation."""

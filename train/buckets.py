@@ -1,0 +1,133 @@
+"""Flat gradient buckets that leave for the other ranks while the backward pass still runs.
+
+    buckets = GradientBuckets(model, comm)
+    buckets.zero(); buckets.arm(); loss.backward(); buckets.finish(share=local_samples / all_samples)
+
+Each parameter's gradient is a view into one of a few flat tensors, in reverse order of registration, which is about
+the order in which the backward pass fills them. When the last gradient of a bucket is there, its named allreduce
+starts. Batch-norm statistics ride behind the last bucket, weighted by samples, so that the ranks always agree.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from train.comm import Comm
+
+
+class _Bucket:
+    def __init__(self, name: str, parameters: list[nn.Parameter], buffers: list[Tensor]) -> None:
+        self.name, self.parameters, self.buffers = name, parameters, buffers
+        device = parameters[0].device
+        self.num_gradients = sum(parameter.numel() for parameter in parameters)
+        num_buffered = sum(buffer.numel() for buffer in buffers)
+        self.flat = torch.zeros(self.num_gradients + num_buffered, device=device)
+        self.gradients = self.flat[: self.num_gradients]
+        self.views = []
+        offset = 0
+        for parameter in parameters:
+            # The parameter's own strides (channels_last weights included), so that accumulation needs no copy.
+            self.views.append(self.flat.as_strided(parameter.size(), parameter.stride(), offset))
+            offset += parameter.numel()
+        self.buffer_views = []
+        for buffer in buffers:
+            self.buffer_views.append(self.flat[offset : offset + buffer.numel()].view_as(buffer))
+            offset += buffer.numel()
+        self.missing = len(parameters)
+        self.handle: object | None = None
+        self.started = False
+
+
+class GradientBuckets:
+    """All trainable parameters' gradients in `count` flat tensors; see the module's docstring."""
+
+    def __init__(self, model: nn.Module, comm: Comm, *, count: int = 3) -> None:
+        self._comm = comm
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad][::-1]
+        if not parameters:
+            raise ValueError("no parameter is left to train: every part of the model is frozen")
+        buffers = list(_moving_statistics(model)) if comm.size > 1 else []
+        groups = list(_equal_parts(parameters, count))
+        self._buckets = [
+            _Bucket(f"bucket{number}", group, buffers if number == len(groups) - 1 else [])
+            for number, group in enumerate(groups)
+        ]
+        self._armed = False
+        self._share = 1.0
+        for bucket in self._buckets:
+            for parameter, view in zip(bucket.parameters, bucket.views, strict=True):
+                parameter.grad = view
+                if comm.size > 1:
+                    parameter.register_post_accumulate_grad_hook(self._hook(bucket))
+
+    @property
+    def flats(self) -> list[Tensor]:
+        """The gradients, one flat tensor a bucket (statistics not included)."""
+        return [bucket.gradients for bucket in self._buckets]
+
+    def zero(self) -> None:
+        for bucket in self._buckets:
+            bucket.gradients.zero_()
+            bucket.missing, bucket.started = len(bucket.parameters), False
+
+    def arm(self, share: float) -> None:
+        """Before the last backward pass of an update: buckets leave as they fill. share: this rank's part of the
+        update's samples, the weight of its batch-norm statistics."""
+        self._armed, self._share = True, share
+
+    def finish(self) -> None:
+        """Send what has not left, wait for all sums, take over the averaged statistics."""
+        self._armed = False
+        if self._comm.size == 1:
+            return
+        for bucket in self._buckets:
+            if not bucket.started:
+                self._send(bucket)
+        for bucket in self._buckets:
+            self._comm.wait(bucket.handle)
+            if bucket.buffers:
+                torch._foreach_copy_(bucket.buffers, bucket.buffer_views)
+
+    def norm(self) -> Tensor:
+        """The L2 norm of all gradients, a scalar on the device; not finite if any gradient is not."""
+        norms = torch.stack([torch.linalg.vector_norm(flat) for flat in self.flats])
+        return torch.linalg.vector_norm(norms)
+
+    def _hook(self, bucket: _Bucket) -> Callable[[Tensor], None]:
+        def arrived(_: Tensor) -> None:
+            if self._armed:
+                bucket.missing -= 1
+                if bucket.missing == 0:
+                    self._send(bucket)
+
+        return arrived
+
+    def _send(self, bucket: _Bucket) -> None:
+        if bucket.buffers:
+            torch._foreach_copy_(bucket.buffer_views, bucket.buffers)
+            torch._foreach_mul_(bucket.buffer_views, self._share)
+        bucket.started = True
+        bucket.handle = self._comm.allreduce_async(bucket.flat, name=bucket.name)
+
+
+def _moving_statistics(model: nn.Module) -> Iterator[Tensor]:
+    """Float buffers of the parts in training mode; averaging those of frozen parts would only add rounding errors."""
+    for module in model.modules():
+        if module.training:
+            yield from (buffer for buffer in module.buffers(recurse=False) if buffer.is_floating_point())
+
+
+def _equal_parts(parameters: list[nn.Parameter], count: int) -> Iterator[list[nn.Parameter]]:
+    """At most `count` groups of neighbours with about the same number of elements."""
+    total = sum(parameter.numel() for parameter in parameters)
+    group: list[nn.Parameter] = []
+    filled = cut = 0
+    for parameter in parameters:
+        group.append(parameter)
+        filled += parameter.numel()
+        if filled >= total * (cut + 1) / count:
+            yield group
+            group, cut = [], cut + 1
+    if group:
+        yield group

@@ -1,0 +1,149 @@
+"""Checkpoints: one safetensors file each, written atomically, verified on load, the older one kept as a fallback.
+
+    store = CheckpointStore("runs/a/checkpoints", keep=2)
+    store.save(tensors, state, step=500); tensors, state = store.load(500)
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+_NAME = re.compile(r"^step-(\d{10})\.safetensors$")
+FORMAT = "slimheads-checkpoint/1"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be used; the message names the file and the reason."""
+
+
+class CheckpointStore:
+    """The checkpoints of one run folder. `step` counts finished updates."""
+
+    def __init__(self, directory: str | Path, *, keep: int = 2) -> None:
+        self.directory, self.keep = Path(directory), keep
+
+    def steps(self) -> list[int]:
+        """Steps that have a file, newest first (not verified)."""
+        if not self.directory.is_dir():
+            return []
+        return sorted((int(found[1]) for path in self.directory.iterdir() if (found := _NAME.match(path.name))), reverse=True)
+
+    def path(self, step: int) -> Path:
+        return self.directory / f"step-{step:010d}.safetensors"
+
+    def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, step: int) -> Path:
+        """Write and then drop the oldest beyond `keep`. OSError (a full disk) leaves the older files as they were."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        metadata = {
+            "format": FORMAT,
+            "state": json.dumps(state),
+            "crc32c": json.dumps({name: _crc32c(tensor) for name, tensor in plain.items()}),
+        }
+        path = self.path(step)
+        partial = path.with_suffix(".part")
+        try:
+            with partial.open("wb") as file:
+                file.write(save(plain, metadata=metadata))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+        sync_folder(self.directory)
+        for old in self.steps()[self.keep :]:
+            self.path(old).unlink(missing_ok=True)
+        return path
+
+    def load(self, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """(tensors on the CPU, state). Raises CheckpointError when the file is cut, changed or of another kind."""
+        path = self.path(step)
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: not a whole checkpoint ({error})") from error
+        if metadata.get("format") != FORMAT:
+            raise CheckpointError(f"{path}: its format is {metadata.get('format')!r}, this version reads {FORMAT!r}")
+        for name, expected in json.loads(metadata["crc32c"]).items():
+            if name not in tensors or _crc32c(tensors[name]) != expected:
+                raise CheckpointError(f"{path}: tensor {name!r} is not what was saved (damaged file)")
+        return tensors, json.loads(metadata["state"])
+
+    def newest_good(self) -> tuple[int | None, list[str]]:
+        """(step of the newest checkpoint that verifies, what is wrong with newer ones); (None, ...) without any."""
+        problems = []
+        for step in self.steps():
+            try:
+                self.load(step)
+            except CheckpointError as error:
+                problems.append(str(error))
+            else:
+                return step, problems
+        return None, problems
+
+    def remove_partial(self) -> None:
+        """Temporary files of a save that was killed."""
+        with contextlib.suppress(FileNotFoundError):
+            for path in self.directory.glob("*.part"):
+                path.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's tensors by `optimizer.<parameter number>.<name>`; its settings come from the config."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"optimizer.{number}.{name}": torch.as_tensor(value)
+        for number, entry in state.items()
+        for name, value in entry.items()
+        if value is not None
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of flatten_optimizer."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer."):
+            _, number, name = key.split(".", 2)
+            state.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of names and bits, to compare ranks or runs."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(name.encode())
+        total.update(_bytes_of(tensors[name]))
+    return total.hexdigest()
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _crc32c(tensor: Tensor) -> int:
+    return int(google_crc32c.value(_bytes_of(tensor)))

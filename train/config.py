@@ -1,0 +1,167 @@
+"""The run's configuration: frozen, typed and strict; one YAML file plus `key=value` overrides.
+
+    config = load_config("train/configs/solar/quickstart.yaml", ["batch_size=64", "run.dir=runs/mine"])
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class RunConfig(Strict):
+    dir: str
+    resume: Literal["auto", "never"] = "auto"  # never: refuse a folder that holds a run
+    allow_changes: bool = False  # resume although the config changed
+
+
+class CacheConfig(Strict):
+    dir: str | None = None  # default: the user's cache folder
+    max_gigabytes: Annotated[float, Field(gt=0)] = 50.0
+
+
+class DataConfig(Strict):
+    train: str
+    val: str | None = None
+    image_size: Positive = 224
+    eval_size: Positive | None = None  # default: image_size
+    block: Positive = 262_144
+    lanes: Positive = 1024
+    window: Positive = 256
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"  # decoding processes per rank
+    cache: CacheConfig = CacheConfig()  # for http(s):// and s3:// shards
+    max_bad_share: Fraction = 0.001  # of the samples; at least 10 are always allowed
+    max_pixels: Positive = 64_000_000
+
+
+class AugmentConfig(Strict):
+    policy: Literal["none", "mild", "standard", "strong"] = "standard"
+    seed: int = 0
+    views: Annotated[int, Field(ge=0)] = 0  # K: epoch e sees view e mod K; 0: a new view every epoch
+    crop_scale: tuple[float, float] | None = None
+    crop_ratio: tuple[float, float] | None = None
+    flip: Fraction | None = None
+    rotate: NotNegative | None = None
+    brightness: Fraction | None = None
+    contrast: Fraction | None = None
+    saturation: Fraction | None = None
+    erase: Fraction | None = None
+
+
+class TaskConfig(Strict):
+    weight: NotNegative = 1.0
+    loss: Literal["cross-entropy", "focal"] = "cross-entropy"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    focal_gamma: NotNegative = 2.0
+    class_weights: tuple[NotNegative, ...] | Literal["balanced"] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "TaskConfig":
+        if self.loss == "focal" and self.label_smoothing:
+            raise ValueError("label_smoothing belongs to cross-entropy; focal loss has none")
+        return self
+
+
+class HeadConfig(Strict):
+    kind: str = "multi-fc"
+    width: Positive | None = None
+    kernel: Literal[1, 3] | None = None
+    groups: Positive | None = None
+    reduction: Positive | None = None
+    activation: Literal["relu", "none"] | None = None
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+
+
+class ModelConfig(Strict):
+    backbone: str | None = None
+    artifact: str | None = None  # fine-tune a saved model
+    head: HeadConfig = HeadConfig()
+    pretrained: bool = False
+    max_params: Positive | None = None
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    freeze: tuple[str, ...] = ()
+    lr_multipliers: dict[str, NotNegative] = {}
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "ModelConfig":
+        if (self.backbone is None) == (self.artifact is None):
+            raise ValueError("give either backbone or artifact")
+        return self
+
+
+class OptimizerConfig(Strict):
+    kind: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: NotNegative = 4.0e-5
+    decay_norms_and_biases: bool = True
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+
+
+class ScheduleConfig(Strict):
+    epochs: Positive = 60
+    warmup_epochs: NotNegative = 5
+    warmup_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    decay: Literal["cosine", "constant", "steps"] = "cosine"
+    final_factor: Fraction = 0.0  # cosine ends at lr x this
+    milestones: tuple[NotNegative, ...] = ()  # epochs, for steps
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1  # factor at each milestone
+    patience: Positive | None = None  # evaluations without improvement before stopping
+
+
+class EmaConfig(Strict):
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.9999
+
+
+class CheckpointConfig(Strict):
+    every_steps: Positive | None = 500
+    every_epochs: Positive = 1
+    keep: Positive = 2
+    monitor: str = "mean_top1"
+
+
+class WandbConfig(Strict):
+    mode: Literal["offline", "online", "disabled"] = "offline"
+    project: str = "slimheads"
+    name: str | None = None
+
+
+class TrackingConfig(Strict):
+    wandb: WandbConfig = WandbConfig()
+    log_every: Positive = 20  # steps
+    evaluate_every: Positive = 1  # epochs
+
+
+class Config(Strict):
+    run: RunConfig
+    seed: int = 0
+    data: DataConfig
+    augment: AugmentConfig = AugmentConfig()
+    tasks: dict[str, TaskConfig] | None = None  # default: every task of the index
+    model: ModelConfig
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    batch_size: Positive = 256  # samples of one update, over all ranks
+    micro_batch: Positive | None = None  # samples that one rank holds at once
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    deterministic: bool = True
+    ema: EmaConfig | None = None
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    watchdog_seconds: Annotated[float, Field(gt=0)] = 600.0
+    trace_samples: bool = False
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """The resolved config as plain values, for YAML, JSON and W&B."""
+    return config.model_dump(mode="json")

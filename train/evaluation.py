@@ -1,0 +1,74 @@
+"""Measures a model on a shard set, exact over any number of ranks.
+
+    result = measure(model, loader, comm, tasks={"age": 5}, device=device, precision="bf16")
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from data.batch import BadRecord, Batch
+from train.comm import Comm
+from train.metrics import TaskCounts
+
+Predict = Callable[[Batch], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, the same on every rank."""
+
+    tasks: dict[str, dict[str, float]]  # task -> measure -> value
+    confusion: dict[str, Tensor]  # task -> float64 [C, C], rows are the true classes
+    num_bad: int  # over all ranks
+    bad: list[BadRecord]  # of this rank
+
+    @property
+    def mean_top1(self) -> float:
+        """Over the tasks that have a labelled sample."""
+        values = [report["top1"] for report in self.tasks.values() if report["count"]]
+        return sum(values) / len(values) if values else float("nan")
+
+    def flat(self) -> dict[str, float]:
+        """`task.measure` -> value, and `mean_top1`."""
+        flat = {f"{task}.{name}": value for task, report in self.tasks.items() for name, value in report.items()}
+        return {**flat, "mean_top1": self.mean_top1}
+
+
+@torch.inference_mode()
+def measure(
+    predict: Predict,
+    batches: Iterable[Batch],
+    comm: Comm,
+    *,
+    num_classes: dict[str, int],
+    device: torch.device,
+    progress: Callable[[int], None] = lambda count: None,
+) -> Evaluation:
+    """Every rank measures its part of the samples; one sum over the ranks at the end.
+
+    predict: a batch on the device -> {task: logits [N, C]}.
+    """
+    counts = {task: TaskCounts(classes, device) for task, classes in num_classes.items()}
+    bad: list[BadRecord] = []
+    for batch in batches:
+        bad += batch.bad
+        if len(batch):
+            on_device = batch.to(device)
+            logits = predict(on_device)
+            for task, count in counts.items():
+                count.add(logits[task], on_device.label[task])
+        progress(len(batch))
+    num_bad = torch.tensor([len(bad)], dtype=torch.float64)
+    flat = torch.cat([*(count.flat.cpu() for count in counts.values()), num_bad])
+    comm.allreduce(flat, name="evaluation")
+    for count, part in zip(counts.values(), flat[:-1].split([len(count.flat) for count in counts.values()]), strict=True):
+        count.flat = part
+    return Evaluation(
+        tasks={task: count.report() for task, count in counts.items()},
+        confusion={task: count.confusion for task, count in counts.items()},
+        num_bad=int(flat[-1]),
+        bad=bad,
+    )

@@ -1,0 +1,27 @@
+"""The exit codes of every command, in one table.
+
+    sys.exit(ExitCode.BAD_CONFIG)
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    DONE = 0
+    BAD_CONFIG = 2
+    BAD_DATA = 65
+    CANNOT_WRITE = 74
+    PREEMPTED = 75
+    STUCK = 76
+    RANK_LOST = 77
+
+
+MEANING = {
+    ExitCode.DONE: "done",
+    ExitCode.BAD_CONFIG: "the config or an argument is wrong",
+    ExitCode.BAD_DATA: "the data cannot be used",
+    ExitCode.CANNOT_WRITE: "a file cannot be written or read; free the disk and repeat the command, it continues",
+    ExitCode.PREEMPTED: "stopped by a signal, saved; the same command continues",
+    ExitCode.STUCK: "a step did not finish in time; stacks were written, the same command continues from the checkpoint",
+    ExitCode.RANK_LOST: "another rank was lost; the same command continues from the last checkpoint",
+}

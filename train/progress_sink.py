@@ -1,0 +1,31 @@
+"""A live progress bar on a terminal: images per second, time left, loss per task.
+
+    sink = ProgressSink(["age"], epochs=60)
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from train.tracking import Record, describe_record
+
+
+class ProgressSink:
+    """The bar moves with every training record; evaluations are printed above it."""
+
+    def __init__(self, tasks: Sequence[str], *, epochs: int) -> None:
+        self._tasks, self._epochs = list(tasks), epochs
+        self._bar = Progress(BarColumn(bar_width=20), TaskProgressColumn(), TextColumn("{task.description}"))
+        self._row = self._bar.add_task("", total=1.0)
+        self._bar.start()
+
+    def log(self, record: Record) -> None:
+        text = describe_record(record, self._tasks, self._epochs)
+        if record["kind"] == "train":
+            self._bar.update(self._row, completed=record["progress"], description=text)
+        else:
+            self._bar.console.print(text)
+
+    def finish(self, artifact: Path | None) -> None:
+        self._bar.stop()

@@ -1,0 +1,141 @@
+"""One optimizer update from one batch, the same whatever the number of ranks and micro-batches.
+
+    stepper.update(batch, totals, step=17)
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from data.batch import Batch
+from data.randomness import mix
+from train.buckets import GradientBuckets
+from train.comm import Comm
+from train.control import StepTotals
+from train.loss_scale import LossScale
+from train.meter import Meter
+from train.objective import Objective
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DROPOUT = 211  # domain of the random keys of dropout and stochastic depth
+# Batch statistics of one sample say nothing (and torch refuses them).
+_FEWEST_FOR_STATISTICS = 2
+
+
+class Normalise(nn.Module):
+    """uint8 [N, H, W, 3] -> float [N, 3, H, W] with mean and std (of 0..1) taken out; memory stays channels_last."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
+        self.register_buffer("scale", 1 / (torch.tensor(std).view(1, 3, 1, 1) * 255))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image.permute(0, 3, 1, 2).float().sub_(self.mean).mul_(self.scale)
+
+
+class Stepper:
+    """Forward, backward, gradient sums over the ranks, gradient stages, optimizer step, update stages.
+
+    gradient_stages run between the sum and the step, the only place where gradients may be edited; update_stages run
+    after the step.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        normalise: Normalise,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        buckets: GradientBuckets,
+        meter: Meter,
+        comm: Comm,
+        device: torch.device,
+        learning_rate: Callable[[int], float],
+        precision: str = "fp32",
+        micro_batch: int | None = None,
+        clip_norm: float | None = None,
+        seed: int = 0,
+        gradient_stages: Sequence[Callable[[int], None]] = (),
+        update_stages: Sequence[Callable[[int], None]] = (),
+    ) -> None:
+        self.model, self.normalise, self.objective = model, normalise, objective
+        self.optimizer, self.buckets, self.meter, self.comm = optimizer, buckets, meter, comm
+        self.device, self.learning_rate = device, learning_rate
+        self.precision, self.micro_batch, self.clip_norm, self.seed = precision, micro_batch, clip_norm, seed
+        self.gradient_stages, self.update_stages = gradient_stages, update_stages
+        self.scale = LossScale(device) if precision == "fp16" else None
+
+    def update(self, batch: Batch, totals: StepTotals, *, step: int) -> None:
+        """One update; `step` counts from 0 over all epochs."""
+        torch.manual_seed(int(mix(_DROPOUT, self.seed, step, self.comm.rank)) >> 1)
+        self._set_learning_rate(step)
+        self.buckets.zero()
+        parts = batch.split(self.micro_batch or max(1, len(batch)))
+        for part in parts:
+            if part is parts[-1]:
+                self.buckets.arm(share=len(batch) / max(1, totals.num_samples))
+            if len(part):
+                self._backward(part, totals)
+        self.buckets.finish()
+        self._apply(step)
+        self.meter.count(batch, totals.masses, totals.num_samples)
+
+    def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Logits of a batch that is on the device, in the run's precision, by this model or another (EMA, teacher)."""
+        with torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=self.precision != "fp32"):
+            logits: dict[str, Tensor] = model(self.normalise(batch.image))
+        return logits
+
+    def _backward(self, part: Batch, totals: StepTotals) -> None:
+        part = part.to(self.device)
+        with _running_statistics(self.model, when=len(part) < _FEWEST_FOR_STATISTICS):
+            logits = self.predict(self.model, part)
+        loss, sums = self.objective(logits, part, totals.masses)
+        (loss if self.scale is None else loss * self.scale.value).backward()
+        self.meter.add(sums, logits, part)
+
+    def _apply(self, step: int) -> None:
+        if self.scale is not None:
+            self.scale.unscale(self.buckets.flats)
+        norm = self.buckets.norm()
+        # Not finite on one rank is not finite in the sum: all ranks skip the same updates without asking.
+        skipped = (~torch.isfinite(norm)).float()
+        if self.clip_norm is not None:
+            factor = (self.clip_norm / norm).clamp(max=1.0)
+            torch._foreach_mul_(self.buckets.flats, factor)
+        for stage in self.gradient_stages:
+            stage(step)
+        # The fused optimizers skip on the device when this is 1, so the host need not wait for the answer.
+        self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
+        self.optimizer.grad_scale = None  # type: ignore[attr-defined]
+        self.optimizer.step()
+        for stage in self.update_stages:
+            stage(step)
+        if self.scale is not None:
+            self.scale.adapt(skipped)
+        self.meter.end_step(norm, skipped)
+
+    def _set_learning_rate(self, step: int) -> None:
+        rate = self.learning_rate(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("lr_multiplier", 1.0)
+
+
+@contextmanager
+def _running_statistics(model: nn.Module, *, when: bool) -> Iterator[None]:
+    """Batch norms use (and keep) their running statistics inside."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training] if when else []
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.train()

@@ -1,0 +1,184 @@
+"""The training loop: batches in, updates out, and now and then a log line, an evaluation, a checkpoint.
+
+    code = trainer.train()
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from data.batch import BadRecord, Batch
+from train.bad_ledger import BadLedger
+from train.comm import Comm
+from train.control import Control, StepTotals
+from train.evaluation import Evaluation
+from train.exit_codes import ExitCode
+from train.jsonl import JsonLines
+from train.step import Stepper
+from train.tracking import Tracker
+from train.watchdog import Watchdog
+
+
+@dataclass
+class Progress:
+    """Where a run is; saved in every checkpoint."""
+
+    step: int = 0  # finished updates
+    best: float | None = None  # best monitored value
+    waited: int = 0  # evaluations since the best
+    results: dict[str, float] = field(default_factory=dict)  # of the best evaluation
+
+
+class Trainer:
+    """Runs from `progress.step` to the end of the schedule; the loop knows when, its parts know how.
+
+    batches: the rank's batches from progress.step on. evaluate: measures the model, or None without validation data.
+    save_checkpoint, save_best: write on rank 0, do nothing elsewhere. is_better(new, old) judges the monitored value.
+    """
+
+    def __init__(
+        self,
+        *,
+        stepper: Stepper,
+        control: Control,
+        comm: Comm,
+        batches: Iterator[Batch],
+        steps_per_epoch: int,
+        epochs: int,
+        progress: Progress,
+        tracker: Tracker,
+        ledger: BadLedger,
+        watchdog: Watchdog,
+        stop_wanted: Callable[[], bool],
+        evaluate: Callable[[], Evaluation] | None,
+        save_checkpoint: Callable[[], None],
+        save_best: Callable[[Evaluation], None],
+        monitor: str,
+        log_every: int,
+        evaluate_every: int,
+        checkpoint_steps: int | None,
+        checkpoint_epochs: int,
+        patience: int | None = None,
+        trace: JsonLines | None = None,
+    ) -> None:
+        self.stepper, self.control, self.comm, self.batches = stepper, control, comm, batches
+        self.steps_per_epoch, self.epochs, self.progress = steps_per_epoch, epochs, progress
+        self.tracker, self.ledger, self.watchdog, self.stop_wanted = tracker, ledger, watchdog, stop_wanted
+        self.evaluate, self.save_checkpoint, self.save_best = evaluate, save_checkpoint, save_best
+        self.monitor, self.log_every, self.evaluate_every = monitor, log_every, evaluate_every
+        self.checkpoint_steps, self.checkpoint_epochs = checkpoint_steps, checkpoint_epochs
+        self.patience, self.trace = patience, trace
+        self._clock = time.monotonic()
+
+    def train(self) -> ExitCode:
+        """DONE at the end of the schedule or when patience ran out, PREEMPTED when a signal asked to stop."""
+        for batch, totals in self._with_totals():
+            self.watchdog.feed(f"epoch {batch.epoch} step {batch.step}")
+            self.stepper.update(batch, totals, step=self.progress.step)
+            self._write_down(batch, totals)
+            self.progress.step += 1
+            epoch_ends = batch.step + 1 == self.steps_per_epoch
+            saves = totals.stop or self._checkpoint_due(batch.epoch, epoch_ends)
+            # A checkpoint holds no half-filled meter, which only the rank that saves would get back.
+            if saves or epoch_ends or self.progress.step % self.log_every == 0:
+                self._log(batch)
+            if epoch_ends and self.evaluate and self._due(batch.epoch, self.evaluate_every):
+                self._evaluate(batch)
+            if saves:
+                self.watchdog.feed("saving a checkpoint")
+                self.save_checkpoint()
+            if totals.stop:
+                return ExitCode.PREEMPTED
+            if self.patience and self.progress.waited >= self.patience:
+                break
+        return ExitCode.DONE
+
+    def _with_totals(self) -> Iterator[tuple[Batch, StepTotals]]:
+        """Each batch with its sums over the ranks, which travel while the previous batch is computed."""
+        batch = next(self.batches, None)
+        if batch is None:
+            return
+        self.control.start(batch, stop=self.stop_wanted())
+        under_way = True
+        try:
+            while batch is not None:
+                totals = self.control.finish()
+                following = next(self.batches, None)
+                under_way = following is not None
+                if following is not None:
+                    self.control.start(following, stop=self.stop_wanted())
+                yield batch, totals
+                batch = following
+        finally:
+            if under_way:  # stopped early, on all ranks at the same step
+                self.control.finish()
+
+    def _write_down(self, batch: Batch, totals: StepTotals) -> None:
+        if self.trace is not None:
+            keys = [f"{shard}/{key}" for shard, key in zip(batch.index[:, 0].tolist(), batch.key, strict=True)]
+            bad = [f"{record.index[0]}/{record.key}" for record in batch.bad]
+            line = {"step": self.progress.step, "epoch": batch.epoch, "rows": batch.row.tolist(), "keys": keys, "bad": bad}
+            self.trace.write(line)
+        if totals.num_bad:
+            self._add_bad("train", batch.bad)
+
+    def _add_bad(self, split: str, records: list[BadRecord]) -> None:
+        """All ranks know that there are some, so all take part in telling each other which."""
+        mine = [[split, record.shard, record.key, record.reason] for record in records]
+        everyone = self.comm.allgather_object(mine, name=f"bad.{split}")
+        self.ledger.add([record for rank in everyone for record in rank], step=self.progress.step)
+
+    def _log(self, batch: Batch) -> None:
+        meter, now = self.stepper.meter, time.monotonic()
+        num_samples, seconds_per_step = meter.num_samples, (now - self._clock) / meter.num_steps
+        speed = num_samples / max(now - self._clock, 1e-9)
+        self._clock = now
+        report = meter.read(self.comm)
+        self.tracker.log(
+            {
+                "kind": "train",
+                "step": self.progress.step - 1,
+                "epoch": batch.epoch,
+                "lr": self.stepper.learning_rate(self.progress.step - 1),
+                "progress": self.progress.step / (self.epochs * self.steps_per_epoch),
+                "images_per_second": speed,
+                "seconds_left": seconds_per_step * (self.epochs * self.steps_per_epoch - self.progress.step),
+                **report,
+            }
+        )
+
+    def _evaluate(self, batch: Batch) -> None:
+        assert self.evaluate is not None
+        evaluation = self.evaluate()
+        if evaluation.num_bad:
+            self._add_bad("val", evaluation.bad)
+        values = evaluation.flat()
+        self.tracker.log(
+            {
+                "kind": "evaluation",
+                "step": self.progress.step - 1,
+                "epoch": batch.epoch,
+                **values,
+                "confusion": {task: matrix.tolist() for task, matrix in evaluation.confusion.items()},
+            }
+        )
+        value = values[self.monitor]
+        if self.progress.best is None or is_better(value, self.progress.best, self.monitor):
+            self.progress.best, self.progress.waited, self.progress.results = value, 0, values
+            self.save_best(evaluation)
+        else:
+            self.progress.waited += 1
+        self._clock = time.monotonic()
+
+    def _due(self, epoch: int, every: int) -> bool:
+        return (epoch + 1) % every == 0 or epoch + 1 == self.epochs
+
+    def _checkpoint_due(self, epoch: int, epoch_ends: bool) -> bool:
+        if epoch_ends and self._due(epoch, self.checkpoint_epochs):
+            return True
+        return self.checkpoint_steps is not None and self.progress.step % self.checkpoint_steps == 0
+
+
+def is_better(new: float, old: float, monitor: str) -> bool:
+    """Losses fall, everything else rises; NaN is never better."""
+    return new < old if monitor.endswith("loss") else new > old

@@ -1,0 +1,56 @@
+"""Ends a process that makes no progress: writes every thread's stack, then exits with the code for "stuck".
+
+    with Watchdog(600, rank=0) as watchdog:
+        watchdog.feed("step 17")
+"""
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+from types import TracebackType
+
+from train.exit_codes import MEANING, ExitCode
+
+# A thread of ours cannot run while C code holds the interpreter's lock; faulthandler's can, but only exits with 1.
+_GRACE_SECONDS = 30.0
+_CHECKS = 20
+
+
+class Watchdog:
+    """Feed it at least every `seconds`; what it was fed last is named in its report."""
+
+    def __init__(self, seconds: float, *, rank: int) -> None:
+        self.seconds, self.rank = seconds, rank
+        self._activity, self._fed = "start", time.monotonic()
+        self._armed = 0.0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def feed(self, activity: str) -> None:
+        self._activity, self._fed = activity, time.monotonic()
+        if self._fed - self._armed > self.seconds / _CHECKS:
+            self._armed = self._fed
+            faulthandler.dump_traceback_later(self.seconds + _GRACE_SECONDS, exit=True)
+
+    def __enter__(self) -> "Watchdog":
+        self.feed("start")
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._done.set()
+        faulthandler.cancel_dump_traceback_later()
+
+    def _watch(self) -> None:
+        while not self._done.wait(self.seconds / _CHECKS):
+            quiet = time.monotonic() - self._fed
+            if quiet > self.seconds:
+                self._end(quiet)
+
+    def _end(self, quiet: float) -> None:
+        print(f"rank {self.rank}: no progress for {quiet:.0f} s in: {self._activity}", file=sys.stderr)
+        faulthandler.dump_traceback(all_threads=True)
+        print(f"rank {self.rank}: exit {ExitCode.STUCK.value}: {MEANING[ExitCode.STUCK]}", file=sys.stderr, flush=True)
+        os._exit(ExitCode.STUCK)
