@@ -39,17 +39,14 @@ def print_summary(index: Index, *, console: Console | None = None) -> None:
     for task, counts in count_classes(index).items():
         names = index.tasks[task]
         table.add_row(escape(task), str(len(names)), escape(_describe(names, counts[:-1])), f"{counts[-1]:,}")
-        if not counts[:-1].any():
+        absent = [names[number] for number in np.flatnonzero(counts[:-1] == 0)]
+        if len(absent) == len(names):
             empty.append(f"task {task!r} has no label at all")
-        else:
-            empty += [
-                f"task {task!r}: class {names[number]!r} has no sample"
-                for number in np.flatnonzero(counts == 0)
-                if number < len(names)
-            ]
+        elif absent:
+            empty.append(f"task {task!r}: {len(absent)} classes have no sample: {', '.join(absent)}")
     console.print(table)
     for line in empty:
-        console.print(f"note: {line}", markup=False, highlight=False)
+        console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _describe(names: tuple[str, ...], counts: np.ndarray) -> str:

@@ -29,6 +29,8 @@ JPEG_START = b"\xff\xd8"
 EXIF_ORIENTATION = 0x0112
 TIFF_SHORT = 3
 _TRANSPOSED = (5, 6, 7, 8)
+# libjpeg-turbo's fast interface knows six chroma samplings; JPEGs with another one (4:1:0, say) are legal, too.
+_UNUSUAL_SAMPLING = "determine subsampling"
 # EXIF orientation -> the view of the stored pixels that shows the picture upright.
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda pixels: pixels[:, ::-1],
@@ -62,6 +64,8 @@ def decode_image(data: bytes, *, min_height: int = 0, min_width: int = 0, max_pi
             min_height, min_width = min_width, min_height
         pixels = simplejpeg.decode_jpeg(data, min_height=min_height, min_width=min_width)
     except ValueError as error:
+        if _UNUSUAL_SAMPLING in str(error):
+            return _decode_with_pillow(data, max_pixels)
         raise BadSample(f"JPEG does not decode: {error}") from error
     if orientation == 1:
         return pixels
@@ -73,9 +77,10 @@ def image_size(data: bytes) -> tuple[int, int]:
     if data[:2] == JPEG_START:
         try:
             height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+            return (width, height) if _jpeg_orientation(data) in _TRANSPOSED else (height, width)
         except ValueError as error:
-            raise BadSample(f"JPEG header does not decode: {error}") from error
-        return (width, height) if _jpeg_orientation(data) in _TRANSPOSED else (height, width)
+            if _UNUSUAL_SAMPLING not in str(error):
+                raise BadSample(f"JPEG header does not decode: {error}") from error
     with _open_with_pillow(data) as image:
         transposed = _exif_orientation(image.info.get("exif", b"")) in _TRANSPOSED
         return (image.width, image.height) if transposed else (image.height, image.width)

@@ -9,7 +9,11 @@ class DataError(ValueError):
     """The data set as a whole cannot be used: broken index, missing shard, unknown class."""
 
 
-class BadSample(Exception):  # noqa: N818 (it is not an error of the program)
+class BadArgument(DataError):
+    """An argument of a command is wrong (exit code 2)."""
+
+
+class BadSample(Exception):
     """One sample cannot be used; `reason` says why in words fit for a report."""
 
     def __init__(self, reason: str) -> None:

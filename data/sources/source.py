@@ -1,0 +1,87 @@
+"""What every importer gives: tasks with their class names, and a deterministic list of records.
+
+Use: `source = open_source("folder:photos"); data = source.image_bytes(source.records[0])`
+"""
+
+import io
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.errors import BadSample
+
+MISSING = -1
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+# Folder names in the wild -> the split's name in a shard folder.
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+    "evaluation": "test",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image: `key` is unique in the source, `labels` are class numbers in the order of the source's tasks (-1 =
+    missing), `split` is the published split ("" where there is none), `image` a file or a row of `Source.arrays`."""
+
+    key: str
+    labels: tuple[int, ...]
+    split: str
+    image: Path | int
+
+
+@dataclass(frozen=True)
+class Source:
+    """An importer's answer. `notes` are remarks for the user; `arrays` holds uint8 pixels [n, H, W] or [n, H, W, 3]
+    where the images come as arrays instead of files."""
+
+    tasks: dict[str, tuple[str, ...]]
+    records: list[Record]
+    notes: tuple[str, ...] = ()
+    arrays: np.ndarray | None = None
+
+    def image_bytes(self, record: Record) -> bytes:
+        """Encoded image (arrays become PNG, without loss). BadSample when the file cannot be read."""
+        if isinstance(record.image, Path):
+            try:
+                return record.image.read_bytes()
+            except OSError as error:
+                raise BadSample(f"{record.image}: {error.strerror}") from error
+        assert self.arrays is not None
+        buffer = io.BytesIO()
+        Image.fromarray(self.arrays[record.image]).save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+def is_image_name(name: str) -> bool:
+    """True for a visible file with an image's extension."""
+    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def make_keys(names: Sequence[str]) -> list[str]:
+    """Unique keys from relative paths, safe in a tar: no extension, and no other dot in the base name, because
+    webdataset would split the key there. Names that become equal get _2, _3, ... in the order given."""
+    taken: set[str] = set()
+    keys = []
+    for name in names:
+        folder, base = posixpath.split(posixpath.normpath(name.replace("\\", "/")).lstrip("/"))
+        folder = "/".join("_" if part == ".." else part for part in folder.split("/"))
+        stem = (base.rpartition(".")[0] or base).replace(".", "_")
+        key = wanted = posixpath.join(folder, stem)
+        number = 1
+        while key in taken:
+            number += 1
+            key = f"{wanted}_{number}"
+        taken.add(key)
+        keys.append(key)
+    return keys
