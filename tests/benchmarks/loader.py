@@ -1,0 +1,139 @@
+"""The loader on one core, from real tars to batches of 224 x 224 crops, against the stock pipeline and a bare loop.
+
+Stock: webdataset with Pillow and torchvision's RandomResizedCrop, flip, ToTensor, Normalize, batched. It decodes whole
+photos and normalises on the host. Ours leaves normalising to the device; `loader_vs_stock` still charges it, on the same
+core, and `loader_vs_stock_without_normalise` does not. Bare: simplejpeg and OpenCV over the bytes of the same samples in
+memory, same DCT scale, same boxes, written into one batch; no tar, no checksum, no labels.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+import torch
+import webdataset
+from torchvision import transforms
+
+from data.augment import POLICIES, View, draw_view, view_key
+from data.batch import Batch
+from data.index import Index, load_index
+from data.loader import Loader, Pixels
+from data.order import SampleOrder
+from data.reader import ShardReader
+from tests.benchmarks.figure import Figure
+from tests.benchmarks.pairs import median_ratio, seconds_of, timed_in_turn
+from tests.benchmarks.photos import photo_shards
+from train.step import Normalise
+
+_SIZE, _BATCH = 224, 64
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_OPERATIONS = POLICIES["standard"]
+
+
+def measure(folder: Path, *, quick: bool) -> list[Figure]:
+    """Changes this process's affinity and threads: for a process of its own."""
+    os.sched_setaffinity(0, [max(os.sched_getaffinity(0))])
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    index = load_index(photo_shards(folder / "photos"))
+    rounds = 4 if quick else 80
+    ours, bare = _our_batches(index), BareLoop(index)
+    stock = _stock_batches(index)
+    normalise = Normalise(_MEAN, _STD)
+    batch = next(ours)
+    next(stock)
+    in_turn = timed_in_turn(
+        [lambda: next(ours), lambda: next(stock), lambda: normalise(batch.image)],
+        rounds=rounds,
+    )
+    own, stocks, normalising = in_turn.T
+    ratio, interval = median_ratio(stocks, own + normalising)
+    plain, plain_interval = median_ratio(stocks, own)
+    against_bare, bare_interval = median_ratio(*_same_samples(ours, bare, rounds=rounds))
+    speed, stock_speed = _BATCH / np.median(own + normalising), _BATCH / np.median(stocks)
+    return [
+        Figure(
+            "loader_vs_stock",
+            ratio,
+            target=2.5,
+            at_least=True,
+            interval=interval,
+            note=f"{speed:,.0f} against {stock_speed:,.0f} photos/s, normalising included on both sides",
+        ),
+        Figure("loader_vs_stock_without_normalise", plain, interval=plain_interval, note="the device normalises"),
+        Figure("loader_vs_bare", against_bare, target=0.8, at_least=True, interval=bare_interval),
+    ]
+
+
+def _our_batches(index: Index) -> Iterator[Batch]:
+    order = SampleOrder(index.counts, seed=0, batch_size=_BATCH)
+    return Loader(index, order, Pixels(size=_SIZE, operations=_OPERATIONS)).batches(stop_epoch=1000)
+
+
+def _stock_batches(index: Index) -> Iterator[object]:
+    transform = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(_SIZE),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(_MEAN, _STD),
+        ]
+    )
+    urls = [index.shard_url(number) for number in range(len(index.shards))]
+    pipeline = (
+        webdataset.WebDataset(urls, shardshuffle=False)
+        .decode("pil")
+        .to_tuple("jpg", "json")
+        .map_tuple(transform, lambda labels: labels)
+        .batched(_BATCH)
+        .repeat()
+    )
+    return iter(pipeline)
+
+
+def _same_samples(ours: Iterator[Batch], bare: "BareLoop", *, rounds: int) -> tuple[np.ndarray, np.ndarray]:
+    """(seconds of the bare loop, seconds of ours), each over the very same samples of a round."""
+    seconds = np.empty((rounds, 2))
+    for number in range(rounds):
+        batches: list[Batch] = []
+        seconds[number, 1] = seconds_of(lambda batches=batches: batches.append(next(ours)))  # type: ignore[misc]
+        seconds[number, 0] = seconds_of(bare.of(batches[0]))
+    return seconds[:, 0], seconds[:, 1]
+
+
+class BareLoop:
+    """Decode and crop, nothing else."""
+
+    def __init__(self, index: Index) -> None:
+        self._index, self._reader = index, ShardReader(index)
+
+    def of(self, batch: Batch) -> Callable[[], np.ndarray]:
+        """Work over a batch's samples; bytes and views are ready before the clock starts."""
+        samples = [
+            self._sample(shard, sample, key, batch.epoch)
+            for (shard, sample), key in zip(batch.index.tolist(), batch.key, strict=True)
+        ]
+        return lambda: _decode_and_crop(samples)
+
+    def _sample(self, shard: int, sample: int, key: str, epoch: int) -> tuple[bytes, View, int, int]:
+        data = self._reader.read(shard, sample)
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        random_key = view_key(0, self._index.shards[shard].name, key, epoch)
+        return data, draw_view(_OPERATIONS, height=height, width=width, key=random_key), height, width
+
+
+def _decode_and_crop(samples: list[tuple[bytes, View, int, int]]) -> np.ndarray:
+    out = np.empty((len(samples), _SIZE, _SIZE, 3), dtype=np.uint8)
+    for at, (data, view, height, width) in enumerate(samples):
+        scale = min(1.0, _SIZE / min(view.height, view.width))
+        image = simplejpeg.decode_jpeg(data, min_height=int(height * scale), min_width=int(width * scale))
+        down, across = image.shape[0] / height, image.shape[1] / width
+        top, left = int(view.top * down), int(view.left * across)
+        box = image[top : top + round(view.height * down), left : left + round(view.width * across)]
+        shrinks = view.height >= _SIZE and view.width >= _SIZE
+        pixels = cv2.resize(box, (_SIZE, _SIZE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        out[at] = cv2.flip(pixels, 1) if view.flip else pixels
+    return out
