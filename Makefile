@@ -19,7 +19,7 @@ setup: $(VENV)/horovod.stamp  ## make .venv with the locked packages and the Hor
 $(VENV)/created.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $$($(PYTHON) --version 2>&1 || echo $(PYTHON)) will not do: Slimheads needs Python 3.11 or newer. Name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2> /dev/null || { echo "error: this Python lacks its venv module: install python3-venv (Debian, Ubuntu)" >&2; exit 2; }
-	@$(PYTHON) launch/horovod_build.py --check-tools
+	@$(PYTHON) -m launch.horovod_build --check-tools
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
@@ -27,7 +27,7 @@ $(VENV)/packages.stamp: requirements.lock $(VENV)/created.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	@touch $@
 
-$(VENV)/horovod.stamp: launch/horovod_build.py $(VENV)/packages.stamp
+$(VENV)/horovod.stamp: launch/horovod_build.py launch/horovod_patches.py $(VENV)/packages.stamp
 	$(BIN)/python -m launch.horovod_build
 	@touch $@
 

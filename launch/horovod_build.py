@@ -3,10 +3,11 @@
 python -m launch.horovod_build [--gpu] [--verify-only] [--check-tools]
 
 The last Horovod release (0.28.1) does not compile against torch >= 2.1 as published. This command fetches its source
-package, applies `PATCHES`, builds the wheel once and keeps it in `${XDG_CACHE_HOME:-~/.cache}/slimheads/wheels`. The
-wheel's version carries the torch build and the patch level (`0.28.1+torch2.14.1.cu130.cpu.p1a2b3c4d`), so the file name
-is the whole cache key and `pip list` shows what is installed. Only the standard library is imported at the top: `make`
-runs `--check-tools` with the system's Python, before anything is installed.
+package, patches it (`launch.horovod_patches`), builds the wheel once and keeps it in
+`${XDG_CACHE_HOME:-~/.cache}/slimheads/wheels`. The wheel's version carries the torch build and the patch level
+(`0.28.1+torch2.14.1.cu130.cpu.p1a2b3c4d`), so the file name is the whole cache key and `pip list` shows what is
+installed. Only the standard library is imported at the top: `make` runs `--check-tools` with the system's Python,
+before anything is installed.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
-import importlib.metadata
-import json
 import os
 import re
 import shutil
@@ -26,58 +25,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+
+from launch.horovod_fit import HorovodError, check_horovod_matches_torch, installed_version
+from launch.horovod_patches import COMMON_FLAGS, GPU_FLAGS, apply_patches, patch_level
 
 HOROVOD_VERSION = "0.28.1"
 SOURCE_SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
 EXIT_BAD_SETUP = 2
 LOG_TAIL_LINES = 40
-
-
-class BuildError(RuntimeError):
-    """The wheel cannot be built or does not fit; the message says what to do."""
-
-
-class Patch(NamedTuple):
-    """One text replacement in the unpacked source; `cpu_only` ones are left out of GPU builds."""
-
-    file: str
-    old: str
-    new: str
-    cpu_only: bool = False
-
-
-PATCHES = (
-    # torch's headers demand C++20, and Gloo must be compiled to the same standard to link.
-    Patch("CMakeLists.txt", "set(CMAKE_CXX_STANDARD 14)", "set(CMAKE_CXX_STANDARD 20)"),
-    Patch("horovod/torch/CMakeLists.txt", "set(CMAKE_CXX_STANDARD 14)", "set(CMAKE_CXX_STANDARD 20)"),
-    # Without this a CUDA compiler that merely lies around turns a CPU build into a failing CUDA one.
-    Patch("cmake/Modules/FindPytorch.cmake", "(CUDA_HOME is not None)", "False", cpu_only=True),
-    # `reserve` leaves the vector empty, so under Gloo the stall check never names a rank and never ends a job.
-    Patch("horovod/common/gloo/gloo_controller.cc", "global_ranks_.reserve(size_)", "global_ranks_.resize(size_)"),
-    # distutils left the standard library with Python 3.12.
-    Patch(
-        "horovod/runner/js_run.py",
-        "from distutils.spawn import find_executable",
-        "from shutil import which as find_executable",
-    ),
-)
-
-COMMON_FLAGS = {
-    "HOROVOD_WITH_PYTORCH": "1",
-    "HOROVOD_WITHOUT_TENSORFLOW": "1",
-    "HOROVOD_WITHOUT_MXNET": "1",
-    "HOROVOD_WITHOUT_MPI": "1",
-    "HOROVOD_WITH_GLOO": "1",
-    "CMAKE_POLICY_VERSION_MINIMUM": "3.5",  # CMake 4 refuses Gloo's older minimum otherwise
-}
-GPU_FLAGS = {"HOROVOD_GPU_OPERATIONS": "NCCL", "HOROVOD_NCCL_LINK": "SHARED"}
-
-
-def patch_level() -> str:
-    """Eight hex digits that change whenever the patches or the build flags do."""
-    text = repr((PATCHES, sorted(COMMON_FLAGS.items()), sorted(GPU_FLAGS.items())))
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def local_version(*, torch_version: str, gpu: bool) -> str:
@@ -113,22 +68,10 @@ def missing_tools() -> list[str]:
 
 
 def require_tools() -> None:
-    """Raise BuildError that names every missing tool."""
+    """Raise HorovodError that names every missing tool."""
     missing = missing_tools()
     if missing:
-        raise BuildError("building Horovod needs tools that are not here:\n  " + "\n  ".join(missing))
-
-
-def apply_patches(source: Path, *, gpu: bool) -> None:
-    """Edit the unpacked source tree in place; BuildError when a patch no longer fits."""
-    for patch in PATCHES:
-        if patch.cpu_only and gpu:
-            continue
-        path = source / patch.file
-        text = path.read_text()
-        if patch.old not in text:
-            raise BuildError(f"{patch.file}: '{patch.old}' not found, so the patch does not fit this Horovod source")
-        path.write_text(text.replace(patch.old, patch.new))
+        raise HorovodError("building Horovod needs tools that are not here:\n  " + "\n  ".join(missing))
 
 
 def download_source(folder: Path) -> Path:
@@ -137,11 +80,11 @@ def download_source(folder: Path) -> Path:
     command += ["--no-binary", "horovod", "--dest", str(folder), f"horovod=={HOROVOD_VERSION}"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
-        raise BuildError(f"pip could not download horovod=={HOROVOD_VERSION}:\n{result.stderr.strip()}")
+        raise HorovodError(f"pip could not download horovod=={HOROVOD_VERSION}:\n{result.stderr.strip()}")
     archive = folder / f"horovod-{HOROVOD_VERSION}.tar.gz"
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != SOURCE_SHA256:
-        raise BuildError(f"{archive.name} has sha256 {found}, not {SOURCE_SHA256}: another file than the one tested")
+        raise HorovodError(f"{archive.name} has sha256 {found}, not {SOURCE_SHA256}: another file than the one tested")
     shutil.unpack_archive(archive, folder)
     return folder / f"horovod-{HOROVOD_VERSION}"
 
@@ -150,7 +93,7 @@ def nccl_home(folder: Path) -> Path:
     """A folder shaped as the linker wants NCCL: pip's package ships `libnccl.so.2` alone, without `libnccl.so`."""
     package = next(Path(sysconfig.get_paths()["purelib"]).glob("nvidia/nccl"), None)
     if package is None:
-        raise BuildError("--gpu needs NCCL from pip (nvidia-nccl), which this torch did not bring: CPU-only torch?")
+        raise HorovodError("--gpu needs NCCL from pip (nvidia-nccl), which this torch did not bring: CPU-only torch?")
     (folder / "lib").mkdir(parents=True)
     (folder / "include").symlink_to(package / "include")
     (folder / "lib" / "libnccl.so").symlink_to(package / "lib" / "libnccl.so.2")
@@ -175,7 +118,7 @@ def build_wheel(destination: Path, *, local: str, gpu: bool, log: Path) -> Path:
             watch_build(process, log=log)
         if process.returncode:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
-            raise BuildError(f"{tail}\nbuilding Horovod failed; the whole log is {log}")
+            raise HorovodError(f"{tail}\nbuilding Horovod failed; the whole log is {log}")
     return next(destination.glob("horovod-*.whl"))
 
 
@@ -219,36 +162,12 @@ def ensure_wheel(cache: Path, *, name: str, build: Callable[[Path], Path]) -> Pa
     return wheel
 
 
-def installed_version() -> str | None:
-    """Version of the installed Horovod with its local part, or None."""
-    try:
-        return importlib.metadata.version("horovod")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def check_horovod_matches_torch(*, torch_version: str) -> None:
-    """Raise BuildError unless the installed Horovod was compiled for exactly `torch_version` (`torch.__version__`).
-
-    Reads the note that Horovod's own build leaves in its package; imports nothing.
-    """
-    fix = "run `make setup` (or `python -m launch.horovod_build`)"
-    try:
-        distribution = importlib.metadata.distribution("horovod")
-    except importlib.metadata.PackageNotFoundError:
-        raise BuildError(f"Horovod is not installed: {fix}") from None
-    note = Path(str(distribution.locate_file("horovod/metadata.json")))
-    built_for = json.loads(note.read_text()).get("pytorch") if note.exists() else None
-    if built_for != torch_version:
-        raise BuildError(f"Horovod was built for torch {built_for}, but torch {torch_version} is installed: {fix}")
-
-
 def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m launch.horovod_build",
         description="Build the Horovod wheel for the installed torch, cache it and install it.",
     )
-    parser.add_argument("--gpu", action="store_true", help="build with NCCL (needs nvcc; not part of the tested set-up)")
+    parser.add_argument("--gpu", action="store_true", help="build with NCCL (needs nvcc; this path is untested)")
     parser.add_argument("--verify-only", action="store_true", help="only check that the installed Horovod fits")
     parser.add_argument("--check-tools", action="store_true", help="only check that compiler, cmake and headers exist")
     return parser.parse_args(arguments)
@@ -261,13 +180,15 @@ def main(arguments: list[str] | None = None) -> int:
         if options.check_tools:
             require_tools()
             return 0
-        import torch  # only here: --check-tools runs before torch is installed
-
+        try:
+            import torch  # only here: --check-tools runs before torch is installed
+        except ImportError:
+            raise HorovodError("torch is not installed here; run `make setup`, or install torch first") from None
         local = local_version(torch_version=torch.__version__, gpu=options.gpu)
         if not options.verify_only and installed_version() != f"{HOROVOD_VERSION}+{local}":
             install(local=local, gpu=options.gpu)
         check_horovod_matches_torch(torch_version=torch.__version__)
-    except BuildError as error:
+    except HorovodError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_SETUP
     print(f"Horovod {installed_version()} fits torch {torch.__version__}")
@@ -281,7 +202,7 @@ def install(*, local: str, gpu: bool) -> None:
     wheel = ensure_wheel(cache, name=name, build=lambda folder: build_wheel(folder, local=local, gpu=gpu, log=log))
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--force-reinstall"]
     if subprocess.run([*command, str(wheel)], check=False).returncode:
-        raise BuildError(f"pip could not install {wheel}: delete it and run this again")
+        raise HorovodError(f"pip could not install {wheel}: delete it and run this again")
     print(f"installed {wheel}")
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch import horovod_build
-from launch.horovod_build import BuildError
+from launch import horovod_build, horovod_patches
+from launch.horovod_fit import HorovodError, check_horovod_matches_torch
 from tests.conftest import REPOSITORY, RankRun
 
 STALLING_RANKS = """
@@ -32,7 +32,7 @@ print(hvd.allreduce(torch.full((2,), hvd.rank() + 1.0), name="sum", op=hvd.Sum).
 
 
 def write_unpatched_source(folder: Path) -> None:
-    for patch in horovod_build.PATCHES:
+    for patch in horovod_patches.PATCHES:
         (folder / patch.file).parent.mkdir(parents=True, exist_ok=True)
         (folder / patch.file).write_text(f"before\n{patch.old}\nafter\n")
 
@@ -52,16 +52,16 @@ def test_a_collective_that_one_rank_never_calls_ends_the_job(run_ranks: Callable
 
 
 def test_the_installed_horovod_fits_the_installed_torch() -> None:
-    horovod_build.check_horovod_matches_torch(torch_version=torch.__version__)
+    check_horovod_matches_torch(torch_version=torch.__version__)
 
 
 def test_another_torch_is_refused_with_both_versions_and_the_fix() -> None:
-    with pytest.raises(BuildError, match=r"built for torch .*, but torch 9\.9\.9 is installed: run `make setup`"):
-        horovod_build.check_horovod_matches_torch(torch_version="9.9.9")
+    with pytest.raises(HorovodError, match=r"built for torch .*, but torch 9\.9\.9 is installed: run `make setup`"):
+        check_horovod_matches_torch(torch_version="9.9.9")
 
 
 def test_a_missing_horovod_is_told_in_words() -> None:
-    code = "from launch.horovod_build import check_horovod_matches_torch as check; check(torch_version='2.14.1')"
+    code = "from launch.horovod_fit import check_horovod_matches_torch as check; check(torch_version='2.14.1')"
     bare = subprocess.run([sys.executable, "-S", "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert "Horovod is not installed: run `make setup`" in bare.stderr
 
@@ -75,8 +75,8 @@ def test_verify_only_passes_here_and_says_what_it_found() -> None:
 
 def test_patches_change_every_file_and_gpu_builds_keep_the_cuda_test(tmp_path: Path) -> None:
     write_unpatched_source(tmp_path)
-    horovod_build.apply_patches(tmp_path, gpu=True)
-    for patch in horovod_build.PATCHES:
+    horovod_patches.apply_patches(tmp_path, gpu=True)
+    for patch in horovod_patches.PATCHES:
         expected = patch.old if patch.cpu_only else patch.new
         assert (tmp_path / patch.file).read_text() == f"before\n{expected}\nafter\n"
 
@@ -84,8 +84,8 @@ def test_patches_change_every_file_and_gpu_builds_keep_the_cuda_test(tmp_path: P
 def test_a_patch_that_no_longer_fits_names_the_file(tmp_path: Path) -> None:
     write_unpatched_source(tmp_path)
     (tmp_path / "CMakeLists.txt").write_text("another Horovod\n")
-    with pytest.raises(BuildError, match=r"CMakeLists\.txt: .*not found"):
-        horovod_build.apply_patches(tmp_path, gpu=False)
+    with pytest.raises(HorovodError, match=r"CMakeLists\.txt: .*not found"):
+        horovod_patches.apply_patches(tmp_path, gpu=False)
 
 
 def test_the_cache_key_differs_by_torch_device_and_patches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +95,7 @@ def test_the_cache_key_differs_by_torch_device_and_patches(monkeypatch: pytest.M
         return {horovod_build.wheel_name(local=local) for local in locals_}
 
     before = names()
-    monkeypatch.setattr(horovod_build, "PATCHES", horovod_build.PATCHES[:-1])
+    monkeypatch.setattr(horovod_patches, "PATCHES", horovod_patches.PATCHES[:-1])
     assert len(before | names()) == 8
 
 
@@ -123,13 +123,13 @@ def test_two_processes_wanting_one_wheel_build_it_once(tmp_path: Path) -> None:
 def test_a_failed_build_leaves_no_wheel_and_the_next_call_builds_again(tmp_path: Path) -> None:
     def fail(folder: Path) -> Path:
         (folder / "half.whl").write_bytes(b"ha")
-        raise BuildError("compiler said no")
+        raise HorovodError("compiler said no")
 
     def build(folder: Path) -> Path:
         (folder / "built.whl").write_bytes(b"wheel")
         return folder / "built.whl"
 
-    with pytest.raises(BuildError, match="compiler said no"):
+    with pytest.raises(HorovodError, match="compiler said no"):
         horovod_build.ensure_wheel(tmp_path, name="horovod.whl", build=fail)
     assert not list(tmp_path.rglob("*.whl"))
     assert horovod_build.ensure_wheel(tmp_path, name="horovod.whl", build=build).read_bytes() == b"wheel"
@@ -137,7 +137,7 @@ def test_a_failed_build_leaves_no_wheel_and_the_next_call_builds_again(tmp_path:
 
 def test_missing_tools_are_named_with_their_packages(tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "launch/horovod_build.py", "--check-tools"],
+        [sys.executable, "-m", "launch.horovod_build", "--check-tools"],
         cwd=REPOSITORY,
         env=os.environ | {"PATH": str(tmp_path)},
         capture_output=True,

@@ -1,0 +1,66 @@
+"""What has to change in the published Horovod source so that it compiles against current torch and reports stuck ranks.
+
+apply_patches(source_folder, gpu=False)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+from launch.horovod_fit import HorovodError
+
+
+class Patch(NamedTuple):
+    """One text replacement in the unpacked source; `cpu_only` ones are left out of GPU builds."""
+
+    file: str
+    old: str
+    new: str
+    cpu_only: bool = False
+
+
+PATCHES = (
+    # torch's headers demand C++20, and Gloo must be compiled to the same standard to link.
+    Patch("CMakeLists.txt", "set(CMAKE_CXX_STANDARD 14)", "set(CMAKE_CXX_STANDARD 20)"),
+    Patch("horovod/torch/CMakeLists.txt", "set(CMAKE_CXX_STANDARD 14)", "set(CMAKE_CXX_STANDARD 20)"),
+    # Without this a CUDA compiler that merely lies around turns a CPU build into a failing CUDA one.
+    Patch("cmake/Modules/FindPytorch.cmake", "(CUDA_HOME is not None)", "False", cpu_only=True),
+    # `reserve` leaves the vector empty, so under Gloo the stall check never names a rank and never ends a job.
+    Patch("horovod/common/gloo/gloo_controller.cc", "global_ranks_.reserve(size_)", "global_ranks_.resize(size_)"),
+    # distutils left the standard library with Python 3.12.
+    Patch(
+        "horovod/runner/js_run.py",
+        "from distutils.spawn import find_executable",
+        "from shutil import which as find_executable",
+    ),
+)
+
+COMMON_FLAGS = {
+    "HOROVOD_WITH_PYTORCH": "1",
+    "HOROVOD_WITHOUT_TENSORFLOW": "1",
+    "HOROVOD_WITHOUT_MXNET": "1",
+    "HOROVOD_WITHOUT_MPI": "1",
+    "HOROVOD_WITH_GLOO": "1",
+    "CMAKE_POLICY_VERSION_MINIMUM": "3.5",  # CMake 4 refuses Gloo's older minimum otherwise
+}
+GPU_FLAGS = {"HOROVOD_GPU_OPERATIONS": "NCCL", "HOROVOD_NCCL_LINK": "SHARED"}
+
+
+def patch_level() -> str:
+    """Eight hex digits that change whenever the patches or the build flags do."""
+    text = repr((PATCHES, sorted(COMMON_FLAGS.items()), sorted(GPU_FLAGS.items())))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def apply_patches(source: Path, *, gpu: bool) -> None:
+    """Edit the unpacked source tree in place; HorovodError when a patch no longer fits."""
+    for patch in PATCHES:
+        if patch.cpu_only and gpu:
+            continue
+        path = source / patch.file
+        text = path.read_text()
+        if patch.old not in text:
+            raise HorovodError(f"{patch.file}: '{patch.old}' not found, so the patch does not fit this Horovod source")
+        path.write_text(text.replace(patch.old, patch.new))
