@@ -3,10 +3,8 @@
     train_index, val_index = open_data(config)
 """
 
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from models.artifact import load_artifact
 from models.errors import ModelError
 from models.parameter_groups import parameter_groups
 from models.student import Student, build_student
+from train import machine
 from train.comm import Comm
 from train.config import AugmentConfig, Config, OptimizerConfig, ScheduleConfig
 from train.config_file import ConfigError
@@ -31,21 +30,8 @@ from train.schedule import learning_rate_factor
 
 
 def choose_device(config: Config, comm: Comm) -> torch.device:
-    """One GPU a rank where there are GPUs, else the CPU with this rank's share of the cores."""
-    cores = len(os.sched_getaffinity(0))
-    torch.set_num_threads(max(1, cores // comm.local_size))
-    if config.deterministic:
-        torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    if config.device == "cpu" or not torch.cuda.is_available():
-        if config.device == "cuda":
-            raise ConfigError("device: cuda, but torch finds no GPU on this machine")
-        return torch.device("cpu")
-    if comm.local_rank >= torch.cuda.device_count():
-        raise ConfigError(f"{comm.local_size} ranks on this host but {torch.cuda.device_count()} GPUs; start one a GPU")
-    device = torch.device("cuda", comm.local_rank)
-    torch.cuda.set_device(device)
-    return device
+    """The rank's device as the config wants it. Raises ConfigError."""
+    return machine.choose_device(config.device, comm, deterministic=config.deterministic)
 
 
 def open_data(config: Config) -> tuple[Index, Index | None]:
@@ -186,18 +172,15 @@ def operations(augment: AugmentConfig) -> Operations:
 
 
 def num_workers(config: Config, comm: Comm) -> int:
-    """Decoding processes of a rank: what is left of its cores, between 1 and 8."""
-    if config.data.workers != "auto":
-        return config.data.workers
-    return min(8, max(1, len(os.sched_getaffinity(0)) // comm.local_size - 1))
+    """Decoding processes of a rank."""
+    return machine.num_decoders(comm) if config.data.workers == "auto" else config.data.workers
 
 
 def shard_cache(config: Config, index: Index) -> tuple[str, int] | None:
     """(folder, bytes) of the cache of a remote set."""
     if not is_remote(index.root):
         return None
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "slimheads" / "shards"
-    return config.data.cache.dir or str(default), int(config.data.cache.max_gigabytes * 1e9)
+    return config.data.cache.dir or str(machine.shard_cache_folder()), int(config.data.cache.max_gigabytes * 1e9)
 
 
 def train_loader(config: Config, index: Index, comm: Comm) -> tuple[SampleOrder, Loader]:
