@@ -25,6 +25,8 @@ Image.MAX_IMAGE_PIXELS = None
 # Formats whose decoders are memory-safe enough for foreign data. (EPS, for one, would start Ghostscript.)
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
+# Only 1/2 and less is worth it: a photo of 348x348 takes 261 us whole, 401 us at 6/8, 333 us at 5/8, 197 us at 4/8.
+_MIN_DCT_FACTOR = 2
 JPEG_START = b"\xff\xd8"
 EXIF_ORIENTATION = 0x0112
 TIFF_SHORT = 3
@@ -47,9 +49,9 @@ def decode_image(data: bytes, *, min_height: int = 0, min_width: int = 0, max_pi
     """Decode to upright RGB, uint8 [H, W, 3], contiguous.
 
     With `min_height` and `min_width` (of the upright picture, pixels) a JPEG may come back smaller, scaled in the DCT
-    by 1/2, 1/4 or 1/8, but never below them. Transparency is composited on white, of an animation the first frame is
-    taken, 16 bits are scaled to 8. Raises BadSample when the bytes do not decode, are cut short, or hold more than
-    `max_pixels` pixels (checked before decoding).
+    to half its size or less, but never below them. Transparency is composited on white, of an animation the first
+    frame is taken, 16 bits are scaled to 8. Raises BadSample when the bytes do not decode, are cut short, or hold more
+    than `max_pixels` pixels (checked before decoding).
     """
     if data[:2] != JPEG_START:
         return _decode_with_pillow(data, max_pixels)
@@ -62,7 +64,7 @@ def decode_image(data: bytes, *, min_height: int = 0, min_width: int = 0, max_pi
         orientation = _jpeg_orientation(data)
         if orientation in _TRANSPOSED:
             min_height, min_width = min_width, min_height
-        pixels = simplejpeg.decode_jpeg(data, min_height=min_height, min_width=min_width)
+        pixels = simplejpeg.decode_jpeg(data, min_height=min_height, min_width=min_width, min_factor=_MIN_DCT_FACTOR)
     except ValueError as error:
         if _UNUSUAL_SAMPLING in str(error):
             return _decode_with_pillow(data, max_pixels)
@@ -73,7 +75,7 @@ def decode_image(data: bytes, *, min_height: int = 0, min_width: int = 0, max_pi
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """(height, width) in pixels of the upright picture, from the header alone. Raises BadSample."""
+    """(height, width) in pixels of the upright picture, from the header. Raises BadSample."""
     if data[:2] == JPEG_START:
         try:
             height, width, _, _ = simplejpeg.decode_jpeg_header(data)
@@ -130,6 +132,8 @@ def _open_with_pillow(data: bytes) -> Image.Image:
     except Exception as error:  # Pillow's plugins raise many kinds of errors on broken headers
         if not data:
             raise BadSample("image is empty (0 bytes)") from error
+        if data[:2] == JPEG_START:
+            raise BadSample("JPEG does not decode: its header is broken or cut short") from error
         raise BadSample("not an image that can be read (JPEG, PNG, WebP, GIF, BMP)") from error
 
 

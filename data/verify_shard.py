@@ -40,12 +40,13 @@ def verify_shard(settings: VerifySettings, number: int) -> list[str]:
         rows = index.load_shard(number)
     except DataError as error:
         return [*problems, str(error)]
-    problems += _check_images(path, rows)
     try:
         samples = read_tar_samples(path, cls_task=settings.cls_task, decode=False)
     except DataError as error:
-        return [*problems, str(error)]
-    return problems + _check_samples(path, rows, samples, index.tasks)
+        problems.append(str(error))
+    else:
+        problems += _check_samples(path, rows, samples, index.tasks)
+    return problems + _check_images(path, rows)
 
 
 def _check_images(path: Path, rows: ShardIndex) -> list[str]:
