@@ -1,19 +1,35 @@
 """Measures a model on a shard set, exact over any number of ranks.
 
-    result = measure(model, loader, comm, tasks={"age": 5}, device=device, precision="bf16")
+result = measure(model, loader, comm, tasks={"age": 5}, device=device, precision="bf16")
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from data.batch import BadRecord, Batch
+from data.batch import BadRecord
 from train.comm import Comm
 from train.metrics import TaskCounts
 
-Predict = Callable[[Batch], dict[str, Tensor]]
+
+class Labelled(Protocol):
+    """What is asked of a batch; only `predict` looks at its images."""
+
+    @property
+    def label(self) -> dict[str, Tensor]: ...
+
+    @property
+    def bad(self) -> list[BadRecord]: ...
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device) -> Self: ...
+
+
+AnyBatch = TypeVar("AnyBatch", bound=Labelled)
 
 
 @dataclass(frozen=True)
@@ -39,8 +55,8 @@ class Evaluation:
 
 @torch.inference_mode()
 def measure(
-    predict: Predict,
-    batches: Iterable[Batch],
+    predict: Callable[[AnyBatch], dict[str, Tensor]],
+    batches: Iterable[AnyBatch],
     comm: Comm,
     *,
     num_classes: dict[str, int],
@@ -64,7 +80,8 @@ def measure(
     num_bad = torch.tensor([len(bad)], dtype=torch.float64)
     flat = torch.cat([*(count.flat.cpu() for count in counts.values()), num_bad])
     comm.allreduce(flat, name="evaluation")
-    for count, part in zip(counts.values(), flat[:-1].split([len(count.flat) for count in counts.values()]), strict=True):
+    parts = flat[:-1].split([len(count.flat) for count in counts.values()])
+    for count, part in zip(counts.values(), parts, strict=True):
         count.flat = part
     return Evaluation(
         tasks={task: count.report() for task, count in counts.items()},

@@ -1,6 +1,6 @@
 """The table at the end of a run: validation results per task and where the model is.
 
-    print_result({"step": 90, "model": "runs/a/best", "metrics": {"age.top1": 0.8, ...}})
+print_result({"step": 90, "model": "runs/a/best", "metrics": {"age.top1": 0.8, ...}})
 """
 
 from collections.abc import Mapping
@@ -9,25 +9,36 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-_COLUMNS = (("top1", "top-1"), ("majority", "majority class"), ("top5", "top-5"), ("macro_f1", "macro F1"), ("loss", "loss"))
+_COLUMNS = (
+    ("top1", "top-1"),
+    ("majority", "majority class"),
+    ("top5", "top-5"),
+    ("macro_f1", "macro F1"),
+    ("loss", "loss"),
+)
 
 
 def print_result(result: Mapping[str, Any]) -> None:
     console = Console()
     metrics: Mapping[str, float] = result["metrics"]
-    tasks = list(dict.fromkeys(name.rsplit(".", 1)[0] for name in metrics if "." in name))
-    if tasks:
-        table = Table(title="validation results of the best model")
-        table.add_column("task")
-        shown = [(name, title) for name, title in _COLUMNS if any(f"{task}.{name}" in metrics for task in tasks)]
-        for _, title in shown:
-            table.add_column(title, justify="right")
-        table.add_column("samples", justify="right")
-        for task in tasks:
-            cells = [_format(name, metrics.get(f"{task}.{name}")) for name, _ in shown]
-            table.add_row(task, *cells, f"{metrics[f'{task}.count']:.0f}")
-        console.print(table)
+    if metrics:
+        console.print(task_table(metrics, title="validation results of the best model"))
     console.print(f"model saved in {result['model']}", soft_wrap=True)
+
+
+def task_table(metrics: Mapping[str, float], *, title: str) -> Table:
+    """One row per task from `task.measure` -> value."""
+    tasks = list(dict.fromkeys(name.rsplit(".", 1)[0] for name in metrics if "." in name))
+    table = Table(title=title)
+    table.add_column("task")
+    shown = [(name, heading) for name, heading in _COLUMNS if any(f"{task}.{name}" in metrics for task in tasks)]
+    for _, heading in shown:
+        table.add_column(heading, justify="right")
+    table.add_column("samples", justify="right")
+    for task in tasks:
+        cells = [_format(name, metrics.get(f"{task}.{name}")) for name, _ in shown]
+        table.add_row(task, *cells, f"{metrics[f'{task}.count']:.0f}")
+    return table
 
 
 def _format(name: str, value: float | None) -> str:

@@ -1,0 +1,139 @@
+"""Measure saved models on a labelled shard folder; several models answer as an ensemble.
+
+    python -m train.evaluate --model runs/a/best [--model runs/b/best] --data shards/val [--tta 8] [--json result.json]
+
+Under horovodrun the ranks share the photos, with the same result.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from data.batch import BadRecord
+from data.errors import DataError
+from data.index import Index, load_index
+from data.index.dataset import write_atomically
+from train.bad_ledger import ALWAYS_ALLOWED
+from train.comm import Comm
+from train.command import run_command
+from train.config import DataConfig
+from train.ensemble import Ensemble, load_ensemble
+from train.evaluation import Evaluation, measure
+from train.evaluation_report import evaluation_report
+from train.exit_codes import ExitCode
+from train.machine import choose_device, num_decoders
+from train.photo_arguments import add_photo_arguments, output_file
+from train.photo_batches import photo_batches
+from train.photo_progress import photo_progress
+from train.photos import ShardPhotos
+from train.summary_table import task_table
+
+MAX_BAD_SHARE = DataConfig.model_fields["max_bad_share"].default
+SHOWN = 20
+
+
+def main(arguments: Sequence[str] | None = None) -> ExitCode:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_photo_arguments(parser, data_help="shard folder with labels (path, http(s):// or s3://)")
+    parser.add_argument("--json", type=output_file, metavar="OUT", help="write all results, confusion matrices too")
+    options = parser.parse_args(arguments)
+    return run_command(lambda comm: _evaluate(options, comm))
+
+
+def _evaluate(options: argparse.Namespace, comm: Comm) -> ExitCode:
+    device = choose_device(options.device, comm, deterministic=True)
+    index = load_index(options.data)
+    ensemble, notes = load_ensemble(
+        options.model,
+        device=device,
+        tasks=index.tasks,
+        image_size=options.image_size,
+        precision=options.precision,
+    )
+    _require_labels(index, list(ensemble.tasks))
+    if comm.rank == 0:
+        for note in notes:
+            print(f"note: {note}", flush=True)
+    batches = photo_batches(
+        ShardPhotos(index),
+        sizes=ensemble.sizes,
+        num_views=options.tta,
+        batch_size=options.batch_size,
+        workers=num_decoders(comm) if options.workers is None else options.workers,
+        comm=comm,
+    )
+    with photo_progress("Evaluating", total=-(-index.num_samples // comm.size), shown=comm.rank == 0) as advance:
+        evaluation = measure(
+            ensemble,
+            batches,
+            comm,
+            num_classes={task: len(names) for task, names in ensemble.tasks.items()},
+            device=device,
+            progress=advance,
+        )
+    bad = _gather_bad(evaluation, comm)
+    _require_few_bad(bad, index)
+    if comm.rank == 0:
+        _show(evaluation, ensemble, options, bad)
+    return ExitCode.DONE
+
+
+def _require_labels(index: Index, tasks: Sequence[str]) -> None:
+    """Said before the work instead of after it; the first shard answers as a rule."""
+    columns = [list(index.tasks).index(task) for task in tasks]
+    if not any((index.load_shard(number).labels[:, columns] >= 0).any() for number in range(len(index.shards))):
+        raise DataError(
+            f"{index.root}: none of its {index.num_samples} samples is labelled for {', '.join(tasks)}; "
+            "there is nothing to measure (python -m train.predict works without labels)"
+        )
+
+
+def _gather_bad(evaluation: Evaluation, comm: Comm) -> list[list[str]]:
+    """(shard, key, reason) of all ranks."""
+    if not evaluation.num_bad:
+        return []
+    mine = [_describe(record) for record in evaluation.bad]
+    return sorted(record for rank in comm.allgather_object(mine, name="evaluation.bad") for record in rank)
+
+
+def _describe(record: BadRecord) -> list[str]:
+    return [record.shard, record.key, record.reason]
+
+
+def _require_few_bad(bad: Sequence[Sequence[str]], index: Index) -> None:
+    allowed = max(ALWAYS_ALLOWED, int(index.num_samples * MAX_BAD_SHARE))
+    if len(bad) > allowed or len(bad) == index.num_samples:
+        raise DataError(
+            f"{len(bad)} of the {index.num_samples} samples of {index.root} cannot be used, too many for a result "
+            f"(python -m data.verify lists them):\n{_listed(bad)}"
+        )
+
+
+def _listed(bad: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"  {shard} {key}: {reason}" for shard, key, reason in bad[:SHOWN])
+
+
+def _show(
+    evaluation: Evaluation, ensemble: Ensemble, options: argparse.Namespace, bad: Sequence[Sequence[str]]
+) -> None:
+    models = f"{len(ensemble.members)} models" if len(ensemble.members) > 1 else ensemble.members[0].path
+    views = f", {options.tta} views" if options.tta > 1 else ""
+    if bad:
+        print(f"{len(bad)} samples cannot be used and are left out:\n{_listed(bad)}")
+    console = Console()
+    console.print(f"{models} on {options.data}{views}", soft_wrap=True, highlight=False, markup=False)
+    console.print(task_table(evaluation.flat(), title="evaluation"))
+    print(f"mean top-1 {100 * evaluation.mean_top1:.2f} %")
+    if options.json:
+        content = evaluation_report(evaluation, ensemble=ensemble, data=options.data, num_views=options.tta, bad=bad)
+        write_atomically(options.json, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+        print(f"wrote {options.json}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
