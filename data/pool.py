@@ -32,8 +32,8 @@ def map_in_processes(
 ) -> Iterator[Result]:
     """Yield `function(shared, item)` in the order of `items`. `shared` is sent to each worker once.
 
-    One worker means this process. Otherwise fresh interpreters are started (forking beside the progress bar's thread
-    is not safe), and they end on their own when this process is killed.
+    One worker means this process. Otherwise they are forked from a fresh interpreter (forking this one, beside the
+    progress bar's thread, is not safe), and they end on their own when this process is killed.
     """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -51,7 +51,8 @@ def _results(
         for item in items:
             yield function(shared, item)
         return
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([function.__module__])  # heavy imports once, not once a worker
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(shared,)) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
