@@ -272,3 +272,10 @@ def test_holdout_falls_back_to_the_rarest_task():
     labels += [(0, 1)] * 2
     kept, held = hold_out(records(labels), fraction=0.5, seed=0)
     assert {record.labels[0] for record in held} == {record.labels[0] for record in kept} == set(range(40))
+
+
+def test_a_rare_class_gives_at_least_one_sample_and_keeps_one():
+    kept, held = hold_out(records([(0,)] * 100 + [(1,)] * 2 + [(2,)] * 3), fraction=0.1, seed=0)
+    for label, most in ((1, 1), (2, 2)):
+        assert 1 <= Counter(record.labels for record in held)[(label,)] <= most
+        assert Counter(record.labels for record in kept)[(label,)] >= 1
