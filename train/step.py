@@ -6,6 +6,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,11 +33,22 @@ class Normalise(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
-        self.register_buffer("scale", 1 / (torch.tensor(std).view(1, 3, 1, 1) * 255))
+        self.register_buffer("mean", torch.tensor(mean) * 255)
+        self.register_buffer("scale", 1 / (torch.tensor(std) * 255))
 
     def forward(self, image: Tensor) -> Tensor:
-        return image.permute(0, 3, 1, 2).float().sub_(self.mean).mul_(self.scale)
+        batch, height, width, channels = image.shape
+        # Whole rows of pixels at a time: a stretch of three numbers, as one pixel is, would not fill a vector register.
+        rows = image.reshape(batch * height, width * channels)
+        pixels = _empty_floats(rows).copy_(rows).sub_(self.mean.repeat(width)).mul_(self.scale.repeat(width))
+        return pixels.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _empty_floats(like: Tensor) -> Tensor:
+    if like.device.type == "cpu":
+        # NumPy asks the kernel for huge pages; with torch's small ones, touching them costs more than the arithmetic.
+        return torch.from_numpy(np.empty(like.shape, dtype=np.float32))
+    return torch.empty_like(like, dtype=torch.float32)
 
 
 class Stepper:
@@ -116,6 +128,7 @@ class Stepper:
         self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
         self.optimizer.grad_scale = None  # type: ignore[attr-defined]
         self.optimizer.step()
+        self.buckets.take_back(skipped)
         for stage in self.update_stages:
             stage(step)
         if self.scale is not None:

@@ -17,7 +17,7 @@ import torch
 import webdataset
 from torchvision import transforms
 
-from data.augment import POLICIES, View, draw_view, view_key
+from data.augment import POLICIES, View, draw_view, resize_method, view_key
 from data.batch import Batch
 from data.index import Index, load_index
 from data.loader import Loader, Pixels
@@ -28,7 +28,7 @@ from tests.benchmarks.pairs import median_ratio, seconds_of, timed_in_turn
 from tests.benchmarks.photos import photo_shards
 from train.step import Normalise
 
-_SIZE, _BATCH = 224, 64
+_SIZE, _BATCH = 224, 32
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _OPERATIONS = POLICIES["standard"]
 
@@ -39,7 +39,7 @@ def measure(folder: Path, *, quick: bool) -> list[Figure]:
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     index = load_index(photo_shards(folder / "photos"))
-    rounds = 4 if quick else 80
+    rounds = 4 if quick else 60
     ours, bare = _our_batches(index), BareLoop(index)
     stock = _stock_batches(index)
     normalise = Normalise(_MEAN, _STD)
@@ -133,7 +133,6 @@ def _decode_and_crop(samples: list[tuple[bytes, View, int, int]]) -> np.ndarray:
         down, across = image.shape[0] / height, image.shape[1] / width
         top, left = int(view.top * down), int(view.left * across)
         box = image[top : top + round(view.height * down), left : left + round(view.width * across)]
-        shrinks = view.height >= _SIZE and view.width >= _SIZE
-        pixels = cv2.resize(box, (_SIZE, _SIZE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        pixels = cv2.resize(box, (_SIZE, _SIZE), interpolation=resize_method(view, _SIZE))
         out[at] = cv2.flip(pixels, 1) if view.flip else pixels
     return out
