@@ -43,9 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {place}: {error.strerror}; put it right, and the same command continues", file=sys.stderr)
         return ExitCode.BAD_CONFIG
     except BrokenProcessPool:
-        print(
-            "error: a worker was killed (out of memory?); the same command continues, with --workers 1 it needs least"
-        )
+        message = "error: a worker was killed (out of memory?); the same command continues, --workers 1 needs least"
+        print(message, file=sys.stderr)
         return 1
     return ExitCode.DONE
 
