@@ -128,13 +128,19 @@ def open_photos(place: str) -> tuple[ShardPhotos | FilePhotos, list[str]]:
         splits = sorted(str(index.parent) for index in path.glob(f"*/{INDEX_NAME}"))
         hint = f"; it holds shard folders, take one of {', '.join(splits)}" if splits else ""
         raise DataError(f"--data {place}: no photos found (.jpg, .jpeg, .png, .webp, .bmp, .gif){hint}")
-    notes = [f"{len(others)} files are no images by their names and were passed over, as {others[0]}"] if others else []
+    notes = [f"passed over because their names are not those of images: {_some(others)}"] if others else []
     return FilePhotos(path, images), notes
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _files_below(root: Path) -> tuple[list[str], list[str]]:
     """(images, other visible files) as sorted paths from `root`; folders behind links are entered once."""
-    images, others, entered = [], [], set()
+    images: list[str] = []
+    others: list[str] = []
+    entered: set[str] = set()
     for parent, folders, names in os.walk(root, followlinks=True):
         if (real := os.path.realpath(parent)) in entered:
             folders.clear()

@@ -1,0 +1,145 @@
+"""Every YAML under train/configs loads strictly, builds the model it promises, and opens with the command to run it."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.index import Index, Shard
+from models.student import Student
+from train.assemble import build_model, build_optimizer, learning_rate, operations
+from train.config import Config
+from train.config_file import load_config
+from train.objective import LOSSES
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ROOT = REPOSITORY / "train" / "configs"
+CONFIGS = sorted(ROOT.rglob("*.yaml"))
+
+# Tasks of the data that each folder of configs is for; food-11, CIFAR-10 and the solar cells fix their class counts.
+TASKS = {
+    "food11": {"class": 11},
+    "food11_compress": {"class": 11},
+    "cifar10": {"class": 10},
+    "solar": {"level": 4, "type": 2, "functional": 2},
+    "attributes": {"gender": 2, "age": 5, "beauty": 5},
+}
+# Parameters of the networks as they were published or counted by others.
+PARAMETERS = {
+    "food11/level1_simple": 99_060,
+    "food11/level2_mild": 99_060,
+    "food11/level3_long": 99_060,
+    "food11/level4_ensemble": 99_060,
+    "food11/teacher_resnet18": 11_182_155,
+    "food11_compress/big": 1_615_627,
+    "food11_compress/low_rank": 256_779,
+    "food11_compress/depthwise": 224_011,
+    "food11_compress/standard": 277_611,
+    "food11_compress/grouped": 236_571,
+    "cifar10/teacher": 1_186_986,
+    "cifar10/student": 267_738,
+}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).with_suffix("").as_posix()
+
+
+def tasks_of(path: Path) -> dict[str, int]:
+    return TASKS.get(path.relative_to(ROOT).parts[0], {"class": 3})
+
+
+def index_of(path: Path) -> Index:
+    tasks = {task: tuple(f"class {number}" for number in range(count)) for task, count in tasks_of(path).items()}
+    return Index("nowhere", tasks, (Shard("000000.tar", 1, 1, "", 0),))
+
+
+def built(path: Path) -> tuple[Config, Student]:
+    config = load_config(path)
+    return config, build_model(config, index_of(path), tasks_of(path))
+
+
+def opening(path: Path) -> str:
+    lines = path.read_text().splitlines()
+    comments = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+    return "\n".join(lines[:comments])
+
+
+def plain_training(path: Path) -> bool:
+    return "artifact:" not in path.read_text()
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if plain_training(path)], ids=name_of)
+def test_a_config_builds_its_model_optimizer_and_schedule(path: Path) -> None:
+    config, model = built(path)
+    if name_of(path) in PARAMETERS:
+        assert model.num_parameters == PARAMETERS[name_of(path)]
+    assert set(config.tasks or tasks_of(path)) == set(tasks_of(path))
+    optimizer = build_optimizer(config, model)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+    rates = [learning_rate(config, 10)(step) for step in range(10 * config.schedule.epochs)]
+    assert max(rates) == pytest.approx(config.optimizer.lr)
+    assert min(rates) >= 0
+    operations(config.augment)
+    assert all(task.loss in LOSSES for task in (config.tasks or {}).values())
+
+
+SMALL = [path for path in CONFIGS if name_of(path) in PARAMETERS and "resnet" not in name_of(path)]
+
+
+@pytest.mark.parametrize("path", SMALL, ids=name_of)
+def test_a_small_network_runs_on_the_image_sizes_of_its_config(path: Path) -> None:
+    config, model = built(path)
+    model.eval()
+    for size in {config.data.image_size, config.data.eval_size or config.data.image_size}:
+        with torch.inference_mode():
+            logits = model(torch.zeros(1, 3, size, size))
+        assert {task: tuple(values.shape) for task, values in logits.items()} == {
+            task: (1, count) for task, count in tasks_of(path).items()
+        }
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_a_config_opens_with_its_command_and_writes_where_no_other_does(path: Path) -> None:
+    assert f"--config {path.relative_to(REPOSITORY)}" in opening(path)
+    folder = load_config(path).run.dir
+    assert [name_of(other) for other in CONFIGS if load_config(other).run.dir == folder] == [name_of(path)]
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path.parent.name != "solar"], ids=name_of)
+def test_a_config_says_how_its_shards_are_built(path: Path) -> None:
+    command = re.search(r"python -m data\.build --source \S+ --out (\S+)", opening(path))
+    assert command is not None
+    assert load_config(path).data.train.startswith(f"{command[1]}/")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "food11").glob("level*.yaml")), ids=name_of)
+def test_the_small_food11_students_stay_under_their_limit(path: Path) -> None:
+    config, model = built(path)
+    assert config.model.max_params == 100_000
+    assert model.num_parameters < 100_000
+    assert "recipe figures of the food-11 course" in opening(path).replace("\n#  ", "")
+
+
+def test_every_named_parameter_count_belongs_to_a_config() -> None:
+    assert set(PARAMETERS) <= {name_of(path) for path in CONFIGS}
+
+
+def test_recipe_a_has_its_six_shapes_with_their_backbones_and_schedule() -> None:
+    shapes = {path.stem: load_config(path) for path in (ROOT / "attributes").glob("*.yaml")}
+    plain = {name: (shapes[name].model.head.kind, shapes[name].model.backbone) for name in shapes}
+    assert {name: pair for name, pair in plain.items() if name not in ("production", "resnest50")} == {
+        "single_conv": ("single-conv", "mobilenetv2_100"),
+        "single_shuffle_conv": ("single-shuffle-conv", "mobilenetv2_100"),
+        "multi_fc": ("multi-fc", "mobilenetv2_100"),
+        "multi_se": ("multi-se", "mobilenetv2_100"),
+        "multi_shared_fc": ("multi-shared-fc", "mobilenetv2_050"),
+        "multi_embedding": ("multi-embedding", "mobilenetv2_050"),
+    }
+    assert plain["production"] == ("multi-embedding", "mobilenetv2_050")
+    assert plain["resnest50"] == ("multi-embedding", "resnest50d")
+    for config in shapes.values():
+        assert (config.data.image_size, config.data.eval_size) == (224, 256)
+        assert (config.schedule.epochs, config.schedule.warmup_epochs, config.schedule.decay) == (60, 5, "cosine")
+        assert config.optimizer.kind == "sgd"
