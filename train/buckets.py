@@ -17,23 +17,19 @@ from train.comm import Comm
 
 
 class _Bucket:
-    def __init__(self, name: str, parameters: list[nn.Parameter], buffers: list[Tensor]) -> None:
-        self.name, self.parameters, self.buffers = name, parameters, buffers
-        device = parameters[0].device
-        self.num_gradients = sum(parameter.numel() for parameter in parameters)
-        num_buffered = sum(buffer.numel() for buffer in buffers)
-        self.flat = torch.zeros(self.num_gradients + num_buffered, device=device)
-        self.gradients = self.flat[: self.num_gradients]
+    """One flat tensor: the gradients of some parameters, and behind them room for `num_extra` more numbers."""
+
+    def __init__(self, name: str, parameters: list[nn.Parameter], num_extra: int) -> None:
+        self.name, self.parameters = name, parameters
+        num_gradients = sum(parameter.numel() for parameter in parameters)
+        self.flat = torch.zeros(num_gradients + num_extra, device=parameters[0].device)
+        self.gradients, self.extra = self.flat[:num_gradients], self.flat[num_gradients:]
         self.views = []
         offset = 0
         for parameter in parameters:
             # The parameter's own strides (channels_last weights included), so that accumulation needs no copy.
             self.views.append(self.flat.as_strided(parameter.size(), parameter.stride(), offset))
             offset += parameter.numel()
-        self.buffer_views = []
-        for buffer in buffers:
-            self.buffer_views.append(self.flat[offset : offset + buffer.numel()].view_as(buffer))
-            offset += buffer.numel()
         self.missing = len(parameters)
         self.handle: object | None = None
         self.started = False
@@ -47,10 +43,12 @@ class GradientBuckets:
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad][::-1]
         if not parameters:
             raise ValueError("no parameter is left to train: every part of the model is frozen")
-        buffers = list(_moving_statistics(model)) if comm.size > 1 else []
+        self._statistics = flatten_statistics(model, device=parameters[0].device)
+        self._kept = self._statistics.clone()
         groups = list(_equal_parts(parameters, count))
+        num_extra = len(self._statistics) if comm.size > 1 else 0
         self._buckets = [
-            _Bucket(f"bucket{number}", group, buffers if number == len(groups) - 1 else [])
+            _Bucket(f"bucket{number}", group, num_extra if number == len(groups) - 1 else 0)
             for number, group in enumerate(groups)
         ]
         self._armed = False
@@ -67,6 +65,8 @@ class GradientBuckets:
         return [bucket.gradients for bucket in self._buckets]
 
     def zero(self) -> None:
+        """Before an update: gradients start at 0, and the statistics are remembered."""
+        self._kept.copy_(self._statistics)
         for bucket in self._buckets:
             bucket.gradients.zero_()
             bucket.missing, bucket.started = len(bucket.parameters), False
@@ -86,8 +86,11 @@ class GradientBuckets:
                 self._send(bucket)
         for bucket in self._buckets:
             self._comm.wait(bucket.handle)
-            if bucket.buffers:
-                torch._foreach_copy_(bucket.buffers, bucket.buffer_views)
+        self._statistics.copy_(self._buckets[-1].extra)
+
+    def take_back(self, skipped: Tensor) -> None:
+        """Where an update is skipped (1.0), the statistics of its activations, as broken as they, go too."""
+        torch.where(skipped > 0, self._kept, self._statistics, out=self._statistics)
 
     def norm(self) -> Tensor:
         """The L2 norm of all gradients, a scalar on the device; not finite if any gradient is not."""
@@ -104,18 +107,32 @@ class GradientBuckets:
         return arrived
 
     def _send(self, bucket: _Bucket) -> None:
-        if bucket.buffers:
-            torch._foreach_copy_(bucket.buffer_views, bucket.buffers)
-            torch._foreach_mul_(bucket.buffer_views, self._share)
+        if len(bucket.extra):
+            torch.mul(self._statistics, self._share, out=bucket.extra)
         bucket.started = True
         bucket.handle = self._comm.allreduce_async(bucket.flat, name=bucket.name)
 
 
-def _moving_statistics(model: nn.Module) -> Iterator[Tensor]:
-    """Float buffers of the parts in training mode; averaging those of frozen parts would only add rounding errors."""
-    for module in model.modules():
-        if module.training:
-            yield from (buffer for buffer in module.buffers(recurse=False) if buffer.is_floating_point())
+def flatten_statistics(model: nn.Module, *, device: torch.device) -> Tensor:
+    """Move the float buffers of all parts in training mode into one tensor [n], of which they become views.
+
+    Those of frozen parts stay as they are: averaging them over ranks would only add rounding errors.
+    """
+    owners = [
+        (module, name, buffer)
+        for module in model.modules()
+        if module.training
+        for name, buffer in module.named_buffers(recurse=False)
+        if buffer.is_floating_point()
+    ]
+    flat = torch.zeros(sum(buffer.numel() for _, _, buffer in owners), device=device)
+    offset = 0
+    for module, name, buffer in owners:
+        view = flat[offset : offset + buffer.numel()].view_as(buffer)
+        view.copy_(buffer)
+        setattr(module, name, view)
+        offset += buffer.numel()
+    return flat
 
 
 def _equal_parts(parameters: list[nn.Parameter], count: int) -> Iterator[list[nn.Parameter]]:

@@ -175,14 +175,16 @@ def _build_stepper(
     comm: Comm,
     device: torch.device,
 ) -> tuple[Stepper, Ema | None]:
-    optimizer = assemble.build_optimizer(config, model)  # freezes parts, so it comes before copies and buckets
+    # In this order: the optimizer freezes parts, the buckets move the statistics, and only then is the model copied.
+    optimizer = assemble.build_optimizer(config, model)
+    buckets = GradientBuckets(model, comm)
     ema = Ema(model, decay=config.ema.decay) if config.ema else None
     stepper = Stepper(
         model=model,
         normalise=Normalise(model.preprocessing.mean, model.preprocessing.std).to(device),
         objective=objective,
         optimizer=optimizer,
-        buckets=GradientBuckets(model, comm),
+        buckets=buckets,
         meter=Meter(objective, tasks, device),
         comm=comm,
         device=device,
