@@ -33,6 +33,7 @@ HOROVOD_VERSION = "0.28.1"
 SOURCE_SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
 EXIT_BAD_SETUP = 2
 LOG_TAIL_LINES = 40
+BYTES_PER_COMPILER = 2_500_000_000  # torch's headers cost g++ 2.3 GB at the peak
 
 
 def local_version(*, torch_version: str, gpu: bool) -> str:
@@ -100,6 +101,12 @@ def nccl_home(folder: Path) -> Path:
     return folder
 
 
+def parallel_jobs() -> int:
+    """Compilers to run at once: one per core, as far as memory goes."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # bytes
+    return max(1, min(len(os.sched_getaffinity(0)), memory // BYTES_PER_COMPILER))
+
+
 def build_wheel(destination: Path, *, local: str, gpu: bool, log: Path) -> Path:
     """Compile the wheel into the folder `destination`; all output goes to `log`. Returns the wheel's path."""
     require_tools()
@@ -107,8 +114,7 @@ def build_wheel(destination: Path, *, local: str, gpu: bool, log: Path) -> Path:
         source = download_source(Path(scratch))
         apply_patches(source, gpu=gpu)
         # Inside `make`, MAKEFLAGS carries a job server that this build cannot reach: set our own.
-        jobs = min(len(os.sched_getaffinity(0)), 8)
-        flags = COMMON_FLAGS | {"HOROVOD_LOCAL_VERSION": local, "MAKEFLAGS": f"-j{jobs}"}
+        flags = COMMON_FLAGS | {"HOROVOD_LOCAL_VERSION": local, "MAKEFLAGS": f"-j{parallel_jobs()}"}
         if gpu:
             flags |= GPU_FLAGS | {"HOROVOD_NCCL_HOME": str(nccl_home(Path(scratch, "nccl")))}
         command = [sys.executable, "-m", "pip", "wheel", "--verbose", "--no-build-isolation", "--no-deps"]
