@@ -17,7 +17,7 @@ help:  ## list the targets
 setup: $(VENV)/horovod.stamp  ## make .venv with the locked packages and the Horovod wheel (instant when done)
 
 $(VENV)/created.stamp:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $$($(PYTHON) --version 2>&1 || echo $(PYTHON)) will not do: Slimheads needs Python 3.11 or newer. Name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || { echo "error: $$($(PYTHON) --version 2> /dev/null || echo $(PYTHON), which is not here,) will not do: Slimheads needs Python 3.11 or newer. Name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2> /dev/null || { echo "error: this Python lacks its venv module: install python3-venv (Debian, Ubuntu)" >&2; exit 2; }
 	@$(PYTHON) -m launch.horovod_build --check-tools
 	$(PYTHON) -m venv --clear $(VENV)
