@@ -99,7 +99,7 @@ def test_the_cache_key_differs_by_torch_device_and_patches(monkeypatch: pytest.M
     assert len(before | names()) == 8
 
 
-def test_two_processes_wanting_one_wheel_build_it_once(tmp_path: Path) -> None:
+def test_three_callers_wanting_one_wheel_build_it_once(tmp_path: Path) -> None:
     builds = []
 
     def build(folder: Path) -> Path:
