@@ -44,7 +44,7 @@ bench: setup  ## speed and memory against stock pipelines; ONLY=loader runs one 
 lint: setup  ## ruff, format check, mypy
 	ruff check .
 	ruff format --check .
-	mypy data models prune train launch
+	mypy $(wildcard data models prune train launch)
 
 soak: setup  ## the long stress runs that `test` leaves out
 	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)

@@ -4,6 +4,7 @@ for batch in loader: batch.image  # uint8 [N, S, S, 3]
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -77,7 +78,7 @@ class Batch:
         if count == 1:
             return [self]
         borders = [len(self) * number // count for number in range(count + 1)]
-        return [self._slice(slice(low, high)) for low, high in zip(borders, borders[1:], strict=False)]
+        return [self._slice(slice(low, high)) for low, high in pairwise(borders)]
 
     def _slice(self, part: slice) -> "Batch":
         return Batch(

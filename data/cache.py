@@ -100,7 +100,9 @@ class RangeCache:
             raise BadSample("the index points past the end of the shard")
         with self._lock:
             entry = self._entry(index, shard)
-            waits = [future for (low, high), future in entry.pending.items() if low * PAGE < end and offset < high * PAGE]
+            waits = [
+                future for (low, high), future in entry.pending.items() if low * PAGE < end and offset < high * PAGE
+            ]
         for future in waits:
             with contextlib.suppress(BadSample, DataError):  # tried again below, where the error has a reader
                 future.result()

@@ -10,7 +10,7 @@ merged by position: the batches do not depend on the number of workers.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -152,7 +152,9 @@ class _Stream(IterableDataset[Part]):
         kept: list[int] = []
         keys: list[str] = []
         bad: list[BadRecord] = []
-        for at, (row, shard, sample) in enumerate(zip(rows.row.tolist(), rows.shard.tolist(), rows.sample.tolist(), strict=True)):
+        for at, (row, shard, sample) in enumerate(
+            zip(rows.row.tolist(), rows.shard.tolist(), rows.sample.tolist(), strict=True)
+        ):
             name, info = self.index.shards[shard].name, reader.info(shard)
             key = info.key(sample)
             try:
@@ -206,8 +208,16 @@ class Loader:
         )
         parts: Iterator[Part]
         if self.workers:
-            options = {"prefetch_factor": _PREFETCH, "worker_init_fn": _start_worker}
-            parts = iter(DataLoader(stream, batch_size=None, num_workers=self.workers, collate_fn=_same, **options))
+            parts = iter(
+                DataLoader(
+                    stream,
+                    batch_size=None,
+                    num_workers=self.workers,
+                    collate_fn=_same,
+                    prefetch_factor=_PREFETCH,
+                    worker_init_fn=_start_worker,
+                )
+            )
         else:
             parts = iter(stream)
         tasks = list(self.index.tasks)
@@ -215,5 +225,6 @@ class Loader:
             yield join_parts(round_of_parts, tasks)
 
 
-def _same(part: Part) -> Part:
+def _same(part: Any) -> Any:
+    """Parts leave the workers as they are; torch would otherwise look for arrays to convert."""
     return part

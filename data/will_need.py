@@ -1,7 +1,7 @@
 """Reads ahead of the consumer: announces the stretches of shards that an owner's lanes will read next.
 
-    lookahead = Lookahead(order, owner, start=(epoch, step), reader=reader)
-    lookahead.consume(num_rows)  # before each step
+lookahead = Lookahead(order, owner, start=(epoch, step), reader=reader)
+lookahead.consume(num_rows)  # before each step
 """
 
 from collections.abc import Iterator

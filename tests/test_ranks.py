@@ -50,7 +50,9 @@ def outcome_of(run: Path, num_ranks: int) -> Outcome:
         num_keys.append([len(line["keys"]) for line in lines])
         for line in lines:
             trace.setdefault(line["step"], []).extend(zip(line["rows"], line["keys"], strict=True))
-    return Outcome({step: sorted(rows) for step, rows in trace.items()}, num_keys, load_file(run / "last/model.safetensors"))
+    return Outcome(
+        {step: sorted(rows) for step, rows in trace.items()}, num_keys, load_file(run / "last/model.safetensors")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -114,4 +116,6 @@ def test_more_ranks_than_shards_and_single_samples_on_a_rank_with_batch_norm(
 def assert_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
-        torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            tensor, theirs[name], rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+        )

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -84,9 +83,9 @@ def wait_for_step(run: Path, rank: int, step: int, process: subprocess.Popen[str
 def process_of_rank(launcher: subprocess.Popen[str], rank: int) -> psutil.Process:
     """The Python process of a rank (horovodrun starts each through a shell)."""
     for child in psutil.Process(launcher.pid).children(recursive=True):
-        if "train/main.py" in child.cmdline() and child.environ().get("HOROVOD_RANK") == str(rank):
-            if not any("python" in grandchild.name() for grandchild in child.children()):
-                return child
+        is_rank = "train/main.py" in child.cmdline() and child.environ().get("HOROVOD_RANK") == str(rank)
+        if is_rank and not any("python" in grandchild.name() for grandchild in child.children()):
+            return child
     raise AssertionError(f"rank {rank} not found")
 
 

@@ -1,6 +1,6 @@
 """From a config to the parts of a run. Each function takes what it needs and returns one part.
 
-    train_index, val_index = open_data(config)
+train_index, val_index = open_data(config)
 """
 
 from collections.abc import Callable, Mapping
@@ -50,7 +50,8 @@ def open_data(config: Config) -> tuple[Index, Index | None]:
         if val.tasks[task] != train.tasks[task]:
             raise DataError(
                 f"task {task!r} has other classes in {config.data.val} ({len(val.tasks[task])}) than in "
-                f"{config.data.train} ({len(train.tasks[task])}): {_first_difference(train.tasks[task], val.tasks[task])}"
+                f"{config.data.train} ({len(train.tasks[task])}): "
+                f"{_first_difference(train.tasks[task], val.tasks[task])}"
             )
     return train, val
 
@@ -125,7 +126,9 @@ def build_model(config: Config, index: Index, tasks: Mapping[str, int]) -> Stude
             drop_path_rate=settings.drop_path,
         )
     if settings.max_params is not None and model.num_parameters > settings.max_params:
-        raise ConfigError(f"the model has {model.num_parameters:,} parameters, model.max_params is {settings.max_params:,}")
+        raise ConfigError(
+            f"the model has {model.num_parameters:,} parameters, model.max_params is {settings.max_params:,}"
+        )
     return model.train()
 
 
@@ -186,7 +189,9 @@ def shard_cache(config: Config, index: Index) -> tuple[str, int] | None:
 def train_loader(config: Config, index: Index, comm: Comm) -> tuple[SampleOrder, Loader]:
     """The order of all epochs and this rank's loader."""
     if config.data.lanes < comm.size:
-        raise ConfigError(f"data.lanes is {config.data.lanes}, but there are {comm.size} ranks; every rank needs a lane")
+        raise ConfigError(
+            f"data.lanes is {config.data.lanes}, but there are {comm.size} ranks; every rank needs a lane"
+        )
     if config.batch_size < comm.size:
         raise ConfigError(
             f"batch_size is {config.batch_size} over all ranks, but there are {comm.size} ranks; a rank would be idle"

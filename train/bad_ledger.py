@@ -1,6 +1,6 @@
 """The list of distinct samples that could not be used, agreed by all ranks, and the limit at which the run stops.
 
-    ledger.add(records, step=17)  # rank 0 writes bad_samples.jsonl
+ledger.add(records, step=17)  # rank 0 writes bad_samples.jsonl
 """
 
 from collections.abc import Sequence

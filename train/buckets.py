@@ -3,9 +3,10 @@
     buckets = GradientBuckets(model, comm)
     buckets.zero(); buckets.arm(); loss.backward(); buckets.finish(share=local_samples / all_samples)
 
-Each parameter's gradient is a view into one of a few flat tensors, in reverse order of registration, which is about
-the order in which the backward pass fills them. When the last gradient of a bucket is there, its named allreduce
-starts. Batch-norm statistics ride behind the last bucket, weighted by samples, so that the ranks always agree.
+With several ranks, gradients meet in a few flat tensors, in reverse order of registration, which is about the order in
+which the backward pass makes them. When the last gradient of a bucket is there, all are moved in, become views of it,
+and its named allreduce starts. Moving them once is cheaper than adding them to zeros. Batch-norm statistics ride behind
+the last bucket, weighted by samples, so that the ranks always agree. Alone, gradients stay where autograd left them.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,16 +28,25 @@ class _Bucket:
         self.views = []
         offset = 0
         for parameter in parameters:
-            # The parameter's own strides (channels_last weights included), so that accumulation needs no copy.
+            # The parameter's own strides (channels_last weights included), as the optimizer likes them best.
             self.views.append(self.flat.as_strided(parameter.size(), parameter.stride(), offset))
             offset += parameter.numel()
         self.missing = len(parameters)
         self.handle: object | None = None
         self.started = False
 
+    def gather(self) -> None:
+        """Gradients move in; that of a parameter which had no part in the loss is 0."""
+        present = [(view, p.grad) for view, p in zip(self.views, self.parameters, strict=True) if p.grad is not None]
+        if len(present) < len(self.parameters):
+            self.gradients.zero_()
+        torch._foreach_copy_([view for view, _ in present], [gradient for _, gradient in present])
+        for parameter, view in zip(self.parameters, self.views, strict=True):
+            parameter.grad = view
+
 
 class GradientBuckets:
-    """All trainable parameters' gradients in `count` flat tensors; see the module's docstring."""
+    """The gradients of all trainable parameters, summed in `count` messages; see the module's docstring."""
 
     def __init__(self, model: nn.Module, comm: Comm, *, count: int = 3) -> None:
         self._comm = comm
@@ -45,30 +55,31 @@ class GradientBuckets:
             raise ValueError("no parameter is left to train: every part of the model is frozen")
         self._statistics = flatten_statistics(model, device=parameters[0].device)
         self._kept = self._statistics.clone()
-        groups = list(_equal_parts(parameters, count))
-        num_extra = len(self._statistics) if comm.size > 1 else 0
+        self._parameters = parameters
+        groups = list(_equal_parts(parameters, count)) if comm.size > 1 else []
         self._buckets = [
-            _Bucket(f"bucket{number}", group, num_extra if number == len(groups) - 1 else 0)
+            _Bucket(f"bucket{number}", group, len(self._statistics) if number == len(groups) - 1 else 0)
             for number, group in enumerate(groups)
         ]
         self._armed = False
         self._share = 1.0
         for bucket in self._buckets:
-            for parameter, view in zip(bucket.parameters, bucket.views, strict=True):
-                parameter.grad = view
-                if comm.size > 1:
-                    parameter.register_post_accumulate_grad_hook(self._hook(bucket))
+            for parameter in bucket.parameters:
+                parameter.register_post_accumulate_grad_hook(self._hook(bucket))
 
     @property
-    def flats(self) -> list[Tensor]:
-        """The gradients, one flat tensor a bucket (statistics not included)."""
-        return [bucket.gradients for bucket in self._buckets]
+    def gradients(self) -> list[Tensor]:
+        """After `finish`: all gradients, in as few tensors as there are (statistics not included)."""
+        if self._buckets:
+            return [bucket.gradients for bucket in self._buckets]
+        return [parameter.grad for parameter in self._parameters if parameter.grad is not None]
 
     def zero(self) -> None:
-        """Before an update: gradients start at 0, and the statistics are remembered."""
+        """Before an update: there are no gradients yet, and the statistics are remembered."""
         self._kept.copy_(self._statistics)
+        for parameter in self._parameters:
+            parameter.grad = None
         for bucket in self._buckets:
-            bucket.gradients.zero_()
             bucket.missing, bucket.started = len(bucket.parameters), False
 
     def arm(self, share: float) -> None:
@@ -79,7 +90,11 @@ class GradientBuckets:
     def finish(self) -> None:
         """Send what has not left, wait for all sums, take over the averaged statistics."""
         self._armed = False
-        if self._comm.size == 1:
+        if not self._buckets:
+            # As with several ranks, a parameter that had no part in the loss still has momentum and decay.
+            for parameter in self._parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
             return
         for bucket in self._buckets:
             if not bucket.started:
@@ -94,8 +109,7 @@ class GradientBuckets:
 
     def norm(self) -> Tensor:
         """The L2 norm of all gradients, a scalar on the device; not finite if any gradient is not."""
-        norms = torch.stack([torch.linalg.vector_norm(flat) for flat in self.flats])
-        return torch.linalg.vector_norm(norms)
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self.gradients)))
 
     def _hook(self, bucket: _Bucket) -> Callable[[Tensor], None]:
         def arrived(_: Tensor) -> None:
@@ -107,6 +121,7 @@ class GradientBuckets:
         return arrived
 
     def _send(self, bucket: _Bucket) -> None:
+        bucket.gather()
         if len(bucket.extra):
             torch.mul(self._statistics, self._share, out=bucket.extra)
         bucket.started = True

@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file each, written atomically, verified on load, the older one kept as a fallback.
 
-    store = CheckpointStore("runs/a/checkpoints", keep=2)
-    store.save(tensors, state, step=500); tensors, state = store.load(500)
+store = CheckpointStore("runs/a/checkpoints", keep=2)
+store.save(tensors, state, step=500); tensors, state = store.load(500)
 """
 
 import contextlib
@@ -37,7 +37,9 @@ class CheckpointStore:
         """Steps that have a file, newest first (not verified)."""
         if not self.directory.is_dir():
             return []
-        return sorted((int(found[1]) for path in self.directory.iterdir() if (found := _NAME.match(path.name))), reverse=True)
+        return sorted(
+            (int(found[1]) for path in self.directory.iterdir() if (found := _NAME.match(path.name))), reverse=True
+        )
 
     def path(self, step: int) -> Path:
         return self.directory / f"step-{step:010d}.safetensors"

@@ -138,8 +138,8 @@ def start() -> Comm:
         return SingleProcess()
     if "HOROVOD_RANK" not in os.environ and "OMPI_COMM_WORLD_RANK" not in os.environ:
         raise CommError(
-            f"{variable}={size} promises {size} ranks, but Horovod was not told of them: each process would train on its "
-            "own into one folder. Start with horovodrun, or with `python -m launch.worker -- python train/main.py ...`"
+            f"{variable}={size} promises {size} ranks, but Horovod was not told of them: each process would train "
+            f"on its own into one folder. Start with `horovodrun -np {size} python train/main.py ...`"
         )
     comm = HorovodComm()
     if comm.size != size:

@@ -1,6 +1,6 @@
 """The run's configuration: frozen, typed and strict; one YAML file plus `key=value` overrides.
 
-    config = load_config("train/configs/solar/quickstart.yaml", ["batch_size=64", "run.dir=runs/mine"])
+config = load_config("train/configs/solar/quickstart.yaml", ["batch_size=64", "run.dir=runs/mine"])
 """
 
 from typing import Annotated, Any, Literal

@@ -1,6 +1,6 @@
 """From a YAML file and `key=value` overrides to a Config, with errors that name the key, the line and the fix.
 
-    config = load_config("run.yaml", ["optimizer.lr=3e-2"])
+config = load_config("run.yaml", ["optimizer.lr=3e-2"])
 """
 
 import difflib

@@ -1,6 +1,6 @@
 """An exponential moving average of the weights and statistics, kept as a second model.
 
-    ema = Ema(model, decay=0.9999); ema.update(step); measure(ema.model, ...)
+ema = Ema(model, decay=0.9999); ema.update(step); measure(ema.model, ...)
 """
 
 import copy

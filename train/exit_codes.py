@@ -1,6 +1,6 @@
 """The exit codes of every command, in one table.
 
-    sys.exit(ExitCode.BAD_CONFIG)
+sys.exit(ExitCode.BAD_CONFIG)
 """
 
 from enum import IntEnum
@@ -22,6 +22,6 @@ MEANING = {
     ExitCode.BAD_DATA: "the data cannot be used",
     ExitCode.CANNOT_WRITE: "a file cannot be written or read; free the disk and repeat the command, it continues",
     ExitCode.PREEMPTED: "stopped by a signal, saved; the same command continues",
-    ExitCode.STUCK: "a step did not finish in time; stacks were written, the same command continues from the checkpoint",
+    ExitCode.STUCK: "a step did not finish in time, see the stacks; the same command continues from its checkpoint",
     ExitCode.RANK_LOST: "another rank was lost; the same command continues from the last checkpoint",
 }

@@ -1,6 +1,6 @@
 """Append-only JSON lines that survive a kill, and that can be cut back to a step on resume.
 
-    log = JsonLines(path, sync=True); log.write({"step": 3, "loss": 0.5}); cut_lines(path, before_step=3)
+log = JsonLines(path, sync=True); log.write({"step": 3, "loss": 0.5}); cut_lines(path, before_step=3)
 """
 
 import json

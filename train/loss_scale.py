@@ -1,6 +1,6 @@
 """Dynamic loss scaling for fp16, on the device without a host sync.
 
-    scale = LossScale(device); (loss * scale.value).backward(); scale.unscale(flats); scale.adapt(skipped)
+scale = LossScale(device); (loss * scale.value).backward(); scale.unscale(flats); scale.adapt(skipped)
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Training sums since the last log line, kept on the device until they are read.
 
-    meter.add(sums, logits, batch); meter.end_step(norm, skipped); report = meter.read(comm)
+meter.add(sums, logits, batch); meter.end_step(norm, skipped); report = meter.read(comm)
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The training objective: a weighted sum of loss terms, each divided by its weight sum over the whole update.
 
-    objective = Objective([Term("age", 1.0, loss=..., mass=...)])
-    loss, sums = objective(logits, batch, masses)
+objective = Objective([Term("age", 1.0, loss=..., mass=...)])
+loss, sums = objective(logits, batch, masses)
 """
 
 from collections.abc import Callable, Sequence

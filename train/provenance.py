@@ -1,6 +1,6 @@
 """Where a model comes from: config, versions, data.
 
-    provenance(config, index, step=1200, ranks=8)
+provenance(config, index, step=1200, ranks=8)
 """
 
 import importlib.metadata

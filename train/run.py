@@ -1,6 +1,6 @@
 """One run from its config to its result: wires the parts of `assemble` into a trainer.
 
-    code = train(config, comm)
+code = train(config, comm)
 """
 
 import itertools
@@ -58,7 +58,7 @@ def train(config: Config, comm: Comm) -> ExitCode:
     tasks = assemble.choose_tasks(config, train_index)
     objective = assemble.build_objective(config, train_index, tasks)
     order, loader = assemble.train_loader(config, train_index, comm)
-    model = assemble.build_model(config, train_index, tasks).to(device, memory_format=torch.channels_last)
+    model = assemble.build_model(config, train_index, tasks).to(device).to(memory_format=torch.channels_last)
     stepper, ema = _build_stepper(config, model, objective, list(tasks), order.steps_per_epoch, comm, device)
     progress = Progress()
     saved = SavedState(
@@ -97,7 +97,9 @@ def train(config: Config, comm: Comm) -> ExitCode:
             ),
             watchdog=watchdog,
             stop_wanted=stop.wanted,
-            evaluate=val_index and partial(_evaluate, config, stepper, measured, val_index, tasks, comm, watchdog),
+            evaluate=partial(_evaluate, config, stepper, measured, val_index, tasks, comm, watchdog)
+            if val_index
+            else None,
             save_checkpoint=partial(_save_checkpoint, store, saved, comm),
             save_best=partial(save, folder.best),
             monitor=config.checkpoint.monitor,
@@ -124,7 +126,7 @@ def dry_run(config: Config, comm: Comm) -> ExitCode:
     tasks = assemble.choose_tasks(config, train_index)
     objective = assemble.build_objective(config, train_index, tasks)
     order, loader = assemble.train_loader(config, train_index, comm)
-    model = assemble.build_model(config, train_index, tasks).to(device, memory_format=torch.channels_last)
+    model = assemble.build_model(config, train_index, tasks).to(device).to(memory_format=torch.channels_last)
     stepper, _ = _build_stepper(config, model, objective, list(tasks), order.steps_per_epoch, comm, device)
     if comm.rank == 0:
         _announce(config, comm, model, tasks, train_index, val_index, Progress(), [])
@@ -139,8 +141,8 @@ def dry_run(config: Config, comm: Comm) -> ExitCode:
     if comm.rank == 0:
         hours = min(seconds) * order.steps_per_epoch * config.schedule.epochs / 3600
         print(
-            f"dry run: {min(seconds):.3f} s a step of {config.batch_size} samples, {order.steps_per_epoch} steps an epoch, "
-            f"about {hours:.2f} hours for {config.schedule.epochs} epochs (without validation); "
+            f"dry run: {min(seconds):.3f} s a step of {config.batch_size} samples, {order.steps_per_epoch} steps an "
+            f"epoch, about {hours:.2f} hours for {config.schedule.epochs} epochs (without validation); "
             f"peak memory {_peak_gigabytes(device):.2f} GB a rank"
         )
     return ExitCode.DONE
@@ -316,8 +318,9 @@ def _announce(
     named = ", ".join(f"{task} ({count})" for task, count in tasks.items())
     checked = f", {val_index.num_samples:,} to validate" if val_index else ""
     print(
-        f"{comm.size} rank{'s' if comm.size > 1 else ''}, {config.precision}; {train_index.num_samples:,} samples to train"
-        f"{checked}; tasks {named}; {model.num_parameters:,} parameters; run folder {config.run.dir}",
+        f"{comm.size} rank{'s' if comm.size > 1 else ''}, {config.precision}; "
+        f"{train_index.num_samples:,} samples to train{checked}; tasks {named}; {model.num_parameters:,} "
+        f"parameters; run folder {config.run.dir}",
         flush=True,
     )
     if progress.step:

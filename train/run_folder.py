@@ -1,6 +1,6 @@
 """The folder of one run: its lock, its saved config, and what may have changed since.
 
-    folder = RunFolder(path); folder.lock(); folder.check_config(resolved, allow_changes=False)
+folder = RunFolder(path); folder.lock(); folder.check_config(resolved, allow_changes=False)
 """
 
 import fcntl

@@ -1,7 +1,7 @@
 """What a checkpoint holds, and how all ranks take it up again.
 
-    saved = SavedState(model=..., optimizer=..., progress=...); store.save(saved.tensors(), saved.values(), step=17)
-    resume(store, saved, comm)
+saved = SavedState(model=..., optimizer=..., progress=...); store.save(saved.tensors(), saved.values(), step=17)
+resume(store, saved, comm)
 """
 
 from dataclasses import asdict
@@ -77,7 +77,9 @@ def resume(store: CheckpointStore, saved: SavedState, comm: Comm) -> list[str]:
     digests = comm.allgather_object(digest(saved.tensors()), name="resume.digest")
     odd = [rank for rank, value in enumerate(digests) if value != digests[0]]
     if odd:
-        raise CheckpointError(f"ranks {odd} start from other weights than rank 0; compare their code, torch and folders")
+        raise CheckpointError(
+            f"ranks {odd} start from other weights than rank 0; compare their code, torch and folders"
+        )
     return list(problems)
 
 

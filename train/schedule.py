@@ -1,6 +1,6 @@
 """Learning-rate schedules: pure functions of the step, so that resuming needs no state.
 
-    factor = learning_rate_factor(step, steps_per_epoch=1367, epochs=60, warmup_epochs=5)
+factor = learning_rate_factor(step, steps_per_epoch=1367, epochs=60, warmup_epochs=5)
 """
 
 import math

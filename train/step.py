@@ -1,6 +1,6 @@
 """One optimizer update from one batch, the same whatever the number of ranks and micro-batches.
 
-    stepper.update(batch, totals, step=17)
+stepper.update(batch, totals, step=17)
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -115,13 +115,13 @@ class Stepper:
 
     def _apply(self, step: int) -> None:
         if self.scale is not None:
-            self.scale.unscale(self.buckets.flats)
+            self.scale.unscale(self.buckets.gradients)
         norm = self.buckets.norm()
         # Not finite on one rank is not finite in the sum: all ranks skip the same updates without asking.
         skipped = (~torch.isfinite(norm)).float()
         if self.clip_norm is not None:
             factor = (self.clip_norm / norm).clamp(max=1.0)
-            torch._foreach_mul_(self.buckets.flats, factor)
+            torch._foreach_mul_(self.buckets.gradients, factor)
         for stage in self.gradient_stages:
             stage(step)
         # The fused optimizers skip on the device when this is 1, so the host need not wait for the answer.
@@ -144,7 +144,9 @@ class Stepper:
 @contextmanager
 def _running_statistics(model: nn.Module, *, when: bool) -> Iterator[None]:
     """Batch norms use (and keep) their running statistics inside."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training] if when else []
+    norms = (
+        [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training] if when else []
+    )
     for norm in norms:
         norm.eval()
     try:

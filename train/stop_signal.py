@@ -1,6 +1,6 @@
 """SIGTERM and SIGUSR1 ask a run to finish its step, save and exit.
 
-    stop = StopSignal(); stop.wanted()
+stop = StopSignal(); stop.wanted()
 """
 
 import signal

@@ -1,6 +1,6 @@
 """Where a run's numbers go: an fsynced JSONL (the truth), the console, and Weights & Biases.
 
-    tracker = Tracker([JsonlSink(path), ConsoleSink(), wandb_sink]); tracker.log({"kind": "train", "step": 20, ...})
+tracker = Tracker([JsonlSink(path), ConsoleSink(), wandb_sink]); tracker.log({"kind": "train", "step": 20, ...})
 """
 
 import sys

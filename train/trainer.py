@@ -1,6 +1,6 @@
 """The training loop: batches in, updates out, and now and then a log line, an evaluation, a checkpoint.
 
-    code = trainer.train()
+code = trainer.train()
 """
 
 import time
@@ -117,7 +117,13 @@ class Trainer:
         if self.trace is not None:
             keys = [f"{shard}/{key}" for shard, key in zip(batch.index[:, 0].tolist(), batch.key, strict=True)]
             bad = [f"{record.index[0]}/{record.key}" for record in batch.bad]
-            line = {"step": self.progress.step, "epoch": batch.epoch, "rows": batch.row.tolist(), "keys": keys, "bad": bad}
+            line = {
+                "step": self.progress.step,
+                "epoch": batch.epoch,
+                "rows": batch.row.tolist(),
+                "keys": keys,
+                "bad": bad,
+            }
             self.trace.write(line)
         if totals.num_bad:
             self._add_bad("train", batch.bad)

@@ -1,7 +1,7 @@
 """Ends a process that makes no progress: writes every thread's stack, then exits with the code for "stuck".
 
-    with Watchdog(600, rank=0) as watchdog:
-        watchdog.feed("step 17")
+with Watchdog(600, rank=0) as watchdog:
+    watchdog.feed("step 17")
 """
 
 import faulthandler
@@ -39,7 +39,9 @@ class Watchdog:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._done.set()
         faulthandler.cancel_dump_traceback_later()
 
