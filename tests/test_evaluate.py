@@ -1,0 +1,285 @@
+"""`python -m train.evaluate`: exact counts for one model or an ensemble, in any views, on any number of ranks."""
+
+import csv
+import io
+import json
+import math
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data.augment import centre_square
+from data.index import load_index
+from data.index.foreign import index_tars
+from models.artifact import load_artifact_meta
+from tests.conftest import TINY_TASKS, RankRun, jpeg_bytes
+from tests.tiny_models import save_tiny_model
+from train import evaluate, predict
+from train.exit_codes import ExitCode
+from train.view_series import evaluation_view
+
+Result = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These networks are too small for several threads, which only wait for each other when tests run side by side."""
+    torch.set_num_threads(1)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "a", seed=1)
+
+
+def run(*arguments: str | Path | int, workers: int = 0) -> ExitCode:
+    return evaluate.main([*map(str, arguments), "--workers", str(workers), "--device", "cpu"])
+
+
+def measured(out: Path, *arguments: str | Path | int, workers: int = 0) -> Result:
+    assert run(*arguments, "--json", out, workers=workers) == 0
+    return json.loads(out.read_text())
+
+
+def by_prediction(folder: Path, out: Path, *arguments: str | Path | int) -> Result:
+    """Counts of what `train.predict` answers, against the labels of the index; loss from its probabilities."""
+    options = [*map(str, arguments), "--data", str(folder), "--out", str(out), "--workers", "0", "--probabilities"]
+    assert predict.main(options) == 0
+    with out.open(newline="") as file:
+        rows = {row["key"]: row for row in csv.DictReader(file)}
+    index = load_index(folder)
+    counts: Result = {
+        task: {"confusion": [[0] * len(names) for _ in names], "loss": 0.0} for task, names in index.tasks.items()
+    }
+    for shard in range(len(index.shards)):
+        info = index.load_shard(shard)
+        for number in range(len(info)):
+            row = rows[info.key(number)]
+            for (task, names), label in zip(index.tasks.items(), info.labels[number].tolist(), strict=True):
+                if label >= 0:
+                    counts[task]["confusion"][label][names.index(row[task])] += 1
+                    counts[task]["loss"] -= math.log(max(float(row[f"{task}={names[label]}"]), 1e-12))
+    return counts
+
+
+def agree(result: Result, counts: Result) -> None:
+    for task, expected in counts.items():
+        found = result["tasks"][task]
+        total = sum(map(sum, expected["confusion"]))
+        assert found["confusion"] == expected["confusion"]
+        assert found["count"] == total
+        assert found["top1"] == sum(row[at] for at, row in enumerate(expected["confusion"])) / total
+        assert found["loss"] == pytest.approx(expected["loss"] / total, rel=1e-3)
+
+
+def test_the_counts_are_those_of_the_single_predictions(model: Path, tiny_shards: Path, tmp_path: Path) -> None:
+    for split, num_missing in (("train", 4), ("val", 2)):
+        folder = tiny_shards / split
+        result = measured(tmp_path / "r.json", "--model", model, "--data", folder, "--batch-size", 5)
+        agree(result, by_prediction(folder, tmp_path / "p.csv", "--model", model))
+        samples = load_index(folder).num_samples
+        assert result["tasks"]["colour"]["count"] == samples
+        assert result["tasks"]["tone"]["count"] == samples - num_missing
+        assert result["mean_top1"] == pytest.approx(sum(task["top1"] for task in result["tasks"].values()) / 2)
+
+
+def test_views_and_ensembles_are_counted_as_they_are_predicted(model: Path, tiny_shards: Path, tmp_path: Path) -> None:
+    other = save_tiny_model(
+        tmp_path / "b",
+        seed=5,
+        head="multi-se",
+        size=24,
+        tasks={"tone": ("bright", "dark"), "colour": TINY_TASKS["colour"]},
+    )
+    folder = tiny_shards / "train"
+    models = ("--model", model, "--model", other)
+    result = measured(tmp_path / "r.json", *models, "--data", folder, "--tta", 4)
+    agree(result, by_prediction(folder, tmp_path / "p.csv", *models, "--tta", 4))
+    assert [member["image_size"] for member in result["models"]] == [40, 24]
+    alone = measured(tmp_path / "alone.json", "--model", model, "--data", folder)
+    plain = measured(tmp_path / "plain.json", "--model", other, "--data", folder, "--tta", 1)
+    losses = {values["tasks"]["colour"]["loss"] for values in (result, alone, plain)}
+    assert len(losses) == 3
+
+
+def test_the_json_says_what_was_measured(
+    model: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "made" / "r.json"
+    result = measured(out, "--model", model, "--data", tiny_shards / "val", "--precision", "bf16", "--image-size", 32)
+    assert result["models"] == [
+        {
+            "path": str(model),
+            "sha256": load_artifact_meta(model).sha256,
+            "num_parameters": load_artifact_meta(model).num_parameters,
+            "image_size": 32,
+            "precision": "bf16",
+            "tasks": ["colour", "tone"],
+        }
+    ]
+    assert (result["data"], result["views"], result["bad_samples"]) == (str(tiny_shards / "val"), 1, [])
+    assert result["tasks"]["colour"]["classes"] == list(TINY_TASKS["colour"])
+    assert result["tasks"]["colour"]["majority"] == pytest.approx(4 / 12)
+    output = capsys.readouterr().out
+    assert f"wrote {out}" in output
+    for word in ("top-1", "majority", "macro F1", "loss", "samples", "colour", "tone"):
+        assert word in output
+
+
+def test_the_precision_is_the_one_of_the_training_unless_said_otherwise(tiny_shards: Path, tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "a", seed=1, provenance={"config": {"precision": "bf16"}})
+    result = measured(tmp_path / "r.json", "--model", folder, "--data", tiny_shards / "val")
+    assert result["models"][0]["precision"] == "bf16"
+    other = measured(tmp_path / "r.json", "--model", folder, "--data", tiny_shards / "val", "--precision", "fp32")
+    assert other["models"][0]["precision"] == "fp32"
+    assert other["tasks"]["colour"]["loss"] != result["tasks"]["colour"]["loss"]
+
+
+def test_ranks_share_the_photos_and_find_the_same(
+    model: Path, tiny_shards: Path, tmp_path: Path, run_ranks: Callable[..., RankRun]
+) -> None:
+    """33 photos, 5 a rank and step: in the last step each rank has one."""
+    options = ["--model", model, "--data", tiny_shards / "train", "--tta", 3, "--batch-size", 5]
+    alone = measured(tmp_path / "one.json", *options)
+    out = tmp_path / "ranks.json"
+    result = run_ranks(3, ["-m", "train.evaluate", *map(str, options), "--workers", "0", "--json", str(out)])
+    assert result.exit_code == 0, result.output
+    assert sum("mean top-1" in output for output in result.stdout) == 1
+    shared = json.loads(out.read_text())
+    for task, values in alone["tasks"].items():
+        loss = values.pop("loss")
+        assert shared["tasks"][task].pop("loss") == pytest.approx(loss, rel=1e-5)
+    assert shared == alone
+
+
+def test_a_task_that_a_model_lacks_is_answered_by_the_others(
+    model: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    partial = save_tiny_model(tmp_path / "c", seed=3, tasks={"colour": TINY_TASKS["colour"], "mood": ("good", "bad")})
+    options = ("--data", tiny_shards / "val")
+    both = measured(tmp_path / "both.json", "--model", model, "--model", partial, *options)
+    assert f"{partial} has no task tone and is left out there" in capsys.readouterr().out
+    alone = measured(tmp_path / "alone.json", "--model", model, *options)
+    assert both["tasks"]["tone"] == alone["tasks"]["tone"]
+    assert both["tasks"]["colour"] != alone["tasks"]["colour"]
+    assert [member["tasks"] for member in both["models"]] == [["colour", "tone"], ["colour"]]
+    capsys.readouterr()
+    only = measured(tmp_path / "only.json", "--model", partial, *options)
+    assert list(only["tasks"]) == ["colour"]
+    assert "no model has the data's task tone: not measured" in capsys.readouterr().out
+
+
+def test_nothing_in_common_and_other_classes_are_refused_with_both_lists(
+    model: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stranger = save_tiny_model(tmp_path / "s", seed=3, tasks={"mood": ("good", "bad")})
+    assert run("--model", stranger, "--data", tiny_shards / "val") == ExitCode.BAD_CONFIG
+    assert "the data has the tasks colour, tone, the models have mood" in capsys.readouterr().err
+    other = save_tiny_model(tmp_path / "o", seed=3, tasks={"colour": ("red", "green", "cyan")})
+    assert run("--model", model, "--model", other, "--data", tiny_shards / "val") == ExitCode.BAD_CONFIG
+    error = capsys.readouterr().err
+    assert "red, green, cyan" in error
+    assert "red, green, blue" in error
+
+
+def damaged_copy(folder: Path, source: Path, *, num_damaged: int) -> Path:
+    """The shard folder with so many photos whose bytes are no longer the indexed ones."""
+    folder.mkdir()
+    for file in source.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    index = load_index(folder)
+    info, tar = index.load_shard(0), Path(index.shard_url(0))
+    content = bytearray(tar.read_bytes())
+    for number in range(num_damaged):
+        content[int(info.offset[number]) + 300] ^= 0xFF
+    tar.write_bytes(bytes(content))
+    return folder
+
+
+def test_a_few_bad_photos_are_left_out_by_name_and_many_stop_it(
+    model: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = damaged_copy(tmp_path / "few", tiny_shards / "train", num_damaged=2)
+    result = measured(tmp_path / "r.json", "--model", model, "--data", folder, "--batch-size", 1, workers=1)
+    assert [bad["key"] for bad in result["bad_samples"]] == ["sample0000", "sample0001"]
+    assert result["tasks"]["colour"]["count"] == 31
+    output = capsys.readouterr().out
+    assert "2 samples cannot be used and are left out" in output
+    assert "sample0001: the bytes differ from the indexed ones" in output
+    folder = damaged_copy(tmp_path / "many", tiny_shards / "train", num_damaged=11)
+    out = tmp_path / "none.json"
+    assert run("--model", model, "--data", folder, "--json", out) == ExitCode.BAD_DATA
+    assert "11 of the 33 samples" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_an_unlabelled_split_says_that_there_is_nothing_to_measure(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "test"
+    folder.mkdir()
+    with tarfile.open(folder / "000000.tar", "w") as tar:
+        for suffix, content in (("jpg", jpeg_bytes(colour=0, tone=0, seed=0)), ("json", b"{}")):
+            member = tarfile.TarInfo(f"a.{suffix}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    index_tars([folder / "000000.tar"], tasks=TINY_TASKS, cls_task="class")
+    assert run("--model", model, "--data", folder) == ExitCode.BAD_DATA
+    assert "none of its 1 samples is labelled for colour, tone" in capsys.readouterr().err
+
+
+def test_broken_models_and_data_are_named(
+    model: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    val = tiny_shards / "val"
+    assert run("--model", tmp_path / "none", "--data", val) == ExitCode.BAD_CONFIG
+    assert str(tmp_path / "none") in capsys.readouterr().err
+    cut = save_tiny_model(tmp_path / "cut", seed=1)
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert run("--model", cut, "--data", val) == ExitCode.BAD_CONFIG
+    assert str(weights) in capsys.readouterr().err
+    assert run("--model", model, "--data", tiny_shards) == ExitCode.BAD_DATA
+    assert f"{tiny_shards}/index.json: cannot be read" in capsys.readouterr().err
+
+
+def test_a_size_that_the_network_cannot_take_is_refused_before_the_data_is_read(
+    tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fixed = save_tiny_model(tmp_path / "f", seed=1, backbone="cifar10_student", size=32)
+    assert run("--model", fixed, "--data", tiny_shards / "val", "--image-size", 48) == ExitCode.BAD_CONFIG
+    assert "takes 32x32 images, not 48x48" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--tta", "0"), ("--json", "."), ("--precision", "int8")])
+def test_a_wrong_argument_names_the_option(
+    model: Path, tiny_shards: Path, option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run("--model", model, "--data", tiny_shards / "val", option, value)
+    assert stop.value.code == ExitCode.BAD_CONFIG
+    assert f"argument {option}:" in capsys.readouterr().err
+
+
+def test_a_view_is_a_pure_function_of_shard_key_and_number() -> None:
+    def views(shard: str, key: str) -> list[Any]:
+        return [evaluation_view(number, height=300, width=400, shard=shard, key=key) for number in range(12)]
+
+    series = views("000000.tar", "cats/7")
+    assert series == views("000000.tar", "cats/7")
+    boxes = [(view.top, view.left, view.height, view.width) for view in series]
+    assert boxes[0] == boxes[1] == centre_square(300, 400)
+    assert [view.flip for view in series] == [False, True] * 6
+    assert len(set(boxes[2:])) > 5  # a crop that does not fit becomes the whole photo, which may happen again
+    for top, left, height, width in boxes[2:]:
+        assert 0 <= top <= 300 - height
+        assert 0 <= left <= 400 - width
+        assert 0.6 <= height * width / (300 * 400) <= 1
+    assert {view.brightness for view in series} == {1.0}
+    assert views("000000.tar", "cats/8")[2:] != series[2:]
+    assert views("000001.tar", "cats/7")[2:] != series[2:]
