@@ -30,9 +30,11 @@ from train.photo_batches import photo_batches
 from train.photo_progress import photo_progress
 from train.photos import ShardPhotos
 from train.summary_table import task_table
+from train.watchdog import Watchdog
 
 MAX_BAD_SHARE = DataConfig.model_fields["max_bad_share"].default
 SHOWN = 20
+STUCK_SECONDS = 3600.0  # without a finished batch; many views of a large model take their time
 
 
 def main(arguments: Sequence[str] | None = None) -> ExitCode:
@@ -67,14 +69,22 @@ def _evaluate(options: argparse.Namespace, comm: Comm) -> ExitCode:
         workers=num_decoders(comm) if options.workers is None else options.workers,
         comm=comm,
     )
-    with photo_progress("Evaluating", total=-(-index.num_samples // comm.size), shown=comm.rank == 0) as advance:
+    with (
+        Watchdog(STUCK_SECONDS, rank=comm.rank) as watchdog,
+        photo_progress("Evaluating", total=-(-index.num_samples // comm.size), shown=comm.rank == 0) as advance,
+    ):
+
+        def progress(count: int) -> None:
+            watchdog.feed("evaluation")
+            advance(count)
+
         evaluation = measure(
             ensemble,
             batches,
             comm,
             num_classes={task: len(names) for task, names in ensemble.tasks.items()},
             device=device,
-            progress=advance,
+            progress=progress,
         )
     bad = _gather_bad(evaluation, comm)
     _require_few_bad(bad, index)
