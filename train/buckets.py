@@ -61,18 +61,13 @@ class GradientBuckets:
             _Bucket(f"bucket{number}", group, len(self._statistics) if number == len(groups) - 1 else 0)
             for number, group in enumerate(groups)
         ]
+        # After `finish`: all gradients, in as few tensors as there are (statistics not included).
+        self.gradients = [bucket.gradients for bucket in self._buckets]
         self._armed = False
         self._share = 1.0
         for bucket in self._buckets:
             for parameter in bucket.parameters:
                 parameter.register_post_accumulate_grad_hook(self._hook(bucket))
-
-    @property
-    def gradients(self) -> list[Tensor]:
-        """After `finish`: all gradients, in as few tensors as there are (statistics not included)."""
-        if self._buckets:
-            return [bucket.gradients for bucket in self._buckets]
-        return [parameter.grad for parameter in self._parameters if parameter.grad is not None]
 
     def zero(self) -> None:
         """Before an update: there are no gradients yet, and the statistics are remembered."""
@@ -91,10 +86,7 @@ class GradientBuckets:
         """Send what has not left, wait for all sums, take over the averaged statistics."""
         self._armed = False
         if not self._buckets:
-            # As with several ranks, a parameter that had no part in the loss still has momentum and decay.
-            for parameter in self._parameters:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
+            self.gradients = [_own_gradient(parameter) for parameter in self._parameters]
             return
         for bucket in self._buckets:
             if not bucket.started:
@@ -126,6 +118,14 @@ class GradientBuckets:
             torch.mul(self._statistics, self._share, out=bucket.extra)
         bucket.started = True
         bucket.handle = self._comm.allreduce_async(bucket.flat, name=bucket.name)
+
+
+def _own_gradient(parameter: nn.Parameter) -> Tensor:
+    """As with several ranks, a parameter that had no part in the loss still has momentum and decay."""
+    gradient = parameter.grad
+    if gradient is None:
+        gradient = parameter.grad = torch.zeros_like(parameter)
+    return gradient
 
 
 def flatten_statistics(model: nn.Module, *, device: torch.device) -> Tensor:

@@ -1,0 +1,105 @@
+"""The same training step twice: ours, and the plain PyTorch loop that one would write by hand.
+
+    step = our_step(new_student(), random_batch(16), comm); step()
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from data.batch import Batch
+from models.parameter_groups import parameter_groups
+from models.student import Student, build_student
+from train.buckets import GradientBuckets
+from train.comm import Comm
+from train.control import Control
+from train.meter import Meter
+from train.objective import Objective, label_term
+from train.step import PRECISIONS, Normalise, Stepper
+
+SIZE = 96
+TASKS = {"gender": 2, "age": 5, "beauty": 5}
+_RATE, _MOMENTUM, _DECAY = 0.05, 0.9, 4e-5
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def new_student() -> Student:
+    """MobileNetV2 x0.5 with an embedding head of three tasks, the same weights each time."""
+    torch.manual_seed(0)
+    student = build_student(backbone="mobilenetv2_050", head={"kind": "multi-embedding", "width": 512}, tasks=TASKS)
+    return student.to(memory_format=torch.channels_last).train()
+
+
+def random_batch(num_samples: int, *, seed: int = 0) -> Batch:
+    """Noise with labels, of which every seventh is missing."""
+    draw = torch.Generator().manual_seed(seed)
+    number = torch.arange(num_samples)
+    label = {
+        task: torch.randint(classes, (num_samples,), generator=draw).masked_fill(number % 7 == at, -1)
+        for at, (task, classes) in enumerate(TASKS.items())
+    }
+    return Batch(
+        epoch=0,
+        step=0,
+        image=torch.randint(256, (num_samples, SIZE, SIZE, 3), dtype=torch.uint8, generator=draw),
+        label=label,
+        valid={task: column >= 0 for task, column in label.items()},
+        key=[f"noise{at}" for at in range(num_samples)],
+        index=torch.stack([torch.zeros_like(number), number], dim=1),
+        row=number,
+        bad=[],
+    )
+
+
+def our_step(
+    student: Student, batch: Batch, comm: Comm, *, precision: str = "fp32", num_buckets: int = 3
+) -> Callable[[], None]:
+    """One update as train.trainer makes it: the control message of the next batch, the update, the meter."""
+    objective = Objective([label_term(task) for task in TASKS])
+    groups = parameter_groups(student, lr=_RATE, weight_decay=_DECAY)
+    stepper = Stepper(
+        model=student,
+        normalise=Normalise(_MEAN, _STD),
+        objective=objective,
+        optimizer=torch.optim.SGD(groups, lr=_RATE, momentum=_MOMENTUM, nesterov=True, fused=True),
+        buckets=GradientBuckets(student, comm, count=num_buckets),
+        meter=Meter(objective, list(TASKS), torch.device("cpu")),
+        comm=comm,
+        device=torch.device("cpu"),
+        learning_rate=lambda step: _RATE,
+        precision=precision,
+    )
+    control = Control(objective, comm)
+    control.start(batch, stop=False)
+
+    def step() -> None:
+        totals = control.finish()
+        control.start(batch, stop=False)
+        stepper.update(batch, totals, step=stepper.meter.num_steps)
+
+    return step
+
+
+def bare_optimizer(model: nn.Module, *, fused: bool | None = True) -> torch.optim.SGD:
+    return torch.optim.SGD(
+        model.parameters(), lr=_RATE, momentum=_MOMENTUM, weight_decay=_DECAY, nesterov=True, fused=fused
+    )
+
+
+def bare_step(
+    model: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer, *, precision: str = "fp32"
+) -> Callable[[], None]:
+    """zero_grad, forward, cross entropies, backward, step. `model` may be wrapped, and the optimizer, too."""
+    normalise = Normalise(_MEAN, _STD)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", PRECISIONS[precision], enabled=precision != "fp32"):
+            logits: dict[str, Tensor] = model(normalise(batch.image))
+        losses = [functional.cross_entropy(logits[task].float(), batch.label[task], ignore_index=-1) for task in TASKS]
+        torch.stack(losses).sum().backward()
+        optimizer.step()
+
+    return step
