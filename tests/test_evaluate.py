@@ -108,7 +108,7 @@ def test_views_and_ensembles_are_counted_as_they_are_predicted(model: Path, tiny
 
 
 def test_the_json_says_what_was_measured(
-    model: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "made" / "r.json"
     result = measured(out, "--model", model, "--data", tiny_shards / "val", "--precision", "bf16", "--image-size", 32)
@@ -125,7 +125,7 @@ def test_the_json_says_what_was_measured(
     assert (result["data"], result["views"], result["bad_samples"]) == (str(tiny_shards / "val"), 1, [])
     assert result["tasks"]["colour"]["classes"] == list(TINY_TASKS["colour"])
     assert result["tasks"]["colour"]["majority"] == pytest.approx(4 / 12)
-    output = capsys.readouterr().out
+    output = capfd.readouterr().out
     assert f"wrote {out}" in output
     for word in ("top-1", "majority", "macro F1", "loss", "samples", "colour", "tone"):
         assert word in output
@@ -138,53 +138,6 @@ def test_the_precision_is_the_one_of_the_training_unless_said_otherwise(tiny_sha
     other = measured(tmp_path / "r.json", "--model", folder, "--data", tiny_shards / "val", "--precision", "fp32")
     assert other["models"][0]["precision"] == "fp32"
     assert other["tasks"]["colour"]["loss"] != result["tasks"]["colour"]["loss"]
-
-
-def test_ranks_share_the_photos_and_find_the_same(
-    model: Path, tiny_shards: Path, tmp_path: Path, run_ranks: Callable[..., RankRun]
-) -> None:
-    """33 photos, 5 a rank and step: in the last step each rank has one."""
-    options = ["--model", model, "--data", tiny_shards / "train", "--tta", 3, "--batch-size", 5]
-    alone = measured(tmp_path / "one.json", *options)
-    out = tmp_path / "ranks.json"
-    result = run_ranks(3, ["-m", "train.evaluate", *map(str, options), "--workers", "0", "--json", str(out)])
-    assert result.exit_code == 0, result.output
-    assert sum("mean top-1" in output for output in result.stdout) == 1
-    shared = json.loads(out.read_text())
-    for task, values in alone["tasks"].items():
-        loss = values.pop("loss")
-        assert shared["tasks"][task].pop("loss") == pytest.approx(loss, rel=1e-5)
-    assert shared == alone
-
-
-def test_a_task_that_a_model_lacks_is_answered_by_the_others(
-    model: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    partial = save_tiny_model(tmp_path / "c", seed=3, tasks={"colour": TINY_TASKS["colour"], "mood": ("good", "bad")})
-    options = ("--data", tiny_shards / "val")
-    both = measured(tmp_path / "both.json", "--model", model, "--model", partial, *options)
-    assert f"{partial} has no task tone and is left out there" in capsys.readouterr().out
-    alone = measured(tmp_path / "alone.json", "--model", model, *options)
-    assert both["tasks"]["tone"] == alone["tasks"]["tone"]
-    assert both["tasks"]["colour"] != alone["tasks"]["colour"]
-    assert [member["tasks"] for member in both["models"]] == [["colour", "tone"], ["colour"]]
-    capsys.readouterr()
-    only = measured(tmp_path / "only.json", "--model", partial, *options)
-    assert list(only["tasks"]) == ["colour"]
-    assert "no model has the data's task tone: not measured" in capsys.readouterr().out
-
-
-def test_nothing_in_common_and_other_classes_are_refused_with_both_lists(
-    model: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stranger = save_tiny_model(tmp_path / "s", seed=3, tasks={"mood": ("good", "bad")})
-    assert run("--model", stranger, "--data", tiny_shards / "val") == ExitCode.BAD_CONFIG
-    assert "the data has the tasks colour, tone, the models have mood" in capsys.readouterr().err
-    other = save_tiny_model(tmp_path / "o", seed=3, tasks={"colour": ("red", "green", "cyan")})
-    assert run("--model", model, "--model", other, "--data", tiny_shards / "val") == ExitCode.BAD_CONFIG
-    error = capsys.readouterr().err
-    assert "red, green, cyan" in error
-    assert "red, green, blue" in error
 
 
 def damaged_copy(folder: Path, source: Path, *, num_damaged: int) -> Path:
@@ -201,25 +154,74 @@ def damaged_copy(folder: Path, source: Path, *, num_damaged: int) -> Path:
     return folder
 
 
+def test_ranks_share_the_photos_and_find_the_same(
+    model: Path, tiny_shards: Path, tmp_path: Path, run_ranks: Callable[..., RankRun]
+) -> None:
+    """33 photos, 5 a rank and step: the first two ranks meet bad ones, and in the last step each rank has one."""
+    folder = damaged_copy(tmp_path / "damaged", tiny_shards / "train", num_damaged=7)
+    options = ["--model", model, "--data", folder, "--tta", 3, "--batch-size", 5]
+    alone = measured(tmp_path / "one.json", *options)
+    out = tmp_path / "ranks.json"
+    result = run_ranks(3, ["-m", "train.evaluate", *map(str, options), "--workers", "0", "--json", str(out)])
+    assert result.exit_code == 0, result.output
+    assert sum("mean top-1" in output for output in result.stdout) == 1
+    shared = json.loads(out.read_text())
+    for task, values in alone["tasks"].items():
+        loss = values.pop("loss")
+        assert shared["tasks"][task].pop("loss") == pytest.approx(loss, rel=1e-5)
+    assert shared == alone
+    assert [bad["key"] for bad in shared["bad_samples"]] == [f"sample{number:04d}" for number in range(7)]
+
+
+def test_a_task_that_a_model_lacks_is_answered_by_the_others(
+    model: Path, tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    partial = save_tiny_model(tmp_path / "c", seed=3, tasks={"colour": TINY_TASKS["colour"], "mood": ("good", "bad")})
+    options = ("--data", tiny_shards / "val")
+    both = measured(tmp_path / "both.json", "--model", model, "--model", partial, *options)
+    assert f"{partial} has no task tone and is left out there" in capfd.readouterr().out
+    alone = measured(tmp_path / "alone.json", "--model", model, *options)
+    assert both["tasks"]["tone"] == alone["tasks"]["tone"]
+    assert both["tasks"]["colour"] != alone["tasks"]["colour"]
+    assert [member["tasks"] for member in both["models"]] == [["colour", "tone"], ["colour"]]
+    capfd.readouterr()
+    only = measured(tmp_path / "only.json", "--model", partial, *options)
+    assert list(only["tasks"]) == ["colour"]
+    assert "no model has the data's task tone: not measured" in capfd.readouterr().out
+
+
+def test_nothing_in_common_and_other_classes_are_refused_with_both_lists(
+    model: Path, tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stranger = save_tiny_model(tmp_path / "s", seed=3, tasks={"mood": ("good", "bad")})
+    assert run("--model", stranger, "--data", tiny_shards / "val") == ExitCode.BAD_CONFIG
+    assert "the data has the tasks colour, tone, the models have mood" in capfd.readouterr().err
+    other = save_tiny_model(tmp_path / "o", seed=3, tasks={"colour": ("red", "green", "cyan")})
+    assert run("--model", model, "--model", other, "--data", tiny_shards / "val") == ExitCode.BAD_CONFIG
+    error = capfd.readouterr().err
+    assert "red, green, cyan" in error
+    assert "red, green, blue" in error
+
+
 def test_a_few_bad_photos_are_left_out_by_name_and_many_stop_it(
-    model: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = damaged_copy(tmp_path / "few", tiny_shards / "train", num_damaged=2)
     result = measured(tmp_path / "r.json", "--model", model, "--data", folder, "--batch-size", 1, workers=1)
     assert [bad["key"] for bad in result["bad_samples"]] == ["sample0000", "sample0001"]
     assert result["tasks"]["colour"]["count"] == 31
-    output = capsys.readouterr().out
+    output = capfd.readouterr().out
     assert "2 samples cannot be used and are left out" in output
     assert "sample0001: the bytes differ from the indexed ones" in output
     folder = damaged_copy(tmp_path / "many", tiny_shards / "train", num_damaged=11)
     out = tmp_path / "none.json"
     assert run("--model", model, "--data", folder, "--json", out) == ExitCode.BAD_DATA
-    assert "11 of the 33 samples" in capsys.readouterr().err
+    assert "11 of the 33 samples" in capfd.readouterr().err
     assert not out.exists()
 
 
 def test_an_unlabelled_split_says_that_there_is_nothing_to_measure(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "test"
     folder.mkdir()
@@ -230,40 +232,42 @@ def test_an_unlabelled_split_says_that_there_is_nothing_to_measure(
             tar.addfile(member, io.BytesIO(content))
     index_tars([folder / "000000.tar"], tasks=TINY_TASKS, cls_task="class")
     assert run("--model", model, "--data", folder) == ExitCode.BAD_DATA
-    assert "none of its 1 samples is labelled for colour, tone" in capsys.readouterr().err
+    assert "none of its 1 samples is labelled for colour, tone" in capfd.readouterr().err
 
 
 def test_broken_models_and_data_are_named(
-    model: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     val = tiny_shards / "val"
     assert run("--model", tmp_path / "none", "--data", val) == ExitCode.BAD_CONFIG
-    assert str(tmp_path / "none") in capsys.readouterr().err
+    assert str(tmp_path / "none") in capfd.readouterr().err
     cut = save_tiny_model(tmp_path / "cut", seed=1)
     weights = cut / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     assert run("--model", cut, "--data", val) == ExitCode.BAD_CONFIG
-    assert str(weights) in capsys.readouterr().err
+    assert str(weights) in capfd.readouterr().err
     assert run("--model", model, "--data", tiny_shards) == ExitCode.BAD_DATA
-    assert f"{tiny_shards}/index.json: cannot be read" in capsys.readouterr().err
+    assert f"{tiny_shards}/index.json: cannot be read" in capfd.readouterr().err
 
 
 def test_a_size_that_the_network_cannot_take_is_refused_before_the_data_is_read(
-    tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fixed = save_tiny_model(tmp_path / "f", seed=1, backbone="cifar10_student", size=32)
-    assert run("--model", fixed, "--data", tiny_shards / "val", "--image-size", 48) == ExitCode.BAD_CONFIG
-    assert "takes 32x32 images, not 48x48" in capsys.readouterr().err
+    folder = damaged_copy(tmp_path / "val", tiny_shards / "val", num_damaged=0)
+    next(folder.glob("*.idx")).unlink()
+    assert run("--model", fixed, "--data", folder, "--image-size", 48) == ExitCode.BAD_CONFIG
+    assert "takes 32x32 images, not 48x48" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("option", "value"), [("--tta", "0"), ("--json", "."), ("--precision", "int8")])
 def test_a_wrong_argument_names_the_option(
-    model: Path, tiny_shards: Path, option: str, value: str, capsys: pytest.CaptureFixture[str]
+    model: Path, tiny_shards: Path, option: str, value: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
         run("--model", model, "--data", tiny_shards / "val", option, value)
     assert stop.value.code == ExitCode.BAD_CONFIG
-    assert f"argument {option}:" in capsys.readouterr().err
+    assert f"argument {option}:" in capfd.readouterr().err
 
 
 def test_a_view_is_a_pure_function_of_shard_key_and_number() -> None:
