@@ -40,7 +40,8 @@ class _Bucket:
         present = [(view, p.grad) for view, p in zip(self.views, self.parameters, strict=True) if p.grad is not None]
         if len(present) < len(self.parameters):
             self.gradients.zero_()
-        torch._foreach_copy_([view for view, _ in present], [gradient for _, gradient in present])
+        if present:  # a rank without a sample has no gradient at all
+            torch._foreach_copy_([view for view, _ in present], [gradient for _, gradient in present])
         for parameter, view in zip(self.parameters, self.views, strict=True):
             parameter.grad = view
 

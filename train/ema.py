@@ -4,15 +4,18 @@ ema = Ema(model, decay=0.9999); ema.update(step); measure(ema.model, ...)
 """
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
+ModelType = TypeVar("ModelType", bound=nn.Module)
 
-class Ema:
+
+class Ema(Generic[ModelType]):
     """average <- d * average + (1 - d) * weights, d = min(decay, (1 + t) / (10 + t)) so that the start is forgotten."""
 
-    def __init__(self, model: nn.Module, *, decay: float) -> None:
+    def __init__(self, model: ModelType, *, decay: float) -> None:
         self.decay = decay
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         source, average = model.state_dict(), self.model.state_dict()

@@ -8,6 +8,7 @@ Started again with the same run folder, it continues where it was.
 import argparse
 import os
 import sys
+import traceback
 from pathlib import Path
 
 if not __package__:  # started as a file: train/ is first on the path, where our packages are not
@@ -44,6 +45,12 @@ def main(arguments: list[str] | None = None) -> ExitCode:
         code = _report(ExitCode.RANK_LOST, error, comm)
     except OSError as error:
         code = _report(ExitCode.CANNOT_WRITE, error, comm)
+    except Exception:
+        if comm.size == 1:
+            raise
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
     if code in (ExitCode.DONE, ExitCode.PREEMPTED):
         comm.close()
         if code and comm.rank == 0:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Column
 
 from train.tracking import Record, describe_record
 
@@ -16,7 +17,10 @@ class ProgressSink:
 
     def __init__(self, tasks: Sequence[str], *, epochs: int) -> None:
         self._tasks, self._epochs = list(tasks), epochs
-        self._bar = Progress(BarColumn(bar_width=20), TaskProgressColumn(), TextColumn("{task.description}"))
+        percent = TaskProgressColumn(table_column=Column(min_width=4, no_wrap=True))
+        # The text wraps where the terminal is narrow; it must not squeeze the percentage away.
+        text = TextColumn("{task.description}", table_column=Column(no_wrap=False, overflow="fold"))
+        self._bar = Progress(BarColumn(bar_width=12), percent, text)
         self._row = self._bar.add_task("", total=1.0)
         self._bar.start()
 
@@ -25,7 +29,7 @@ class ProgressSink:
         if record["kind"] == "train":
             self._bar.update(self._row, completed=record["progress"], description=text)
         else:
-            self._bar.console.print(text)
+            self._bar.console.print(text, highlight=False)
 
     def finish(self, artifact: Path | None) -> None:
         self._bar.stop()

@@ -9,15 +9,13 @@ import os
 import sys
 import time
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 
 from data.index import Index
-from models.artifact import save_artifact
 from models.student import Student
 from train import assemble
+from train.announce import announce
 from train.bad_ledger import BadLedger
 from train.buckets import GradientBuckets
 from train.checkpoint import CheckpointStore
@@ -30,14 +28,14 @@ from train.evaluation import Evaluation, measure
 from train.exit_codes import ExitCode
 from train.jsonl import JsonLines, cut_lines
 from train.meter import Meter
+from train.model_saver import ModelSaver
 from train.objective import Objective
-from train.provenance import provenance
 from train.run_folder import RunFolder
 from train.saved_state import SavedState, resume
 from train.step import Normalise, Stepper
 from train.stop_signal import StopSignal
 from train.summary_table import print_result
-from train.tracking import JsonlSink, PlainSink, Sink, Tracker
+from train.tracking import JsonlSink, PlainSink, Sink, Tracker, readable_seconds
 from train.trainer import Progress, Trainer
 from train.wandb_sink import WandbSink, new_run_id
 from train.watchdog import Watchdog
@@ -72,11 +70,15 @@ def train(config: Config, comm: Comm) -> ExitCode:
     store = CheckpointStore(folder.checkpoints, keep=config.checkpoint.keep)
     problems = resume(store, saved, comm)
     _cut_logs(folder, progress.step, comm)
+    announce(config, comm, model, tasks, train_index, val_index)
     if comm.rank == 0:
-        _announce(config, comm, model, tasks, train_index, val_index, progress, problems)
+        for problem in problems:
+            print(f"not used: {problem}", flush=True)
+        if progress.step:
+            print(f"continues after step {progress.step}", flush=True)
     tracker = _build_tracker(config, folder, tasks, train_index, saved, comm)
     measured = ema.model if ema else model
-    save = partial(_save_model, config, model, measured, train_index, tasks, progress, comm)
+    saver = ModelSaver(config, model, measured, train_index, tasks, progress, comm)
     with Watchdog(config.watchdog_seconds, rank=comm.rank) as watchdog:
         trainer = Trainer(
             stepper=stepper,
@@ -101,7 +103,7 @@ def train(config: Config, comm: Comm) -> ExitCode:
             if val_index
             else None,
             save_checkpoint=partial(_save_checkpoint, store, saved, comm),
-            save_best=partial(save, folder.best),
+            save_best=lambda evaluation: saver.save(folder.best, evaluation.flat()),
             monitor=config.checkpoint.monitor,
             log_every=config.tracking.log_every,
             evaluate_every=config.tracking.evaluate_every,
@@ -113,7 +115,7 @@ def train(config: Config, comm: Comm) -> ExitCode:
         code = trainer.train()
         watchdog.feed("saving the model")
         if code is ExitCode.DONE:
-            _finish(folder, save, progress, tracker, comm)
+            _finish(folder, saver, progress, tracker, comm)
         else:
             tracker.finish()
     return code
@@ -128,8 +130,7 @@ def dry_run(config: Config, comm: Comm) -> ExitCode:
     order, loader = assemble.train_loader(config, train_index, comm)
     model = assemble.build_model(config, train_index, tasks).to(device).to(memory_format=torch.channels_last)
     stepper, _ = _build_stepper(config, model, objective, list(tasks), order.steps_per_epoch, comm, device)
-    if comm.rank == 0:
-        _announce(config, comm, model, tasks, train_index, val_index, Progress(), [])
+    announce(config, comm, model, tasks, train_index, val_index)
     control = Control(objective, comm)
     seconds = []
     for step, batch in enumerate(itertools.islice(loader.batches(), 3)):
@@ -139,10 +140,11 @@ def dry_run(config: Config, comm: Comm) -> ExitCode:
         stepper.meter.norms.cpu()  # waits for the device
         seconds.append(time.monotonic() - begin)
     if comm.rank == 0:
-        hours = min(seconds) * order.steps_per_epoch * config.schedule.epochs / 3600
+        total = min(seconds) * order.steps_per_epoch * config.schedule.epochs
         print(
             f"dry run: {min(seconds):.3f} s a step of {config.batch_size} samples, {order.steps_per_epoch} steps an "
-            f"epoch, about {hours:.2f} hours for {config.schedule.epochs} epochs (without validation); "
+            f"epoch, about {readable_seconds(total)} "
+            f"(hours:minutes:seconds) for {config.schedule.epochs} epochs (without validation); "
             f"peak memory {_peak_gigabytes(device):.2f} GB a rank"
         )
     return ExitCode.DONE
@@ -156,7 +158,7 @@ def _take_folder(config: Config, comm: Comm) -> RunFolder:
     if comm.rank == 0:
         try:
             folder.lock()
-            if config.run.resume == "never" and folder.config.exists():
+            if config.run.resume == "never" and folder.holds_checkpoints():
                 raise ConfigError(f"run.dir {folder.path} holds a run already and run.resume is never")
             folder.check_config(describe(config), allow_changes=config.run.allow_changes)
             folder.save_config(describe(config))
@@ -176,7 +178,7 @@ def _build_stepper(
     steps_per_epoch: int,
     comm: Comm,
     device: torch.device,
-) -> tuple[Stepper, Ema | None]:
+) -> tuple[Stepper, Ema[Student] | None]:
     # In this order: the optimizer freezes parts, the buckets move the statistics, and only then is the model copied.
     optimizer = assemble.build_optimizer(config, model)
     buckets = GradientBuckets(model, comm)
@@ -266,32 +268,8 @@ def _save_checkpoint(store: CheckpointStore, saved: SavedState, comm: Comm) -> N
         store.save(saved.tensors(), saved.values(), step=saved.progress.step)
 
 
-def _save_model(
-    config: Config,
-    model: Student,
-    measured: torch.nn.Module,
-    index: Index,
-    tasks: dict[str, int],
-    progress: Progress,
-    comm: Comm,
-    directory: Path,
-    evaluation: Evaluation | None,
-) -> None:
-    if comm.rank != 0:
-        return
-    save_artifact(
-        measured,  # type: ignore[arg-type]
-        directory,
-        tasks={task: index.tasks[task] for task in tasks},
-        preprocessing=assemble.preprocessing(config, model),
-        metrics=evaluation.flat() if evaluation else progress.results,
-        provenance=provenance(config, index, step=progress.step, ranks=comm.size),
-        ema=measured is not model,
-    )
-
-
-def _finish(folder: RunFolder, save: Any, progress: Progress, tracker: Tracker, comm: Comm) -> None:
-    save(folder.last, None)
+def _finish(folder: RunFolder, saver: ModelSaver, progress: Progress, tracker: Tracker, comm: Comm) -> None:
+    saver.save(folder.last, progress.results)
     if comm.rank == 0:
         best = folder.best if progress.results else folder.last
         tracker.finish(best)
@@ -301,30 +279,6 @@ def _finish(folder: RunFolder, save: Any, progress: Progress, tracker: Tracker, 
         os.replace(partial_result, folder.result)
         print_result(result)
     comm.allgather_object(None, name="finished writing")
-
-
-def _announce(
-    config: Config,
-    comm: Comm,
-    model: Student,
-    tasks: dict[str, int],
-    train_index: Index,
-    val_index: Index | None,
-    progress: Progress,
-    problems: list[str],
-) -> None:
-    for problem in problems:
-        print(f"not used: {problem}", flush=True)
-    named = ", ".join(f"{task} ({count})" for task, count in tasks.items())
-    checked = f", {val_index.num_samples:,} to validate" if val_index else ""
-    print(
-        f"{comm.size} rank{'s' if comm.size > 1 else ''}, {config.precision}; "
-        f"{train_index.num_samples:,} samples to train{checked}; tasks {named}; {model.num_parameters:,} "
-        f"parameters; run folder {config.run.dir}",
-        flush=True,
-    )
-    if progress.step:
-        print(f"continues after step {progress.step}", flush=True)
 
 
 def _peak_gigabytes(device: torch.device) -> float:

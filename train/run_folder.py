@@ -46,6 +46,9 @@ class RunFolder:
     def trace(self, rank: int) -> Path:
         return self.path / f"trace-rank{rank}.jsonl"
 
+    def holds_checkpoints(self) -> bool:
+        return self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
+
     def create(self) -> None:
         """Make it, or say why not. Raises ConfigError."""
         try:
@@ -66,8 +69,11 @@ class RunFolder:
         return json.loads(self.result.read_text(encoding="utf-8")) if self.result.exists() else None
 
     def check_config(self, resolved: Mapping[str, Any], *, allow_changes: bool) -> None:
-        """Compare with the config that the run began with. Raises ConfigError naming what changed."""
-        if not self.config.exists():
+        """Compare with the config that the run began with. Raises ConfigError naming what changed.
+
+        A run that has no checkpoint yet has learned nothing: its config may still be put right.
+        """
+        if not self.config.exists() or not self.holds_checkpoints():
             return
         before = _flatten(yaml.safe_load(self.config.read_text(encoding="utf-8")))
         now = _flatten(resolved)

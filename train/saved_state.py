@@ -26,7 +26,7 @@ class SavedState:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         progress: Progress,
-        ema: Ema | None,
+        ema: Ema[Any] | None,
         scale: LossScale | None,
         wandb_id: str,
     ) -> None:
