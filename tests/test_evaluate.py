@@ -129,6 +129,9 @@ def test_the_json_says_what_was_measured(
     assert f"wrote {out}" in output
     for word in ("top-1", "majority", "macro F1", "loss", "samples", "colour", "tone"):
         assert word in output
+    for task in result["tasks"].values():
+        assert f"{100 * task['top1']:.1f} %" in output
+        assert f"{100 * task['macro_f1']:.1f} %" in output
 
 
 def test_the_precision_is_the_one_of_the_training_unless_said_otherwise(tiny_shards: Path, tmp_path: Path) -> None:
