@@ -16,8 +16,9 @@ from data.index import Index, ShardIndex
 from data.order import Run
 from data.storage import is_remote
 
-_OPEN_FILES = 64
-_LOADED_SHARDS = 256
+_OPEN_FILES = 256
+# Rows of the index that stay loaded: three default blocks (the one in use, the next, and slack), about 40 bytes each.
+_LOADED_SAMPLES = 786_432
 
 
 class ShardReader:
@@ -30,6 +31,7 @@ class ShardReader:
         if self._remote and cache is None:
             raise ValueError("a remote data set is read through a cache")
         self._infos: OrderedDict[int, ShardIndex] = OrderedDict()
+        self._loaded_samples = 0
         self._files: OrderedDict[int, int] = OrderedDict()
 
     def info(self, shard: int) -> ShardIndex:
@@ -37,8 +39,10 @@ class ShardReader:
         info = self._infos.get(shard)
         if info is None:
             info = self._infos[shard] = self.index.load_shard(shard)
-            if len(self._infos) > _LOADED_SHARDS:
-                self._infos.popitem(last=False)
+            self._loaded_samples += len(info)
+            # A batch draws from all shards of its block: dropping by number of shards would reload small ones for ever.
+            while self._loaded_samples > _LOADED_SAMPLES and len(self._infos) > 1:
+                self._loaded_samples -= len(self._infos.popitem(last=False)[1])
         else:
             self._infos.move_to_end(shard)
         return info

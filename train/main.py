@@ -14,14 +14,17 @@ from pathlib import Path
 if not __package__:  # started as a file: train/ is first on the path, where our packages are not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import torch
+
 from data.errors import DataError
+from launch.horovod_fit import HorovodError, check_horovod_matches_torch
 from models.errors import ModelError
 from train import comm as communication
 from train.checkpoint import CheckpointError
 from train.config_file import ConfigError, load_config
 from train.exit_codes import MEANING, ExitCode
 
-BAD_CONFIG = (ConfigError, ModelError, communication.CommError, CheckpointError)
+BAD_CONFIG = (ConfigError, ModelError, HorovodError, communication.CommError, CheckpointError)
 
 
 def main(arguments: list[str] | None = None) -> ExitCode:
@@ -33,8 +36,10 @@ def main(arguments: list[str] | None = None) -> ExitCode:
     comm: communication.Comm = communication.SingleProcess()
     try:
         config = load_config(options.config, options.overrides)
+        if communication.promised_size(os.environ)[0] > 1:
+            check_horovod_matches_torch(torch_version=torch.__version__)
         comm = communication.start()
-        from train.run import dry_run, train  # torch and the rest only once the config is known to be good
+        from train.run import dry_run, train  # timm and the rest only once the config is known to be good
 
         code = (dry_run if options.dry_run else train)(config, comm)
     except BAD_CONFIG as error:
