@@ -30,10 +30,12 @@ def cross_entropy(
     """
     weights = sample_weights(target, class_weights)
     log_probabilities = functional.log_softmax(logits.float(), dim=1)
-    loss = -log_probabilities.gather(1, target.clamp(min=0)[:, None])[:, 0]
+    class_weights = None if class_weights is None else class_weights.to(logits.device)
+    loss = functional.nll_loss(log_probabilities, target, class_weights, ignore_index=MISSING, reduction="sum")
     if label_smoothing:
-        loss = (1 - label_smoothing) * loss - label_smoothing * log_probabilities.mean(dim=1)
-    return (weights * loss).sum(), weights.sum()
+        # Not torch's own smoothing, which weighs each of the classes instead of the sample.
+        loss = (1 - label_smoothing) * loss - label_smoothing * (weights * log_probabilities.mean(dim=1)).sum()
+    return loss, weights.sum()
 
 
 def focal(

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from data.batch import Batch
 from train.comm import Comm
-from train.losses import MISSING
 from train.objective import Objective
 
 
@@ -29,13 +28,14 @@ class Meter:
 
     def add(self, sums: Tensor, logits: dict[str, Tensor], batch: Batch) -> None:
         """Device work only: no value is read here."""
-        hits = [((logits[task].detach().argmax(dim=1) == batch.label[task]).sum()) for task in self._tasks]
-        self.sums += torch.cat([sums.double(), torch.stack(hits).double()])
+        answers = torch.stack([logits[task].detach().argmax(dim=1) for task in self._tasks])
+        hits = (answers == torch.stack([batch.label[task] for task in self._tasks])).sum(dim=1)
+        self.sums += torch.cat([sums.double(), hits])
 
     def count(self, batch: Batch, masses: Sequence[float], num_samples: int) -> None:
         """What the host knows of a step: local labels, masses and samples over all ranks."""
         self.masses = [old + new for old, new in zip(self.masses, masses, strict=True)]
-        labels = [float((batch.label[task] != MISSING).sum()) for task in self._tasks]
+        labels = torch.stack([batch.valid[task] for task in self._tasks]).sum(dim=1).tolist()
         self.labels = [old + new for old, new in zip(self.labels, labels, strict=True)]
         self.num_steps += 1
         self.num_samples += num_samples
