@@ -5,22 +5,29 @@ sys.exit(run_command(lambda comm: work(options, comm)))
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 from data.errors import BadArgument, DataError
 from models.errors import ModelError
 from train import comm as communication
+from train.checkpoint import CheckpointError
 from train.config_file import ConfigError
 from train.exit_codes import MEANING, ExitCode
 
+BAD_CONFIG = (ConfigError, ModelError, communication.CommError, CheckpointError, BadArgument)
 
-def run_command(work: Callable[[communication.Comm], ExitCode]) -> ExitCode:
-    """Join the ranks, do the work, say what went wrong."""
+
+def run_command(
+    work: Callable[[communication.Comm], ExitCode], *, before: Callable[[], None] = lambda: None
+) -> ExitCode:
+    """Join the ranks, do the work, say what went wrong. `before` runs first, while each process is still alone."""
     comm: communication.Comm = communication.SingleProcess()
     try:
+        before()
         comm = communication.start()
         code = work(comm)
-    except (ConfigError, ModelError, communication.CommError, BadArgument) as error:
+    except BAD_CONFIG as error:
         code = _report(ExitCode.BAD_CONFIG, error, comm)
     except DataError as error:
         code = _report(ExitCode.BAD_DATA, error, comm)
@@ -28,13 +35,25 @@ def run_command(work: Callable[[communication.Comm], ExitCode]) -> ExitCode:
         code = _report(ExitCode.RANK_LOST, error, comm)
     except OSError as error:
         code = _report(ExitCode.CANNOT_WRITE, error, comm)
-    if code is ExitCode.DONE:
+    except Exception:
+        if comm.size == 1:
+            raise
+        traceback.print_exc()
+        _leave_at_once(1)
+    if code in (ExitCode.DONE, ExitCode.PREEMPTED):
         comm.close()
+        if code is ExitCode.PREEMPTED and comm.rank == 0:
+            print(f"exit {code.value}: {MEANING[code]}", flush=True)
     elif comm.size > 1:
-        # Leaving at once ends the other ranks' collectives too; an orderly shutdown would wait for them.
-        sys.stdout.flush()
-        os._exit(code)
+        _leave_at_once(code)
     return code
+
+
+def _leave_at_once(code: int) -> None:
+    """This ends the other ranks' collectives too; an orderly shutdown would wait for them."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _report(code: ExitCode, error: Exception, comm: communication.Comm) -> ExitCode:

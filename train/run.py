@@ -273,10 +273,8 @@ def _finish(folder: RunFolder, saver: ModelSaver, progress: Progress, tracker: T
     if comm.rank == 0:
         best = folder.best if progress.results else folder.last
         tracker.finish(best)
-        result = {"step": progress.step, "model": str(best), "metrics": progress.results}
-        partial_result = folder.result.with_suffix(".part")
-        partial_result.write_text(json.dumps(result, indent=2), encoding="utf-8")
-        os.replace(partial_result, folder.result)
+        result = {"step": progress.step, "model": str(best), "metrics": without_nan(progress.results)}
+        folder.save_result(result)
         print_result(result)
     comm.allgather_object(None, name="finished writing")
 

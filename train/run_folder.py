@@ -57,10 +57,14 @@ class RunFolder:
             raise ConfigError(f"run.dir {self.path}: cannot be made ({error.strerror})") from error
 
     def lock(self) -> None:
-        """An OS lock, which a killed process cannot leave behind. Raises ConfigError when another run holds it."""
+        """An OS lock, which a killed process cannot leave behind. Raises ConfigError when another run holds it.
+
+        It belongs to this process alone: an flock would be shared by the loader's processes, which outlive a kill by
+        seconds and would refuse the run that continues.
+        """
         self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ConfigError(f"run.dir {self.path}: another run is using it; wait for it or choose another") from error
 
@@ -89,7 +93,21 @@ class RunFolder:
             )
 
     def save_config(self, resolved: Mapping[str, Any]) -> None:
-        self.config.write_text(yaml.safe_dump(dict(resolved), sort_keys=False), encoding="utf-8")
+        _replace(self.config, yaml.safe_dump(dict(resolved), sort_keys=False))
+
+    def save_result(self, result: Mapping[str, Any]) -> None:
+        """From now on the run is finished."""
+        _replace(self.result, json.dumps(result, indent=2, allow_nan=False))
+
+
+def _replace(path: Path, text: str) -> None:
+    """A kill leaves the old file or the new one."""
+    partial = path.with_suffix(".part")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
 
 
 def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
