@@ -1,6 +1,6 @@
 """The same training step twice: ours, and the plain PyTorch loop that one would write by hand.
 
-    step = our_step(new_student(), random_batch(16), comm); step()
+    steps = our_steps(new_student(), random_batch(16, size=96), comm); steps(10)
 """
 
 from collections.abc import Callable
@@ -19,7 +19,6 @@ from train.meter import Meter
 from train.objective import Objective, label_term
 from train.step import PRECISIONS, Normalise, Stepper
 
-SIZE = 96
 TASKS = {"gender": 2, "age": 5, "beauty": 5}
 _RATE, _MOMENTUM, _DECAY = 0.05, 0.9, 4e-5
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -32,7 +31,7 @@ def new_student() -> Student:
     return student.to(memory_format=torch.channels_last).train()
 
 
-def random_batch(num_samples: int, *, seed: int = 0) -> Batch:
+def random_batch(num_samples: int, *, size: int, seed: int = 0) -> Batch:
     """Noise with labels, of which every seventh is missing."""
     draw = torch.Generator().manual_seed(seed)
     number = torch.arange(num_samples)
@@ -43,7 +42,7 @@ def random_batch(num_samples: int, *, seed: int = 0) -> Batch:
     return Batch(
         epoch=0,
         step=0,
-        image=torch.randint(256, (num_samples, SIZE, SIZE, 3), dtype=torch.uint8, generator=draw),
+        image=torch.randint(256, (num_samples, size, size, 3), dtype=torch.uint8, generator=draw),
         label=label,
         valid={task: column >= 0 for task, column in label.items()},
         key=[f"noise{at}" for at in range(num_samples)],
@@ -53,10 +52,10 @@ def random_batch(num_samples: int, *, seed: int = 0) -> Batch:
     )
 
 
-def our_step(
+def our_steps(
     student: Student, batch: Batch, comm: Comm, *, precision: str = "fp32", num_buckets: int = 3
-) -> Callable[[], None]:
-    """One update as train.trainer makes it: the control message of the next batch, the update, the meter."""
+) -> Callable[[int], None]:
+    """A number of updates as train.trainer makes them: the next batch's control message leaves before each."""
     objective = Objective([label_term(task) for task in TASKS])
     groups = parameter_groups(student, lr=_RATE, weight_decay=_DECAY)
     stepper = Stepper(
@@ -72,34 +71,40 @@ def our_step(
         precision=precision,
     )
     control = Control(objective, comm)
-    control.start(batch, stop=False)
 
-    def step() -> None:
-        totals = control.finish()
+    def steps(count: int) -> None:
         control.start(batch, stop=False)
-        stepper.update(batch, totals, step=stepper.meter.num_steps)
+        for left in reversed(range(count)):
+            totals = control.finish()
+            if left:
+                control.start(batch, stop=False)
+            stepper.update(batch, totals, step=stepper.meter.num_steps)
 
-    return step
+    return steps
 
 
 def bare_optimizer(model: nn.Module, *, fused: bool | None = True) -> torch.optim.SGD:
+    """The same SGD over all parameters; `fused=None` leaves the choice to torch."""
     return torch.optim.SGD(
         model.parameters(), lr=_RATE, momentum=_MOMENTUM, weight_decay=_DECAY, nesterov=True, fused=fused
     )
 
 
-def bare_step(
+def bare_steps(
     model: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer, *, precision: str = "fp32"
-) -> Callable[[], None]:
-    """zero_grad, forward, cross entropies, backward, step. `model` may be wrapped, and the optimizer, too."""
+) -> Callable[[int], None]:
+    """A number of: zero_grad, forward, cross entropies, backward, step. Model and optimizer may be wrapped."""
     normalise = Normalise(_MEAN, _STD)
 
-    def step() -> None:
-        optimizer.zero_grad()
-        with torch.autocast("cpu", PRECISIONS[precision], enabled=precision != "fp32"):
-            logits: dict[str, Tensor] = model(normalise(batch.image))
-        losses = [functional.cross_entropy(logits[task].float(), batch.label[task], ignore_index=-1) for task in TASKS]
-        torch.stack(losses).sum().backward()
-        optimizer.step()
+    def steps(count: int) -> None:
+        for _ in range(count):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", PRECISIONS[precision], enabled=precision != "fp32"):
+                logits: dict[str, Tensor] = model(normalise(batch.image))
+            losses = [
+                functional.cross_entropy(logits[task].float(), batch.label[task], ignore_index=-1) for task in TASKS
+            ]
+            torch.stack(losses).sum().backward()
+            optimizer.step()
 
-    return step
+    return steps
