@@ -1,24 +1,21 @@
 """What a run says of itself on rank 0 before it starts.
 
-announce(config, comm, model, tasks, train_index, val_index)
+announce(config, comm, parts)
 """
 
-from data.index import Index
-from models.student import Student
 from train.comm import Comm
 from train.config import Config
+from train.parts import Parts
 
 
-def announce(
-    config: Config, comm: Comm, model: Student, tasks: dict[str, int], train_index: Index, val_index: Index | None
-) -> None:
+def announce(config: Config, comm: Comm, parts: Parts) -> None:
     if comm.rank != 0:
         return
     ranks = f"{comm.size} rank{'s' if comm.size > 1 else ''}"
-    named = ", ".join(f"{task} ({count})" for task, count in tasks.items())
-    validated = f", {val_index.num_samples:,} to validate" if val_index else ""
+    named = ", ".join(f"{task} ({count})" for task, count in parts.tasks.items())
+    validated = f", {parts.val_index.num_samples:,} to validate" if parts.val_index else ""
     print(
-        f"{ranks}, {config.precision}; {train_index.num_samples:,} samples to train{validated}; tasks {named}; "
-        f"{model.num_parameters:,} parameters; run folder {config.run.dir}",
+        f"{ranks}, {config.precision}; {parts.train_index.num_samples:,} samples to train{validated}; tasks {named}; "
+        f"{parts.model.num_parameters:,} parameters; run folder {config.run.dir}",
         flush=True,
     )

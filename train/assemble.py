@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from data.augment import OPERATION_NAMES, POLICIES, Operations
+from data.class_counts import count_classes
 from data.errors import DataError
 from data.index import Index, load_index
 from data.loader import EvalOrder, Loader, Pixels
@@ -67,15 +68,18 @@ def choose_tasks(config: Config, index: Index) -> dict[str, int]:
     return {name: len(index.tasks[name]) for name in names}
 
 
-def class_counts(index: Index) -> dict[str, np.ndarray]:
-    """int64 [num_classes] per task, over all shards."""
-    counts = {task: np.zeros(len(classes), dtype=np.int64) for task, classes in index.tasks.items()}
-    for number in range(len(index.shards)):
-        labels = index.load_shard(number).labels
-        for column, task in enumerate(index.tasks):
-            known = labels[:, column][labels[:, column] >= 0]
-            counts[task] += np.bincount(known, minlength=len(counts[task]))
-    return counts
+def check_monitor(config: Config, tasks: Mapping[str, int]) -> None:
+    """What is watched must be measured: said at the start, not after the first epoch. Raises ConfigError."""
+    if config.data.val is None:
+        if config.schedule.patience is not None:
+            raise ConfigError("schedule.patience: needs data.val, whose results it waits for")
+        return
+    measured = ["mean_top1"]
+    for task, num_classes in tasks.items():
+        names = ("top1", "macro_f1", "loss", *(("top5",) if num_classes > 5 else ()))
+        measured += [f"{task}.{name}" for name in names]
+    if config.checkpoint.monitor not in measured:
+        raise ConfigError(f"checkpoint.monitor: {config.checkpoint.monitor!r} is not among {', '.join(measured)}")
 
 
 def build_objective(config: Config, index: Index, tasks: Mapping[str, int]) -> Objective:
@@ -127,7 +131,8 @@ def build_model(config: Config, index: Index, tasks: Mapping[str, int]) -> Stude
         )
     if settings.max_params is not None and model.num_parameters > settings.max_params:
         raise ConfigError(
-            f"the model has {model.num_parameters:,} parameters, model.max_params is {settings.max_params:,}"
+            f"the model has {model.num_parameters:,} parameters, model.max_params is {settings.max_params:,}; "
+            f"take a smaller backbone or head, or raise the limit"
         )
     return model.train()
 
@@ -145,9 +150,20 @@ def build_optimizer(config: Config, model: Student) -> torch.optim.Optimizer:
     )
     if settings.kind == "sgd":
         nesterov = settings.nesterov and settings.momentum > 0
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov, fused=True)
+        sgd = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov, fused=True)
+        if settings.momentum:
+            _start_momentum(sgd)
+        return sgd
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.kind]
     return kind(groups, lr=settings.lr, betas=settings.betas, fused=True)
+
+
+def _start_momentum(optimizer: torch.optim.SGD) -> None:
+    """Momentum begins at 0. The fused kernel would make room for it in the first step and, should that step be skipped
+    (fp16 often skips it), go on with whatever the memory held."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
 
 
 def learning_rate(config: Config, steps_per_epoch: int) -> Callable[[int], float]:
@@ -190,11 +206,13 @@ def train_loader(config: Config, index: Index, comm: Comm) -> tuple[SampleOrder,
     """The order of all epochs and this rank's loader."""
     if config.data.lanes < comm.size:
         raise ConfigError(
-            f"data.lanes is {config.data.lanes}, but there are {comm.size} ranks; every rank needs a lane"
+            f"data.lanes is {config.data.lanes}, but there are {comm.size} ranks; every rank needs a lane: "
+            f"set it to {comm.size} or more"
         )
     if config.batch_size < comm.size:
         raise ConfigError(
-            f"batch_size is {config.batch_size} over all ranks, but there are {comm.size} ranks; a rank would be idle"
+            f"batch_size is {config.batch_size} over all ranks, but there are {comm.size} ranks; a rank would be idle: "
+            f"raise it or start fewer ranks"
         )
     order = SampleOrder(
         index.counts,
@@ -249,7 +267,7 @@ def _class_weights(setting: Any, task: str, num_classes: int, index: Index) -> T
     if setting is None:
         return None
     if setting == "balanced":
-        counts = class_counts(index)[task]
+        counts = count_classes(index)[task][:-1]  # the last number counts missing labels
         # A class without a sample never occurs; any weight does.
         return torch.tensor(counts.sum() / (num_classes * np.maximum(counts, 1)), dtype=torch.float32)
     if len(setting) != num_classes:

@@ -17,7 +17,7 @@ import google_crc32c
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 _NAME = re.compile(r"^step-(\d{10})\.safetensors$")
 FORMAT = "slimheads-checkpoint/1"
@@ -113,31 +113,40 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's tensors by `optimizer.<parameter number>.<name>`; its settings come from the config."""
-    state = optimizer.state_dict()["state"]
+def flatten_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """The optimizer's tensors by `optimizer.<parameter's name>.<state>`; its settings come from the config.
+
+    By name, because a parameter's number changes with the groups that the config makes.
+    """
+    state = optimizer.state
     return {
-        f"optimizer.{number}.{name}": torch.as_tensor(value)
-        for number, entry in state.items()
-        for name, value in entry.items()
+        f"optimizer.{parameter_name}.{name}": torch.as_tensor(value)
+        for parameter_name, parameter in model.named_parameters()
+        for name, value in state.get(parameter, {}).items()
         if value is not None
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of flatten_optimizer."""
+def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of flatten_optimizer. A parameter that was frozen when the checkpoint was written starts afresh."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        if key.startswith("optimizer."):
-            _, number, name = key.split(".", 2)
-            parameter = parameters[int(number)]
-            if tensor.shape == parameter.shape:
-                # In the parameter's own strides: the fused kernels walk both in memory order and would otherwise pair
-                # a channels_last weight with the momentum of another one.
-                tensor = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
-            state.setdefault(int(number), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    numbers = {parameter: number for number, parameter in enumerate(parameters)}
+    plain = optimizer.state_dict()
+    state: dict[int, dict[str, Any]] = {number: dict(entry) for number, entry in plain["state"].items()}
+    for parameter_name, parameter in model.named_parameters():
+        prefix = f"optimizer.{parameter_name}."
+        saved = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+        if saved and parameter in numbers:
+            state[numbers[parameter]] = {name: _like(parameter, tensor) for name, tensor in saved.items()}
+    optimizer.load_state_dict({"state": state, "param_groups": plain["param_groups"]})
+
+
+def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """In the parameter's own strides: the fused kernels walk both in memory order and would otherwise pair a
+    channels_last weight with the momentum of another one. Numbers, as the count of steps, stay as they are."""
+    if tensor.shape != parameter.shape:
+        return tensor
+    return torch.empty_like(parameter, requires_grad=False).copy_(tensor)
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Strict(BaseModel):
@@ -53,6 +54,14 @@ class AugmentConfig(Strict):
     contrast: Fraction | None = None
     saturation: Fraction | None = None
     erase: Fraction | None = None
+
+    @model_validator(mode="after")
+    def _ranges(self) -> "AugmentConfig":
+        if self.crop_scale and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ValueError(f"crop_scale is [smallest, largest] share of the area, 0 to 1; got {self.crop_scale}")
+        if self.crop_ratio and not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
+            raise ValueError(f"crop_ratio is [narrowest, widest] width / height, above 0; got {self.crop_ratio}")
+        return self
 
 
 class TaskConfig(Strict):
@@ -101,7 +110,7 @@ class OptimizerConfig(Strict):
     lr: Annotated[float, Field(gt=0)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     weight_decay: NotNegative = 4.0e-5
     decay_norms_and_biases: bool = True
     clip_norm: Annotated[float, Field(gt=0)] | None = None
@@ -116,6 +125,12 @@ class ScheduleConfig(Strict):
     milestones: tuple[NotNegative, ...] = ()  # epochs, for steps
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1  # factor at each milestone
     patience: Positive | None = None  # evaluations without improvement before stopping
+
+    @model_validator(mode="after")
+    def _has_steps(self) -> "ScheduleConfig":
+        if (self.decay == "steps") != bool(self.milestones):
+            raise ValueError("decay: steps and milestones belong together")
+        return self
 
 
 class EmaConfig(Strict):

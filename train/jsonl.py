@@ -20,7 +20,7 @@ class JsonLines:
         self._sync = sync
 
     def write(self, record: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps({key: _plain(value) for key, value in record.items()}) + "\n")
+        self._file.write(json.dumps(without_nan(record)) + "\n")
         self._file.flush()
         if self._sync:
             os.fsync(self._file.fileno())
@@ -58,6 +58,8 @@ def cut_lines(path: Path, *, before_step: int) -> None:
     os.replace(partial, path)
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: a measure without samples is null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def without_nan(record: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN and no infinity: a measure without samples is null."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
+    }

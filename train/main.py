@@ -43,7 +43,8 @@ def _check_horovod() -> None:
 
 def _train(options: argparse.Namespace, comm: Comm) -> ExitCode:
     config = load_config(options.config, options.overrides)
-    from train.run import dry_run, train  # timm and the rest only once the config is known to be good
+    from train.dry_run import dry_run  # timm and the rest only once the config is known to be good
+    from train.run import train
 
     return (dry_run if options.dry_run else train)(config, comm)
 

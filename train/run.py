@@ -3,39 +3,28 @@
 code = train(config, comm)
 """
 
-import itertools
-import json
-import os
 import sys
-import time
 from functools import partial
 
-import torch
-
 from data.index import Index
-from models.student import Student
 from train import assemble
 from train.announce import announce
 from train.bad_ledger import BadLedger
-from train.buckets import GradientBuckets
 from train.checkpoint import CheckpointStore
 from train.comm import Comm
 from train.config import Config, describe
 from train.config_file import ConfigError
 from train.control import Control
-from train.ema import Ema
 from train.evaluation import Evaluation, measure
 from train.exit_codes import ExitCode
-from train.jsonl import JsonLines, cut_lines
-from train.meter import Meter
+from train.jsonl import JsonLines, cut_lines, without_nan
 from train.model_saver import ModelSaver
-from train.objective import Objective
+from train.parts import Parts, build_parts
 from train.run_folder import RunFolder
 from train.saved_state import SavedState, resume
-from train.step import Normalise, Stepper
 from train.stop_signal import StopSignal
 from train.summary_table import print_result
-from train.tracking import JsonlSink, PlainSink, Sink, Tracker, readable_seconds
+from train.tracking import JsonlSink, PlainSink, Sink, Tracker
 from train.trainer import Progress, Trainer
 from train.wandb_sink import WandbSink, new_run_id
 from train.watchdog import Watchdog
@@ -44,7 +33,6 @@ from train.watchdog import Watchdog
 def train(config: Config, comm: Comm) -> ExitCode:
     """Train to the end of the schedule, or continue there. Returns the exit code."""
     stop = StopSignal()
-    device = assemble.choose_device(config, comm)
     folder = _take_folder(config, comm)
     done = comm.allgather_object(folder.finished() if comm.rank == 0 else None, name="finished")[0]
     if done is not None:
@@ -52,56 +40,48 @@ def train(config: Config, comm: Comm) -> ExitCode:
             print(f"{folder.path}: this run is finished")
             print_result(done)
         return ExitCode.DONE
-    train_index, val_index = assemble.open_data(config)
-    tasks = assemble.choose_tasks(config, train_index)
-    objective = assemble.build_objective(config, train_index, tasks)
-    order, loader = assemble.train_loader(config, train_index, comm)
-    model = assemble.build_model(config, train_index, tasks).to(device).to(memory_format=torch.channels_last)
-    stepper, ema = _build_stepper(config, model, objective, list(tasks), order.steps_per_epoch, comm, device)
+    parts = build_parts(config, comm)
     progress = Progress()
     saved = SavedState(
-        model=model,
-        optimizer=stepper.optimizer,
+        model=parts.model,
+        optimizer=parts.stepper.optimizer,
         progress=progress,
-        ema=ema,
-        scale=stepper.scale,
+        ema=parts.ema,
+        scale=parts.stepper.scale,
         wandb_id=new_run_id(),
     )
     store = CheckpointStore(folder.checkpoints, keep=config.checkpoint.keep)
     problems = resume(store, saved, comm)
     _cut_logs(folder, progress.step, comm)
-    announce(config, comm, model, tasks, train_index, val_index)
+    announce(config, comm, parts)
     if comm.rank == 0:
         for problem in problems:
             print(f"not used: {problem}", flush=True)
         if progress.step:
             print(f"continues after step {progress.step}", flush=True)
-    tracker = _build_tracker(config, folder, tasks, train_index, saved, comm)
-    measured = ema.model if ema else model
-    saver = ModelSaver(config, model, measured, train_index, tasks, progress, comm)
+    tracker = _build_tracker(config, folder, parts.tasks, parts.train_index, saved, comm)
+    saver = ModelSaver(config, parts, progress, comm)
     with Watchdog(config.watchdog_seconds, rank=comm.rank) as watchdog:
         trainer = Trainer(
-            stepper=stepper,
-            control=Control(objective, comm),
+            stepper=parts.stepper,
+            control=Control(parts.objective, comm),
             comm=comm,
-            batches=loader.batches(
-                start=divmod(progress.step, order.steps_per_epoch), stop_epoch=config.schedule.epochs
+            batches=parts.loader.batches(
+                start=divmod(progress.step, parts.order.steps_per_epoch), stop_epoch=config.schedule.epochs
             ),
-            steps_per_epoch=order.steps_per_epoch,
+            steps_per_epoch=parts.order.steps_per_epoch,
             epochs=config.schedule.epochs,
             progress=progress,
             tracker=tracker,
             ledger=BadLedger(
                 folder.bad_samples,
                 writes=comm.rank == 0,
-                num_samples=train_index.num_samples,
+                num_samples=parts.train_index.num_samples,
                 max_share=config.data.max_bad_share,
             ),
             watchdog=watchdog,
             stop_wanted=stop.wanted,
-            evaluate=partial(_evaluate, config, stepper, measured, val_index, tasks, comm, watchdog)
-            if val_index
-            else None,
+            evaluate=partial(_evaluate, config, parts, parts.val_index, comm, watchdog) if parts.val_index else None,
             save_checkpoint=partial(_save_checkpoint, store, saved, comm),
             save_best=lambda evaluation: saver.save(folder.best, evaluation.flat()),
             monitor=config.checkpoint.monitor,
@@ -119,35 +99,6 @@ def train(config: Config, comm: Comm) -> ExitCode:
         else:
             tracker.finish()
     return code
-
-
-def dry_run(config: Config, comm: Comm) -> ExitCode:
-    """A few updates on the first batches: parameters, memory, speed, hours to go. Nothing is written."""
-    device = assemble.choose_device(config, comm)
-    train_index, val_index = assemble.open_data(config)
-    tasks = assemble.choose_tasks(config, train_index)
-    objective = assemble.build_objective(config, train_index, tasks)
-    order, loader = assemble.train_loader(config, train_index, comm)
-    model = assemble.build_model(config, train_index, tasks).to(device).to(memory_format=torch.channels_last)
-    stepper, _ = _build_stepper(config, model, objective, list(tasks), order.steps_per_epoch, comm, device)
-    announce(config, comm, model, tasks, train_index, val_index)
-    control = Control(objective, comm)
-    seconds = []
-    for step, batch in enumerate(itertools.islice(loader.batches(), 3)):
-        begin = time.monotonic()
-        control.start(batch, stop=False)
-        stepper.update(batch, control.finish(), step=step)
-        stepper.meter.norms.cpu()  # waits for the device
-        seconds.append(time.monotonic() - begin)
-    if comm.rank == 0:
-        total = min(seconds) * order.steps_per_epoch * config.schedule.epochs
-        print(
-            f"dry run: {min(seconds):.3f} s a step of {config.batch_size} samples, {order.steps_per_epoch} steps an "
-            f"epoch, about {readable_seconds(total)} "
-            f"(hours:minutes:seconds) for {config.schedule.epochs} epochs (without validation); "
-            f"peak memory {_peak_gigabytes(device):.2f} GB a rank"
-        )
-    return ExitCode.DONE
 
 
 def _take_folder(config: Config, comm: Comm) -> RunFolder:
@@ -168,38 +119,6 @@ def _take_folder(config: Config, comm: Comm) -> RunFolder:
     if trouble is not None:
         raise ConfigError(trouble)
     return folder
-
-
-def _build_stepper(
-    config: Config,
-    model: Student,
-    objective: Objective,
-    tasks: list[str],
-    steps_per_epoch: int,
-    comm: Comm,
-    device: torch.device,
-) -> tuple[Stepper, Ema[Student] | None]:
-    # In this order: the optimizer freezes parts, the buckets move the statistics, and only then is the model copied.
-    optimizer = assemble.build_optimizer(config, model)
-    buckets = GradientBuckets(model, comm)
-    ema = Ema(model, decay=config.ema.decay) if config.ema else None
-    stepper = Stepper(
-        model=model,
-        normalise=Normalise(model.preprocessing.mean, model.preprocessing.std).to(device),
-        objective=objective,
-        optimizer=optimizer,
-        buckets=buckets,
-        meter=Meter(objective, tasks, device),
-        comm=comm,
-        device=device,
-        learning_rate=assemble.learning_rate(config, steps_per_epoch),
-        precision=config.precision,
-        micro_batch=config.micro_batch,
-        clip_norm=config.optimizer.clip_norm,
-        seed=config.seed,
-        update_stages=[ema.update] if ema else [],
-    )
-    return stepper, ema
 
 
 def _cut_logs(folder: RunFolder, step: int, comm: Comm) -> None:
@@ -238,25 +157,17 @@ def _build_tracker(
     return Tracker(sinks)
 
 
-def _evaluate(
-    config: Config,
-    stepper: Stepper,
-    model: torch.nn.Module,
-    index: Index,
-    tasks: dict[str, int],
-    comm: Comm,
-    watchdog: Watchdog,
-) -> Evaluation:
+def _evaluate(config: Config, parts: Parts, index: Index, comm: Comm, watchdog: Watchdog) -> Evaluation:
+    model = parts.measured
     was_training = model.training
     model.eval()
-    loader = assemble.eval_loader(config, index, comm)
     try:
         return measure(
-            lambda batch: stepper.predict(model, batch),
-            loader.batches(),
+            lambda batch: parts.stepper.predict(model, batch),
+            assemble.eval_loader(config, index, comm).batches(),
             comm,
-            num_classes=tasks,
-            device=stepper.device,
+            num_classes=parts.tasks,
+            device=parts.device,
             progress=lambda count: watchdog.feed("validation"),
         )
     finally:
@@ -269,7 +180,7 @@ def _save_checkpoint(store: CheckpointStore, saved: SavedState, comm: Comm) -> N
 
 
 def _finish(folder: RunFolder, saver: ModelSaver, progress: Progress, tracker: Tracker, comm: Comm) -> None:
-    saver.save(folder.last, progress.results)
+    saver.save(folder.last, progress.latest)
     if comm.rank == 0:
         best = folder.best if progress.results else folder.last
         tracker.finish(best)
@@ -277,11 +188,3 @@ def _finish(folder: RunFolder, saver: ModelSaver, progress: Progress, tracker: T
         folder.save_result(result)
         print_result(result)
     comm.allgather_object(None, name="finished writing")
-
-
-def _peak_gigabytes(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

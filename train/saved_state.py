@@ -35,7 +35,7 @@ class SavedState:
 
     def tensors(self) -> dict[str, Tensor]:
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        tensors |= flatten_optimizer(self.optimizer)
+        tensors |= flatten_optimizer(self.optimizer, self.model)
         if self.ema is not None:
             tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.model.state_dict().items()}
         if self.scale is not None:
@@ -43,15 +43,27 @@ class SavedState:
         return tensors
 
     def values(self) -> dict[str, Any]:
-        return {"progress": asdict(self.progress), "wandb_id": self.wandb_id}
+        return {
+            "progress": asdict(self.progress),
+            "wandb_id": self.wandb_id,
+            "optimizer": type(self.optimizer).__name__,
+        }
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        self.model.load_state_dict(_part(tensors, "model."))
-        restore_optimizer(self.optimizer, tensors)
+        """Raises CheckpointError where the checkpoint is of another network or optimizer. A moving average or a loss
+        scale that it does not have, because the config got it since, starts from the checkpoint's weights or afresh."""
+        kind = type(self.optimizer).__name__
+        if values["optimizer"] != kind:
+            raise CheckpointError(f"the checkpoint was made with {values['optimizer']}, optimizer.kind is now {kind}")
+        try:
+            self.model.load_state_dict(_part(tensors, "model."))
+        except RuntimeError as error:
+            raise CheckpointError(f"the checkpoint is of another network than the config's: {error}") from error
+        restore_optimizer(self.optimizer, self.model, tensors)
         if self.ema is not None:
-            self.ema.model.load_state_dict(_part(tensors, "ema."))
-        if self.scale is not None:
-            self.scale.load_state_dict(_part(tensors, "scale."))
+            self.ema.model.load_state_dict(_part(tensors, "ema.") or _part(tensors, "model."))
+        if self.scale is not None and (scale := _part(tensors, "scale.")):
+            self.scale.load_state_dict(scale)
         for name, value in values["progress"].items():
             setattr(self.progress, name, value)
         self.wandb_id = values["wandb_id"]
@@ -69,11 +81,13 @@ def resume(store: CheckpointStore, saved: SavedState, comm: Comm) -> list[str]:
     if step is not None:
         try:
             saved.restore(*store.load(step))
-        except (CheckpointError, RuntimeError, KeyError) as error:
-            trouble = f"rank {comm.rank}: {error}"
-    troubles = [text for text in comm.allgather_object(trouble, name="resume.trouble") if text]
-    if troubles:
-        raise CheckpointError("; ".join(troubles) + ": is the run folder shared by all hosts?")
+        except CheckpointError as error:
+            trouble = str(error)
+    troubles = comm.allgather_object(trouble, name="resume.trouble")
+    if any(troubles):
+        rank = next(rank for rank, text in enumerate(troubles) if text)
+        hint = "is the run folder shared by all hosts?" if not troubles[0] else "take another run.dir to start anew"
+        raise CheckpointError(f"rank {rank} cannot continue: {troubles[rank]}; {hint}")
     digests = comm.allgather_object(digest(saved.tensors()), name="resume.digest")
     odd = [rank for rank, value in enumerate(digests) if value != digests[0]]
     if odd:

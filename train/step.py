@@ -99,12 +99,16 @@ class Stepper:
         parts = batch.split(self.micro_batch or max(1, len(batch)))
         for part in parts:
             if part is parts[-1]:
-                self.buckets.arm(share=len(batch) / max(1, totals.num_samples))
+                self.buckets.arm(share=self._share(len(batch), totals.num_samples))
             if len(part):
                 self._backward(part, totals)
         self.buckets.finish()
         self._apply(step)
         self.meter.count(batch, totals.masses, totals.num_samples)
+
+    def _share(self, mine: int, everyone: int) -> float:
+        """This rank's weight in the averaged statistics; where no rank has a usable sample, all weigh the same."""
+        return mine / everyone if everyone else 1 / self.comm.size
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Logits of a batch that is on the device, in the run's precision, by this model or another (EMA, teacher)."""

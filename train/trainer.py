@@ -3,6 +3,7 @@
 code = trainer.train()
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ class Progress:
     best: float | None = None  # best monitored value
     waited: int = 0  # evaluations since the best
     results: dict[str, float] = field(default_factory=dict)  # of the best evaluation
+    latest: dict[str, float] = field(default_factory=dict)  # of the last one
 
 
 class Trainer:
@@ -72,6 +74,8 @@ class Trainer:
 
     def train(self) -> ExitCode:
         """DONE at the end of the schedule or when patience ran out, PREEMPTED when a signal asked to stop."""
+        if self._out_of_patience():  # a run that was killed between its last checkpoint and its result
+            return ExitCode.DONE
         for batch, totals in self._with_totals():
             self.watchdog.feed(f"epoch {batch.epoch} step {batch.step}")
             self.stepper.update(batch, totals, step=self.progress.step)
@@ -89,9 +93,12 @@ class Trainer:
                 self.save_checkpoint()
             if totals.stop:
                 return ExitCode.PREEMPTED
-            if self.patience and self.progress.waited >= self.patience:
+            if self._out_of_patience():
                 break
         return ExitCode.DONE
+
+    def _out_of_patience(self) -> bool:
+        return self.patience is not None and self.progress.waited >= self.patience
 
     def _with_totals(self) -> Iterator[tuple[Batch, StepTotals]]:
         """Each batch with its sums over the ranks, which travel while the previous batch is computed."""
@@ -126,13 +133,13 @@ class Trainer:
             }
             self.trace.write(line)
         if totals.num_bad:
-            self._add_bad("train", batch.bad)
+            self._add_bad("train", batch.bad, step=self.progress.step)
 
-    def _add_bad(self, split: str, records: list[BadRecord]) -> None:
+    def _add_bad(self, split: str, records: list[BadRecord], *, step: int) -> None:
         """All ranks know that there are some, so all take part in telling each other which."""
         mine = [[split, record.shard, record.key, record.reason] for record in records]
         everyone = self.comm.allgather_object(mine, name=f"bad.{split}")
-        self.ledger.add([record for rank in everyone for record in rank], step=self.progress.step)
+        self.ledger.add([record for rank in everyone for record in rank], step=step)
 
     def _log(self, batch: Batch) -> None:
         meter, now = self.stepper.meter, time.monotonic()
@@ -157,7 +164,7 @@ class Trainer:
         assert self.evaluate is not None
         evaluation = self.evaluate()
         if evaluation.num_bad:
-            self._add_bad("val", evaluation.bad)
+            self._add_bad("val", evaluation.bad, step=self.progress.step - 1)
         values = evaluation.flat()
         self.tracker.log(
             {
@@ -168,6 +175,7 @@ class Trainer:
                 "confusion": {task: matrix.tolist() for task, matrix in evaluation.confusion.items()},
             }
         )
+        self.progress.latest = values
         value = values[self.monitor]
         if self.progress.best is None or is_better(value, self.progress.best, self.monitor):
             self.progress.best, self.progress.waited, self.progress.results = value, 0, values
@@ -186,5 +194,7 @@ class Trainer:
 
 
 def is_better(new: float, old: float, monitor: str) -> bool:
-    """Losses fall, everything else rises; NaN is never better."""
+    """Losses fall, everything else rises; NaN is never better, and everything is better than NaN."""
+    if math.isnan(old):
+        return not math.isnan(new)
     return new < old if monitor.endswith("loss") else new > old

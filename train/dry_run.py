@@ -1,0 +1,48 @@
+"""A few updates on the first batches: what a config costs before it is started. Nothing is written.
+
+code = dry_run(config, comm)
+"""
+
+import itertools
+import resource
+import time
+
+import torch
+
+from train.announce import announce
+from train.comm import Comm
+from train.config import Config
+from train.control import Control
+from train.exit_codes import ExitCode
+from train.parts import build_parts
+from train.tracking import readable_seconds
+
+_STEPS = 3
+
+
+def dry_run(config: Config, comm: Comm) -> ExitCode:
+    """Prints parameters, seconds a step (the best of three), time to go and peak memory."""
+    parts = build_parts(config, comm)
+    announce(config, comm, parts)
+    control = Control(parts.objective, comm)
+    seconds = []
+    for step, batch in enumerate(itertools.islice(parts.loader.batches(), _STEPS)):
+        begin = time.monotonic()
+        control.start(batch, stop=False)
+        parts.stepper.update(batch, control.finish(), step=step)
+        parts.stepper.meter.norms.cpu()  # waits for the device
+        seconds.append(time.monotonic() - begin)
+    if comm.rank == 0:
+        epochs, steps = config.schedule.epochs, parts.order.steps_per_epoch
+        print(
+            f"dry run: {min(seconds):.3f} s a step of {config.batch_size} samples, {steps} steps an epoch, about "
+            f"{readable_seconds(min(seconds) * steps * epochs)} (hours:minutes:seconds) for {epochs} epochs "
+            f"(without validation); peak memory {_peak_gigabytes(parts.device):.2f} GB a rank"
+        )
+    return ExitCode.DONE
+
+
+def _peak_gigabytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
