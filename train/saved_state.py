@@ -29,9 +29,12 @@ class SavedState:
         ema: Ema[Any] | None,
         scale: LossScale | None,
         wandb_id: str,
+        data: str,
+        other_data_allowed: bool = False,
     ) -> None:
         self.model, self.optimizer, self.progress = model, optimizer, progress
         self.ema, self.scale, self.wandb_id = ema, scale, wandb_id
+        self.data, self.other_data_allowed = data, other_data_allowed  # data: the index's fingerprint
 
     def tensors(self) -> dict[str, Tensor]:
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
@@ -47,11 +50,17 @@ class SavedState:
             "progress": asdict(self.progress),
             "wandb_id": self.wandb_id,
             "optimizer": type(self.optimizer).__name__,
+            "data": self.data,
         }
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Raises CheckpointError where the checkpoint is of another network or optimizer. A moving average or a loss
         scale that it does not have, because the config got it since, starts from the checkpoint's weights or afresh."""
+        if values["data"] != self.data and not self.other_data_allowed:
+            raise CheckpointError(
+                "the training shards are not the ones that the run began with, so the rest of the epoch is not known; "
+                "bring them back, or say run.allow_changes=true"
+            )
         kind = type(self.optimizer).__name__
         if values["optimizer"] != kind:
             raise CheckpointError(f"the checkpoint was made with {values['optimizer']}, optimizer.kind is now {kind}")
@@ -88,11 +97,11 @@ def resume(store: CheckpointStore, saved: SavedState, comm: Comm) -> list[str]:
         rank = next(rank for rank, text in enumerate(troubles) if text)
         hint = "is the run folder shared by all hosts?" if not troubles[0] else "take another run.dir to start anew"
         raise CheckpointError(f"rank {rank} cannot continue: {troubles[rank]}; {hint}")
-    digests = comm.allgather_object(digest(saved.tensors()), name="resume.digest")
+    digests = comm.allgather_object([digest(saved.tensors()), saved.data], name="resume.digest")
     odd = [rank for rank, value in enumerate(digests) if value != digests[0]]
     if odd:
         raise CheckpointError(
-            f"ranks {odd} start from other weights than rank 0; compare their code, torch and folders"
+            f"ranks {odd} start from other weights or shards than rank 0; compare their code, torch and folders"
         )
     return list(problems)
 
