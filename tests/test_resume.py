@@ -214,3 +214,24 @@ def test_a_checkpoint_cut_in_half_falls_back_to_the_one_before(tiny_shards: Path
     assert again.returncode == 0, output
     assert f"not used: {steps[-1]}" in output
     assert fingerprint(tmp_path / "run")["state"] == fingerprint(tmp_path / "whole")["state"]
+
+
+def test_other_shards_than_the_run_began_with_are_refused(tiny_shards: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, tiny_shards)
+    process = start(1, config)
+    wait_for_step(tmp_path / "run", 0, 9, process)
+    end_process_tree(process)
+    process.communicate()
+    overrides = [f"data.train={tiny_shards}/val"]
+    refused = start(1, config, *overrides)
+    output = finish(refused)
+    assert refused.returncode == 2
+    assert "data.train" in output  # the path changed
+    # The same path with other content: only the shards themselves can tell.
+    saved = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    saved["data"]["train"] = str(tiny_shards / "val")
+    (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(saved))
+    refused = start(1, config, *overrides)
+    output = finish(refused)
+    assert refused.returncode == 2
+    assert "the training shards are not the ones that the run began with" in output

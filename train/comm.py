@@ -86,7 +86,10 @@ class HorovodComm:
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
 
     def allreduce_async(self, tensor: torch.Tensor, *, name: str) -> Any:
-        return self._hvd.allreduce_async_(tensor, op=self._hvd.Sum, name=name)
+        try:
+            return self._hvd.allreduce_async_(tensor, op=self._hvd.Sum, name=name)
+        except self._lost() as error:
+            raise RankLost(str(error)) from error
 
     def wait(self, handle: Any) -> None:
         try:

@@ -49,6 +49,8 @@ def train(config: Config, comm: Comm) -> ExitCode:
         ema=parts.ema,
         scale=parts.stepper.scale,
         wandb_id=new_run_id(),
+        data=parts.train_index.fingerprint,
+        other_data_allowed=config.run.allow_changes,
     )
     store = CheckpointStore(folder.checkpoints, keep=config.checkpoint.keep)
     problems = resume(store, saved, comm)

@@ -3,6 +3,7 @@
 Use: `index = load_index("https://host/shards/train"); print(index.num_samples, list(index.tasks))`
 """
 
+import hashlib
 import itertools
 import json
 import os
@@ -49,6 +50,12 @@ class Index:
     @property
     def num_samples(self) -> int:
         return int(self.counts.sum())
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of tasks, classes and shard contents: all that the order of an epoch takes from the data."""
+        content = [self.tasks, [(shard.name, shard.count, shard.sha256, shard.idx_crc32c) for shard in self.shards]]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def shard_url(self, number: int) -> str:
         """Path or URL of the tar."""
