@@ -4,14 +4,15 @@
     cache.will_need(index, shard, first, last)      # fetched in the background
     data = cache.read(index, shard, offset, size)   # from disk, or fetched now
 
-A rank owns stretches of many shards, seldom a whole one, so the cache keeps pages, not shards: per shard a sparse file
-and beside it one byte per page that says whether the page is there. Names hold the hash of the full address and of the
+A rank owns stretches of many shards, seldom a whole one, so the cache keeps pages, not shards: per shard one sparse file
+with the data and behind it one byte per page that says whether the page is there. Names hold the hash of the full address and of the
 shard's content, so equal base names never meet and a rewritten shard is another entry. Several processes may use one
 folder: a page is marked after it was written, and two that fetch the same page write the same bytes.
 """
 
 import contextlib
 import hashlib
+import mmap
 import os
 import threading
 import time
@@ -34,17 +35,18 @@ _RESCAN_SHARE = 0.005  # of max_bytes fetched between two looks at the folder
 
 
 class _Entry:
-    """The cache files of one shard: sparse data and the map of pages that are there."""
+    """The cache file of one shard: sparse data, then the map of pages that are there.
+
+    One file, because another process that drops an entry must drop data and map at once.
+    """
 
     def __init__(self, path: Path, size: int) -> None:
         self.path, self.size = path, size
-        flags = os.O_RDWR | os.O_CREAT
-        self.data = os.open(path, flags, 0o644)
-        self.map_file = os.open(path.with_suffix(".map"), flags, 0o644)
-        os.ftruncate(self.data, size)
-        self.num_pages = -(-size // PAGE)
-        os.ftruncate(self.map_file, self.num_pages)
-        self.pages = np.memmap(path.with_suffix(".map"), dtype=np.uint8, mode="r+", shape=(self.num_pages,))
+        num_pages = -(-size // PAGE)
+        self.data = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        os.ftruncate(self.data, num_pages * (PAGE + 1))
+        mapped = mmap.mmap(self.data, num_pages * (PAGE + 1))
+        self.pages = np.frombuffer(mapped, dtype=np.uint8, offset=num_pages * PAGE)
         self.pending: dict[tuple[int, int], Future[None]] = {}
         self.used = 0.0
 
@@ -62,7 +64,6 @@ class _Entry:
 
     def close(self) -> None:
         os.close(self.data)
-        os.close(self.map_file)
 
 
 class RangeCache:
@@ -77,6 +78,7 @@ class RangeCache:
         self.directory, self.max_bytes = Path(directory), max_bytes
         self.directory.mkdir(parents=True, exist_ok=True)
         self.fetched_bytes = 0
+        self._under_way = 0  # bytes that fetches have made room for and not yet written
         self._since_scan = max_bytes  # look once before the first fetch
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
         self._lock = threading.RLock()
@@ -109,6 +111,11 @@ class RangeCache:
         for pages in entry.missing(offset, end):
             self._fetch(entry, index.shard_url(shard), pages)
         return os.pread(entry.data, size, offset)
+
+    def forget(self, index: Index, shard: int, offset: int, size: int) -> None:
+        """Drop bytes that turned out wrong (a machine that crashed while writing them): they are fetched again."""
+        with self._lock:
+            self._entry(index, shard).pages[offset // PAGE : -(-(offset + size) // PAGE)] = 0
 
     def close(self) -> None:
         if self._pool is not None:
@@ -151,30 +158,35 @@ class RangeCache:
     def _fetch(self, entry: _Entry, url: str, pages: tuple[int, int]) -> None:
         start, end = pages[0] * PAGE, min(pages[1] * PAGE, entry.size)
         self._make_room(end - start, keep=entry)
-        data = fetch_range(url, start, end)
-        os.pwrite(entry.data, data, start)
+        try:
+            data = fetch_range(url, start, end)
+            os.pwrite(entry.data, data, start)
+        finally:
+            with self._lock:
+                self._under_way -= end - start
         entry.pages[pages[0] : pages[1]] = 1
         with self._lock:
             self.fetched_bytes += len(data)
 
     def _make_room(self, size: int, keep: _Entry) -> None:
         with self._lock:
+            self._under_way += size
             self._since_scan += size
             if self._since_scan < self.max_bytes * _RESCAN_SHARE:
                 return
             self._since_scan = 0
+            total = self._under_way
         files = []
         for path in self.directory.glob("*.bin"):
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
                 files.append((status.st_mtime, status.st_blocks * 512, path))
-        total = sum(used for _, used, _ in files) + size
+        total += sum(used for _, used, _ in files)
         for _, used, path in sorted(files):
             if total <= self.max_bytes * (1 - _RESCAN_SHARE):
                 break
             if path != keep.path:
                 path.unlink(missing_ok=True)
-                path.with_suffix(".map").unlink(missing_ok=True)
                 total -= used
 
 

@@ -107,7 +107,7 @@ def centre_view(height: int, width: int) -> View:
     return View(*centre_square(height, width))
 
 
-class _Stream(IterableDataset[Part]):
+class _Stream(IterableDataset[Part | DataError]):
     """What one worker process runs: its part of every step from `start` to the end of `stop_epoch - 1`."""
 
     def __init__(
@@ -126,13 +126,22 @@ class _Stream(IterableDataset[Part]):
         self.rank, self.num_ranks = rank, num_ranks
         self.start, self.stop_epoch, self.cache = start, stop_epoch, cache
 
-    def __iter__(self) -> Iterator[Part]:
+    def __iter__(self) -> Iterator[Part | DataError]:
+        try:
+            yield from self._parts()
+        except DataError as error:
+            # As a value: raised in a worker, torch would bury its words under the worker's stack.
+            yield error
+
+    def _parts(self) -> Iterator[Part]:
         worker = get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker else (0, 1)
         owner = Owner(self.rank, self.num_ranks, number, count)
         cache = RangeCache(self.cache[0], max_bytes=self.cache[1]) if self.cache else None
         reader = ShardReader(self.index, cache)
-        lookahead = Lookahead(self.order, owner, self.start, reader) if isinstance(self.order, SampleOrder) else None
+        lookahead = None
+        if isinstance(self.order, SampleOrder):
+            lookahead = Lookahead(self.order, owner, self.start, reader, stop_epoch=self.stop_epoch)
         first_epoch, first_step = self.start
         try:
             for epoch in range(first_epoch, self.stop_epoch):
@@ -195,7 +204,8 @@ class Loader:
         self.rank, self.num_ranks, self.workers, self.cache = rank, num_ranks, workers, cache
 
     def batches(self, *, start: tuple[int, int] = (0, 0), stop_epoch: int = 1) -> Iterator[Batch]:
-        """Batches from (epoch, step) to the end of epoch `stop_epoch - 1`, without a pause between epochs."""
+        """Batches from (epoch, step) to the end of epoch `stop_epoch - 1`, without a pause between epochs. DataError
+        when the data as a whole cannot be read on."""
         stream = _Stream(
             self.index,
             self.order,
@@ -206,7 +216,7 @@ class Loader:
             stop_epoch=stop_epoch,
             cache=self.cache,
         )
-        parts: Iterator[Part]
+        parts: Iterator[Part | DataError]
         if self.workers:
             parts = iter(
                 DataLoader(
@@ -221,8 +231,14 @@ class Loader:
         else:
             parts = iter(stream)
         tasks = list(self.index.tasks)
-        while round_of_parts := list(islice(parts, max(1, self.workers))):
+        while round_of_parts := [_whole(part) for part in islice(parts, max(1, self.workers))]:
             yield join_parts(round_of_parts, tasks)
+
+
+def _whole(part: Part | DataError) -> Part:
+    if isinstance(part, DataError):
+        raise part
+    return part
 
 
 def _same(part: Any) -> Any:
