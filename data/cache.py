@@ -4,10 +4,11 @@
     cache.will_need(index, shard, first, last)      # fetched in the background
     data = cache.read(index, shard, offset, size)   # from disk, or fetched now
 
-A rank owns stretches of many shards, seldom a whole one, so the cache keeps pages, not shards: per shard one sparse file
-with the data and behind it one byte per page that says whether the page is there. Names hold the hash of the full address and of the
-shard's content, so equal base names never meet and a rewritten shard is another entry. Several processes may use one
-folder: a page is marked after it was written, and two that fetch the same page write the same bytes.
+A rank owns stretches of many shards, seldom a whole one, so the cache keeps pages, not shards: per shard one sparse
+file with the data and behind it one byte per page that says whether the page is there. Names hold the hash of the full
+address and of the shard's content, so equal base names never meet and a rewritten shard is another entry. Several
+processes may use one folder: a page is marked after it was written, and two that fetch the same page write the same
+bytes.
 """
 
 import contextlib

@@ -21,7 +21,7 @@ from data.augment import Operations, View, centre_square, draw_view, render, vie
 from data.batch import BadRecord, Batch, Part, join_parts
 from data.cache import RangeCache
 from data.decode import decode_image, image_size
-from data.errors import BadSample
+from data.errors import BadSample, DataError
 from data.index import Index
 from data.order import Owner, Rows, SampleOrder
 from data.reader import ShardReader

@@ -54,7 +54,10 @@ class ShardReader:
         if reason is not None:
             raise BadSample(reason)
         offset, size = int(info.offset[sample]), int(info.size[sample])
-        data = self._fetch(shard, sample, offset, size)
+        data = self._fetch(shard, offset, size)
+        if self._cache is not None and self._remote and google_crc32c.value(data) != int(info.crc32c[sample]):
+            self._cache.forget(self.index, shard, offset, size)
+            data = self._fetch(shard, offset, size)
         if len(data) != size:
             raise BadSample(f"the shard ends after {len(data)} of the {size} bytes of this image (truncated?)")
         if google_crc32c.value(data) != int(info.crc32c[sample]):
@@ -78,7 +81,7 @@ class ShardReader:
         if self._cache is not None:
             self._cache.close()
 
-    def _fetch(self, shard: int, sample: int, offset: int, size: int) -> bytes:
+    def _fetch(self, shard: int, offset: int, size: int) -> bytes:
         if self._cache is not None and self._remote:
             return self._cache.read(self.index, shard, offset, size)
         file = self._open(shard)
