@@ -44,7 +44,8 @@ def measure(folder: Path, *, quick: bool) -> list[Figure]:
     stock = _stock_batches(index)
     normalise = Normalise(_MEAN, _STD)
     batch = next(ours)
-    next(stock)
+    for _ in range(3):  # warm-up
+        next(ours), next(stock), normalise(batch.image)
     in_turn = timed_in_turn(
         [lambda: next(ours), lambda: next(stock), lambda: normalise(batch.image)],
         rounds=rounds,

@@ -1,0 +1,33 @@
+"""The groups of figures, each of which runs in a process of its own.
+
+    figures = measure_group("loader", quick=False)
+"""
+
+import importlib
+import tempfile
+from pathlib import Path
+
+from tests.benchmarks.figure import Figure
+from tests.benchmarks.fresh_process import in_fresh_process
+
+# Name of the module -> what it measures.
+GROUPS = {
+    "loader": "photos/s against the stock webdataset pipeline and a bare loop",
+    "step": "one process against a bare PyTorch loop",
+    "two_ranks": "two Horovod ranks against torch DDP",
+    "planning": "an epoch of 10^9 samples, up to the first byte ranges",
+    "memory": "loader memory and shard cache over a ten times larger set",
+    "remote": "bytes fetched per rank against its share",
+}
+
+
+def measure_group(group: str, *, quick: bool) -> list[Figure]:
+    """The group's figures, measured in a fresh process with a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        return in_fresh_process(_measure, group, Path(folder), quick)
+
+
+def _measure(group: str, folder: Path, quick: bool) -> list[Figure]:
+    # Imported here alone: two groups need torch and Horovod, and the others' memory should not hold them.
+    measured: list[Figure] = importlib.import_module(f"tests.benchmarks.{group}").measure(folder, quick=quick)
+    return measured
