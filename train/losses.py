@@ -44,5 +44,7 @@ def focal(
     """Sum of w_y * (1 - p_y)^gamma * -log p_y and of w_y (Lin et al. 2017). logits [N, C], target int64 [N]."""
     weights = sample_weights(target, class_weights)
     log_probability = functional.log_softmax(logits.float(), dim=1).gather(1, target.clamp(min=0)[:, None])[:, 0]
-    loss = -((1 - log_probability.exp()) ** gamma) * log_probability
+    # Where p_y rounds to 1, a gamma below 1 would have an infinite slope.
+    rest = (-torch.expm1(log_probability)).clamp(min=torch.finfo(torch.float32).eps)
+    loss = -(rest**gamma) * log_probability
     return (weights * loss).sum(), weights.sum()
