@@ -1,6 +1,6 @@
 """One rank of a pair that tests/benchmarks/two_ranks.py drives: makes steps when told to, and says how long they took.
 
-Started as `python -m tests.benchmarks.rank KIND SOCKET`; KIND is slimheads, horovod or ddp.
+Started as `python -m tests.benchmarks.rank KIND SOCKET`; KIND is one of KINDS.
 """
 
 import os
@@ -13,6 +13,7 @@ import torch
 
 from data.batch import Batch
 from tests.benchmarks.training import bare_optimizer, bare_steps, new_student, our_steps, random_batch
+from train.comm import start
 
 SIZE, BATCH = 64, 16  # pixels, samples a rank
 Steps = Callable[[int], None]
@@ -34,14 +35,13 @@ def main() -> None:
 
 
 def _slimheads() -> tuple[int, dict[str, Steps]]:
-    from train.comm import start
-
     comm = start()
-    batch = _batch_of(comm.rank)
-    return comm.rank, {
-        "ours": our_steps(new_student(), batch, comm),
-        "one bucket": our_steps(new_student(), batch, comm, num_buckets=1),
-    }
+    return comm.rank, {"ours": our_steps(new_student(), _batch_of(comm.rank), comm)}
+
+
+def _one_bucket() -> tuple[int, dict[str, Steps]]:
+    comm = start()  # in ranks of its own: the names of its messages are those of ours
+    return comm.rank, {"one bucket": our_steps(new_student(), _batch_of(comm.rank), comm, num_buckets=1)}
 
 
 def _horovod() -> tuple[int, dict[str, Steps]]:
@@ -67,6 +67,7 @@ def _ddp() -> tuple[int, dict[str, Steps]]:
 
 KINDS: dict[str, Callable[[], tuple[int, dict[str, Steps]]]] = {
     "slimheads": _slimheads,
+    "one-bucket": _one_bucket,
     "horovod": _horovod,
     "ddp": _ddp,
 }

@@ -55,7 +55,10 @@ def random_batch(num_samples: int, *, size: int, seed: int = 0) -> Batch:
 def our_steps(
     student: Student, batch: Batch, comm: Comm, *, precision: str = "fp32", num_buckets: int = 3
 ) -> Callable[[int], None]:
-    """A number of updates as train.trainer makes them: the next batch's control message leaves before each."""
+    """A number of updates as train.trainer makes them: the next batch's control message leaves before each.
+
+    The message of the batch that would come next stays under way, as in a long run.
+    """
     objective = Objective([label_term(task) for task in TASKS])
     groups = parameter_groups(student, lr=_RATE, weight_decay=_DECAY)
     stepper = Stepper(
@@ -72,12 +75,12 @@ def our_steps(
     )
     control = Control(objective, comm)
 
+    control.start(batch, stop=False)
+
     def steps(count: int) -> None:
-        control.start(batch, stop=False)
-        for left in reversed(range(count)):
+        for _ in range(count):
             totals = control.finish()
-            if left:
-                control.start(batch, stop=False)
+            control.start(batch, stop=False)
             stepper.update(batch, totals, step=stepper.meter.num_steps)
 
     return steps
