@@ -44,9 +44,7 @@ class Lookahead:
             self._ahead += sum(run.last - run.first for run in runs)
 
 
-def _windows(
-    order: SampleOrder, owner: Owner, start: tuple[int, int], stop_epoch: int | None
-) -> Iterator[list[Run]]:
+def _windows(order: SampleOrder, owner: Owner, start: tuple[int, int], stop_epoch: int | None) -> Iterator[list[Run]]:
     """The windows of the owner's lanes in the order in which they are first read; without a stop, for ever."""
     epoch, position = start[0], start[1] * order.batch_size
     while stop_epoch is None or epoch < stop_epoch:

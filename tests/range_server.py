@@ -1,6 +1,6 @@
 """A folder over HTTP on loopback, with byte ranges, that counts what it sends.
 
-    with serve(folder) as server: load_index(server.url); print(server.sent_bytes)
+with serve(folder) as server: load_index(server.url); print(server.sent_bytes)
 """
 
 import contextlib

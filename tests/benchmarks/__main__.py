@@ -54,7 +54,9 @@ def _short(value: float) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Measure speed and memory side by side.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks", description="Measure speed and memory side by side."
+    )
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)}; default: all")
     parser.add_argument("--out", type=Path, default=Path("bench.json"), metavar="FILE", help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="few rounds and small sets: whether it runs, not how fast")

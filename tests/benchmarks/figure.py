@@ -1,6 +1,6 @@
 """One number that was measured, with what was promised of it.
 
-    Figure("loader_vs_stock", 3.2, target=2.5, at_least=True, interval=(3.1, 3.3))
+Figure("loader_vs_stock", 3.2, target=2.5, at_least=True, interval=(3.1, 3.3))
 """
 
 import math

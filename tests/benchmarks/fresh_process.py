@@ -1,6 +1,6 @@
 """A function's result from a new interpreter, which has nothing of this one's memory, threads or modules.
 
-    peak = in_fresh_process(measure_peak, folder)
+peak = in_fresh_process(measure_peak, folder)
 """
 
 import multiprocessing

@@ -1,6 +1,6 @@
 """The groups of figures, each of which runs in a process of its own.
 
-    figures = measure_group("loader", quick=False)
+figures = measure_group("loader", quick=False)
 """
 
 import importlib

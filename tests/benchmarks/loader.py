@@ -1,9 +1,9 @@
 """The loader on one core, from real tars to batches of 224 x 224 crops, against the stock pipeline and a bare loop.
 
-Stock: webdataset with Pillow and torchvision's RandomResizedCrop, flip, ToTensor, Normalize, batched. It decodes whole
-photos and normalises on the host. Ours leaves normalising to the device; `loader_vs_stock` still charges it, on the same
-core, and `loader_vs_stock_without_normalise` does not. Bare: simplejpeg and OpenCV over the bytes of the same samples in
-memory, same DCT scale, same boxes, written into one batch; no tar, no checksum, no labels.
+Stock: webdataset with Pillow and torchvision's RandomResizedCrop, flip, ToTensor, Normalize, batched. It decodes
+whole photos and normalises on the host. Ours leaves normalising to the device; `loader_vs_stock` still charges it, on
+the same core, and `loader_vs_stock_without_normalise` does not. Bare: simplejpeg and OpenCV over the bytes of the same
+samples in memory, same DCT scale, same boxes, written into one batch; no tar, no checksum, no labels.
 """
 
 import os

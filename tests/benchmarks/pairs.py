@@ -1,6 +1,6 @@
 """Two ways of doing the same work, timed in turn, so that a busy machine slows both.
 
-    ratio, interval = median_ratio(timed_in_turn([ours, theirs], rounds=30))
+ratio, interval = median_ratio(timed_in_turn([ours, theirs], rounds=30))
 """
 
 import time

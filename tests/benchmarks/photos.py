@@ -1,6 +1,6 @@
 """Shards of real photos, built by data.build: Grocery where it lies beside the repository, else solar cells as JPEG.
 
-    folder = photo_shards(temporary_folder)
+folder = photo_shards(temporary_folder)
 """
 
 import contextlib

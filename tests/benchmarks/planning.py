@@ -1,9 +1,9 @@
 """Planning an epoch of 100,000 shards with 10^9 samples: from the index on disk to the first batch's byte ranges.
 
-It is what a loader does before it reads a photo: load `index.json`, lay out the order, announce what its lanes read soon,
-look up the batch's samples. Every plan runs in a fresh process as rank 3 of 8; memory is the peak of that whole process,
-interpreter and NumPy included. One .idx file stands for all of them (a link each), so that the disk holds an index of the
-full size. The figures with 10 samples a shard, a thousandth of the samples, show what the number of samples does.
+It is what a loader does before it reads a photo: load `index.json`, lay out the order, announce what its lanes read
+soon, look up the batch's samples. Every plan runs in a fresh process as rank 3 of 8; memory is the peak of that whole
+process, interpreter and NumPy included. One .idx file stands for all of them (a link each), so that the disk holds an
+index of the full size. The figures with 10 samples a shard, a thousandth of the samples, show what their number does.
 """
 
 import time
@@ -79,20 +79,20 @@ def _best_plan(folder: Path, start: tuple[int, int], tries: int) -> tuple[float,
 def _write_index(folder: Path, *, num_shards: int, samples_per_shard: int) -> Path:
     folder.mkdir()
     number = np.arange(samples_per_shard)
+    key_bytes, key_ends = pack_keys([f"people/photo_{at:08d}" for at in number])
     rows = ShardIndex(
         offset=512 + number.astype(np.int64) * (_PHOTO_BYTES + 2048),
         size=np.full(samples_per_shard, _PHOTO_BYTES, np.int32),
         crc32c=number.astype(np.uint32),
         labels=np.stack([number % len(classes) for classes in _TASKS.values()], axis=1).astype(np.int32),
-        **dict(zip(("key_bytes", "key_ends"), pack_keys([f"people/photo_{at:08d}" for at in number]), strict=True)),
+        key_bytes=key_bytes,
+        key_ends=key_ends,
     )
     data = shard_index_to_bytes(rows)
     original = folder / "rows"
     original.write_bytes(data)
     crc32c, num_bytes = google_crc32c.value(data), int(rows.offset[-1]) + _PHOTO_BYTES + 2048
-    shards = [
-        Shard(f"{at:06d}.tar", samples_per_shard, num_bytes, f"{at:064x}", crc32c) for at in range(num_shards)
-    ]
+    shards = [Shard(f"{at:06d}.tar", samples_per_shard, num_bytes, f"{at:064x}", crc32c) for at in range(num_shards)]
     for shard in shards:
         (folder / idx_name(shard.name)).symlink_to(original)
     write_index(folder, tasks=_TASKS, shards=shards)

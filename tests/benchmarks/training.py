@@ -1,6 +1,6 @@
 """The same training step twice: ours, and the plain PyTorch loop that one would write by hand.
 
-    steps = our_steps(new_student(), random_batch(16, size=96), comm); steps(10)
+steps = our_steps(new_student(), random_batch(16, size=96), comm); steps(10)
 """
 
 from collections.abc import Callable

@@ -1,8 +1,9 @@
 """Two Horovod ranks against two torch DDP ranks, Gloo on loopback, same model and batch, one thread a rank.
 
 Pairs of processes live at the same time: ours, DDP, and for the record ours with a single bucket and Horovod's own
-DistributedOptimizer with its default settings. They take turns, a few steps each; whoever waits is stopped (SIGSTOP), because Horovod's background
-thread polls even when there is nothing to do and would slow the others. A pair's time is that of its slower rank.
+DistributedOptimizer with its default settings. They take turns, a few steps each; whoever waits is stopped (SIGSTOP),
+because Horovod's background thread polls even when there is nothing to do and would slow the others. A pair's time is
+that of its slower rank.
 """
 
 import os
