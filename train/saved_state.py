@@ -16,6 +16,8 @@ from train.ema import Ema
 from train.loss_scale import LossScale
 from train.trainer import Progress
 
+_SHOWN = 300  # characters of torch's list of weights that do not fit
+
 
 class SavedState:
     """The live objects of a run; the same on every rank."""
@@ -67,7 +69,8 @@ class SavedState:
         try:
             self.model.load_state_dict(_part(tensors, "model."))
         except RuntimeError as error:
-            raise CheckpointError(f"the checkpoint is of another network than the config's: {error}") from error
+            what = " ".join(str(error).split())[:_SHOWN]
+            raise CheckpointError(f"the checkpoint is of another network than the config's ({what})") from error
         restore_optimizer(self.optimizer, self.model, tensors)
         if self.ema is not None:
             self.ema.model.load_state_dict(_part(tensors, "ema.") or _part(tensors, "model."))
