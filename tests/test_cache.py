@@ -155,10 +155,10 @@ def read_everything(
     wrong = 0
     for number in order * 2:
         data = contents[index.shards[number].name]
-        for offset in range(0, len(data), 3 * PAGE):
+        for offset in range(0, len(data), 10 * PAGE):
             wrong += (
-                cache.read(index, number, offset, len(data[offset : offset + 3 * PAGE]))
-                != data[offset : offset + 3 * PAGE]
+                cache.read(index, number, offset, len(data[offset : offset + 10 * PAGE]))
+                != data[offset : offset + 10 * PAGE]
             )
     cache.close()
     answers.put(wrong)
