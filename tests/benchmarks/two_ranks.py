@@ -82,7 +82,10 @@ class Pairs:
         self._signal(kind, signal.SIGCONT)
         for rank in self._ranks[kind]:
             rank.send((way, _STEPS))
-        seconds = max(rank.recv() for rank in self._ranks[kind])
+        try:
+            seconds = max(rank.recv() for rank in self._ranks[kind])
+        except EOFError as error:
+            raise RuntimeError(f"a {kind} rank died:\n{self._log_of(kind)}") from error
         self._signal(kind, signal.SIGSTOP)
         return seconds
 
@@ -90,6 +93,8 @@ class Pairs:
         address = str(self._folder / f"{kind}.socket")
         worker = [sys.executable, "-m", "tests.benchmarks.rank", kind, address]
         environment = {**os.environ, "PYTHONPATH": str(_REPOSITORY), "OMP_NUM_THREADS": "1"}
+        # A stopped pair must not find its neighbour late when it goes on.
+        environment["HOROVOD_GLOO_TIMEOUT_SECONDS"] = "600"
         if kind == "ddp":
             environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": "2"}
             commands = [(worker, {**environment, "RANK": str(rank)}) for rank in range(2)]
@@ -117,8 +122,10 @@ class Pairs:
         try:
             return Connection(listener.accept()[0].detach())
         except TimeoutError as error:
-            log = (self._folder / f"{kind}.log").read_text()
-            raise RuntimeError(f"the {kind} ranks did not start:\n{log[-3000:]}") from error
+            raise RuntimeError(f"the {kind} ranks did not start:\n{self._log_of(kind)}") from error
+
+    def _log_of(self, kind: str) -> str:
+        return (self._folder / f"{kind}.log").read_text()[-3000:]
 
     def _signal(self, kind: str, number: signal.Signals) -> None:
         for pid in self._pids[kind]:
