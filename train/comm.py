@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import torch
 
-
 _POLL_SECONDS = 1e-4
 
 
