@@ -120,6 +120,11 @@ def test_probabilities_and_ranges_are_the_policys() -> None:
         assert 1.38 < factor.max() <= 1.4
     erased = [view.erase for view in views if view.erase is not None]
     areas = np.array([height * width for _, _, height, width in erased])
+    down = np.array([top / (1 - height) for top, _, height, _ in erased])
+    right = np.array([left / (1 - width) for _, left, _, width in erased])
+    for place in (down, right):
+        assert np.histogram(place, bins=4, range=(0, 1))[0].min() > 0.18 * len(erased)
+    assert abs(np.corrcoef(down, right)[0, 1]) < 0.15
     assert (areas.min() >= 0.0199, areas.max() <= 0.2001) == (True, True)
 
 
