@@ -5,7 +5,9 @@ processes; `loader_memory_growth_above_start` compares what is above the memory 
 included. The cache of a remote set has room for much less than the small set, so that both fill it.
 """
 
-from pathlib import Path
+from pathlib import contextlib
+
+import Path
 
 from data.augment import POLICIES
 from data.index import load_index
@@ -56,7 +58,7 @@ def cache_megabytes(folder: Path, cache: Path) -> float:
     with serve(folder) as server:
         for batch in _loader(server.url, cache=(str(cache), _CACHE_BYTES)).batches():
             assert not batch.bad
-            peak = max(peak, sum(path.stat().st_blocks * 512 for path in cache.glob("*.bin")))
+            peak = max(peak, _bytes_on_disk(cache))
     return peak / 1e6
 
 
@@ -64,3 +66,12 @@ def _loader(root: str, *, cache: tuple[str, int] | None) -> Loader:
     index = load_index(root)
     order = SampleOrder(index.counts, seed=0, batch_size=_BATCH, block=_BLOCK, lanes=_LANES, window=_WINDOW)
     return Loader(index, order, Pixels(size=_SIZE, operations=POLICIES["mild"]), cache=cache)
+
+
+def _bytes_on_disk(cache: Path) -> int:
+    """Of the files that are there; one may be evicted between the listing and the look."""
+    total = 0
+    for path in cache.glob("*.bin"):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_blocks * 512
+    return total
