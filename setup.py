@@ -20,6 +20,7 @@ EXTRAS = {
     "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"],
     "bench": ["psutil"],
     "dev": [
+        "efficientnet-lite-pytorch==0.1.0",  # the packaged weights' own architecture, to compare ours with
         "hypothesis>=6.100",
         "moto[server]>=5.0",
         "mypy>=1.11",
