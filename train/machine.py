@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from train.allocator import keep_freed_memory
 from train.comm import Comm
 from train.config_file import ConfigError
 
@@ -22,6 +23,7 @@ def choose_device(kind: str, comm: Comm, *, deterministic: bool) -> torch.device
     if kind == "cpu" or not torch.cuda.is_available():
         if kind == "cuda":
             raise ConfigError("device: cuda, but torch finds no GPU on this machine")
+        keep_freed_memory()
         return torch.device("cpu")
     if comm.local_rank >= torch.cuda.device_count():
         raise ConfigError(f"{comm.local_size} ranks on this host but {torch.cuda.device_count()} GPUs; start one a GPU")

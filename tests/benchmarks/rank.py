@@ -13,6 +13,7 @@ import torch
 
 from data.batch import Batch
 from tests.benchmarks.training import bare_optimizer, bare_steps, new_student, our_steps, random_batch
+from train.allocator import keep_freed_memory
 from train.comm import start
 
 SIZE, BATCH = 64, 16  # pixels, samples a rank
@@ -22,6 +23,7 @@ Steps = Callable[[int], None]
 def main() -> None:
     kind, address = sys.argv[1:]
     torch.set_num_threads(1)
+    keep_freed_memory()  # as train.main does; all kinds have the benefit
     rank, ways = KINDS[kind]()
     for steps in ways.values():
         steps(3)  # warm-up; DDP also lays out its buckets anew after the first

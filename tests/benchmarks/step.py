@@ -12,6 +12,7 @@ import torch
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.pairs import median_ratio, timed_in_turn
 from tests.benchmarks.training import bare_optimizer, bare_steps, new_student, our_steps, random_batch
+from train.allocator import keep_freed_memory
 from train.comm import SingleProcess
 
 _SIZE, _BATCH = 96, 32
@@ -20,6 +21,7 @@ _SIZE, _BATCH = 96, 32
 def measure(folder: Path, *, quick: bool) -> list[Figure]:
     """Changes this process's number of threads: for a process of its own."""
     torch.set_num_threads(1)
+    keep_freed_memory()  # as train.main does; the bare loop has the benefit, too
     rounds = 3 if quick else 60
     return [*_against_bare("fp32", "", rounds), *_against_bare("bf16", "_bf16", rounds)]
 
