@@ -5,9 +5,8 @@ processes; `loader_memory_growth_above_start` compares what is above the memory 
 included. The cache of a remote set has room for much less than the small set, so that both fill it.
 """
 
-from pathlib import contextlib
-
-import Path
+import contextlib
+from pathlib import Path
 
 from data.augment import POLICIES
 from data.index import load_index
