@@ -54,8 +54,9 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        # Counted first: who has read the answer may look at the count at once.
         self.server.count(len(body))
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         return
