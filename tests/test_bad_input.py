@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -453,7 +454,23 @@ def test_a_dead_rank_ends_the_job_within_seconds(tiny_shards: Path, tmp_path: Pa
     assert time.monotonic() - begin < 15
     assert process.returncode != 0
     for rank in (0, 2):
-        assert f"rank {rank}: exit 77: another rank was lost; the same command continues" in output
+        assert f"rank {rank}: exit 77: another rank or a loader process was lost" in output
+
+
+def test_a_killed_loader_process_ends_the_run_in_words(tiny_shards: Path, tmp_path: Path) -> None:
+    config = small_config(tiny_shards, tmp_path)
+    command = [sys.executable, "train/main.py", "--config", str(config), "schedule.epochs=2000", "data.workers=1"]
+    process = subprocess.Popen(
+        command, env=rank_environment(), cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    wait_for_step(tmp_path / "run", 0, 3, process)
+    (loader,) = psutil.Process(process.pid).children()
+    loader.kill()
+    output = finish(process, timeout=60)
+    assert process.returncode == 77
+    assert f"DataLoader worker (pid {loader.pid}) is killed by signal: Killed" in output
+    assert output.rstrip().splitlines()[-1].startswith("exit 77: another rank or a loader process was lost")
+    assert "Traceback" not in output
 
 
 def test_a_stuck_rank_is_ended_by_the_others_watchdogs(tiny_shards: Path, tmp_path: Path) -> None:

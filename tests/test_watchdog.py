@@ -59,3 +59,14 @@ def test_an_error_inside_passes_through() -> None:
     assert result.returncode == 1
     assert "ValueError: mine" in result.stderr
     assert seconds < 8
+
+
+def test_what_happens_once_has_a_limit_of_its_own_and_the_next_step_has_not() -> None:
+    result, seconds = run(
+        "with Watchdog(0.4, rank=0) as watchdog:\n"
+        "    watchdog.feed('building', at_least=3); time.sleep(1.5)\n"
+        "    watchdog.feed('step 0'); time.sleep(10)\n"
+    )
+    assert result.returncode == ExitCode.STUCK
+    assert "in: step 0" in result.stderr
+    assert 1.5 < seconds < 6

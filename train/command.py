@@ -35,11 +35,14 @@ def run_command(
         code = _report(ExitCode.RANK_LOST, error, comm)
     except OSError as error:
         code = _report(ExitCode.CANNOT_WRITE, error, comm)
-    except Exception:
-        if comm.size == 1:
+    except Exception as error:
+        if _is_lost_worker(error):
+            code = _report(ExitCode.RANK_LOST, error, comm)
+        elif comm.size == 1:
             raise
-        traceback.print_exc()
-        _leave_at_once(1)
+        else:
+            traceback.print_exc()
+            _leave_at_once(1)
     if code in (ExitCode.DONE, ExitCode.PREEMPTED):
         comm.close()
         if code is ExitCode.PREEMPTED and comm.rank == 0:
@@ -47,6 +50,11 @@ def run_command(
     elif comm.size > 1:
         _leave_at_once(code)
     return code
+
+
+def _is_lost_worker(error: Exception) -> bool:
+    """torch tells so, from a signal handler, wherever the main thread is; it has no class for it."""
+    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
 
 
 def _leave_at_once(code: int) -> None:

@@ -23,5 +23,6 @@ MEANING = {
     ExitCode.CANNOT_WRITE: "a file cannot be written or read; free the disk and repeat the command, it continues",
     ExitCode.PREEMPTED: "stopped by a signal, saved; the same command continues",
     ExitCode.STUCK: "a step did not finish in time, see the stacks; the same command continues from its checkpoint",
-    ExitCode.RANK_LOST: "another rank was lost; the same command continues from the last checkpoint",
+    ExitCode.RANK_LOST: "another rank or a loader process was lost, often for lack of memory; "
+    "the same command continues from the last checkpoint",
 }

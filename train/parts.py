@@ -46,7 +46,6 @@ def build_parts(config: Config, comm: Comm) -> Parts:
     train_index, val_index = assemble.open_data(config)
     tasks = assemble.choose_tasks(config, train_index)
     assemble.check_monitor(config, tasks)
-    assemble.check_monitor(config, tasks)
     objective = assemble.build_objective(config, train_index, tasks)
     order, loader = assemble.train_loader(config, train_index, comm)
     model = assemble.build_model(config, train_index, tasks).to(device).to(memory_format=torch.channels_last)

@@ -29,10 +29,19 @@ from train.trainer import Progress, Trainer
 from train.wandb_sink import WandbSink, new_run_id
 from train.watchdog import Watchdog
 
+# What happens once before the first step may take this long, whatever a step may take: folders and weights can be far.
+_START_SECONDS = 600.0
+
 
 def train(config: Config, comm: Comm) -> ExitCode:
     """Train to the end of the schedule, or continue there. Returns the exit code."""
+    with Watchdog(config.watchdog_seconds, rank=comm.rank) as watchdog:
+        return _train(config, comm, watchdog)
+
+
+def _train(config: Config, comm: Comm, watchdog: Watchdog) -> ExitCode:
     stop = StopSignal()
+    watchdog.feed("taking the run folder", at_least=_START_SECONDS)
     folder = _take_folder(config, comm)
     done = comm.allgather_object(folder.finished() if comm.rank == 0 else None, name="finished")[0]
     if done is not None:
@@ -40,6 +49,7 @@ def train(config: Config, comm: Comm) -> ExitCode:
             print(f"{folder.path}: this run is finished")
             print_result(done)
         return ExitCode.DONE
+    watchdog.feed("building the model", at_least=_START_SECONDS)
     parts = build_parts(config, comm)
     progress = Progress()
     saved = SavedState(
@@ -53,6 +63,7 @@ def train(config: Config, comm: Comm) -> ExitCode:
         other_data_allowed=config.run.allow_changes,
     )
     store = CheckpointStore(folder.checkpoints, keep=config.checkpoint.keep)
+    watchdog.feed("reading the checkpoint", at_least=_START_SECONDS)
     problems = resume(store, saved, comm)
     _cut_logs(folder, progress.step, comm)
     announce(config, comm, parts)
@@ -63,43 +74,43 @@ def train(config: Config, comm: Comm) -> ExitCode:
             print(f"continues after step {progress.step}", flush=True)
     tracker = _build_tracker(config, folder, parts.tasks, parts.train_index, saved, comm)
     saver = ModelSaver(config, parts, progress, comm)
-    with Watchdog(config.watchdog_seconds, rank=comm.rank) as watchdog:
-        trainer = Trainer(
-            stepper=parts.stepper,
-            control=Control(parts.objective, comm),
-            comm=comm,
-            batches=parts.loader.batches(
-                start=divmod(progress.step, parts.order.steps_per_epoch), stop_epoch=config.schedule.epochs
-            ),
-            steps_per_epoch=parts.order.steps_per_epoch,
-            epochs=config.schedule.epochs,
-            progress=progress,
-            tracker=tracker,
-            ledger=BadLedger(
-                folder.bad_samples,
-                writes=comm.rank == 0,
-                num_samples=parts.train_index.num_samples,
-                max_share=config.data.max_bad_share,
-            ),
-            watchdog=watchdog,
-            stop_wanted=stop.wanted,
-            evaluate=partial(_evaluate, config, parts, parts.val_index, comm, watchdog) if parts.val_index else None,
-            save_checkpoint=partial(_save_checkpoint, store, saved, comm),
-            save_best=lambda evaluation: saver.save(folder.best, evaluation.flat()),
-            monitor=config.checkpoint.monitor,
-            log_every=config.tracking.log_every,
-            evaluate_every=config.tracking.evaluate_every,
-            checkpoint_steps=config.checkpoint.every_steps,
-            checkpoint_epochs=config.checkpoint.every_epochs,
-            patience=config.schedule.patience,
-            trace=JsonLines(folder.trace(comm.rank), sync=False) if config.trace_samples else None,
-        )
-        code = trainer.train()
-        watchdog.feed("saving the model")
-        if code is ExitCode.DONE:
-            _finish(folder, saver, progress, tracker, comm)
-        else:
-            tracker.finish()
+    watchdog.feed("the first batch", at_least=_START_SECONDS)
+    trainer = Trainer(
+        stepper=parts.stepper,
+        control=Control(parts.objective, comm),
+        comm=comm,
+        batches=parts.loader.batches(
+            start=divmod(progress.step, parts.order.steps_per_epoch), stop_epoch=config.schedule.epochs
+        ),
+        steps_per_epoch=parts.order.steps_per_epoch,
+        epochs=config.schedule.epochs,
+        progress=progress,
+        tracker=tracker,
+        ledger=BadLedger(
+            folder.bad_samples,
+            writes=comm.rank == 0,
+            num_samples=parts.train_index.num_samples,
+            max_share=config.data.max_bad_share,
+        ),
+        watchdog=watchdog,
+        stop_wanted=stop.wanted,
+        evaluate=partial(_evaluate, config, parts, parts.val_index, comm, watchdog) if parts.val_index else None,
+        save_checkpoint=partial(_save_checkpoint, store, saved, comm),
+        save_best=lambda evaluation: saver.save(folder.best, evaluation.flat()),
+        monitor=config.checkpoint.monitor,
+        log_every=config.tracking.log_every,
+        evaluate_every=config.tracking.evaluate_every,
+        checkpoint_steps=config.checkpoint.every_steps,
+        checkpoint_epochs=config.checkpoint.every_epochs,
+        patience=config.schedule.patience,
+        trace=JsonLines(folder.trace(comm.rank), sync=False) if config.trace_samples else None,
+    )
+    code = trainer.train()
+    watchdog.feed("saving the model")
+    if code is ExitCode.DONE:
+        _finish(folder, saver, progress, tracker, comm)
+    else:
+        tracker.finish()
     return code
 
 

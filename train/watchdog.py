@@ -19,20 +19,25 @@ _CHECKS = 20
 
 
 class Watchdog:
-    """Feed it at least every `seconds`; what it was fed last is named in its report."""
+    """Feed it at least every `seconds`; what it was fed last is named in its report.
+
+    What happens once, as building the model or reading a checkpoint over a slow network, is fed with a limit of its own.
+    """
 
     def __init__(self, seconds: float, *, rank: int) -> None:
         self.seconds, self.rank = seconds, rank
         self._activity, self._fed = "start", time.monotonic()
-        self._armed = 0.0
+        self._limit, self._armed = seconds, 0.0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
-    def feed(self, activity: str) -> None:
+    def feed(self, activity: str, *, at_least: float = 0.0) -> None:
+        """Progress: `activity` begins and has `seconds` or, where that is more, `at_least` seconds to end."""
+        limit = max(self.seconds, at_least)
         self._activity, self._fed = activity, time.monotonic()
-        if self._fed - self._armed > self.seconds / _CHECKS:
-            self._armed = self._fed
-            faulthandler.dump_traceback_later(self.seconds + _GRACE_SECONDS, exit=True)
+        if limit != self._limit or self._fed - self._armed > self.seconds / _CHECKS:
+            self._armed, self._limit = self._fed, limit
+            faulthandler.dump_traceback_later(limit + _GRACE_SECONDS, exit=True)
 
     def __enter__(self) -> "Watchdog":
         self.feed("start")
@@ -48,7 +53,7 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._done.wait(self.seconds / _CHECKS):
             quiet = time.monotonic() - self._fed
-            if quiet > self.seconds:
+            if quiet > self._limit:
                 self._end(quiet)
 
     def _end(self, quiet: float) -> None:
