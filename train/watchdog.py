@@ -21,7 +21,7 @@ _CHECKS = 20
 class Watchdog:
     """Feed it at least every `seconds`; what it was fed last is named in its report.
 
-    What happens once, as building the model or reading a checkpoint over a slow network, is fed with a limit of its own.
+    What happens once, as building the model or reading a checkpoint from afar, is fed with a limit of its own.
     """
 
     def __init__(self, seconds: float, *, rank: int) -> None:
