@@ -1,0 +1,50 @@
+"""Appends views to the sidecar of one shard, so that a kill at any moment leaves whole views and at most a torn tail.
+
+writer = SidecarWriter(root, shard_name="000000.tar", num_samples=1000, num_classes=127)
+while writer.num_views < 4: writer.append(logits)  # float16 [1000, 127]
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from data.teacher_logits.record import pack_block, record_bytes, sidecar_name, unpack_record
+
+
+class SidecarWriter:
+    """Attributes: path; num_views, the whole views in the file; cut_bytes, what opening it cut from its end because a
+    view was torn (a kill in the middle of a write) or its checksums were wrong (a crash of the machine)."""
+
+    def __init__(self, root: str | Path, *, shard_name: str, num_samples: int, num_classes: int) -> None:
+        self.path = Path(root) / sidecar_name(shard_name)
+        self.num_samples, self.num_classes = num_samples, num_classes
+        self._record = record_bytes(num_classes)
+        self._block = num_samples * self._record
+        size = self.path.stat().st_size if self.path.exists() else 0
+        self.num_views = size // self._block
+        while self.num_views and self.read(self.num_views - 1) is None:
+            self.num_views -= 1
+        self.cut_bytes = size - self.num_views * self._block
+        if self.cut_bytes:
+            os.truncate(self.path, self.num_views * self._block)
+
+    def append(self, logits: np.ndarray) -> None:
+        """logits: float16 [num_samples, num_classes] of the next view; on disk when this returns."""
+        if logits.dtype != np.float16 or logits.shape != (self.num_samples, self.num_classes):
+            wanted = f"float16 [{self.num_samples}, {self.num_classes}]"
+            raise ValueError(f"{self.path}: a view is {wanted}, not {logits.dtype} {list(logits.shape)}")
+        with self.path.open("ab") as file:
+            file.write(pack_block(logits))
+            file.flush()
+            os.fsync(file.fileno())
+        self.num_views += 1
+
+    def read(self, view: int) -> np.ndarray | None:
+        """A whole view, float16 [num_samples, num_classes]; None where a checksum is wrong."""
+        with self.path.open("rb") as file:
+            file.seek(view * self._block)
+            data = file.read(self._block)
+        rows = [unpack_record(data[at : at + self._record]) for at in range(0, self._block, self._record)]
+        whole = [row for row in rows if row is not None]
+        return np.stack(whole) if len(whole) == self.num_samples else None
