@@ -3,7 +3,7 @@
 for batch in loader: batch.image  # uint8 [N, S, S, 3]
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -33,6 +33,8 @@ class Part:
     row: np.ndarray  # int64 [n]
     key: list[str]
     bad: list[BadRecord] = field(default_factory=list)
+    teacher_image: torch.Tensor | None = None  # the same views at the teacher's size, uint8 [n, S', S', 3]
+    teacher: np.ndarray | None = None  # float16 [n, classes of all teacher tasks], from the teacher cache
 
 
 @dataclass
@@ -48,6 +50,8 @@ class Batch:
     index: torch.Tensor  # int64 [N, 2]: shard number, sample number in the shard
     row: torch.Tensor  # int64 [N]: place in the global batch
     bad: list[BadRecord]
+    teacher_image: torch.Tensor | None = None  # uint8 [N, S', S', 3]: the same views at the teacher's own size
+    teacher: torch.Tensor | None = None  # [N, classes of all teacher tasks]: logits, cached or computed
 
     def __len__(self) -> int:
         return len(self.key)
@@ -60,16 +64,13 @@ class Batch:
         def move(tensor: torch.Tensor) -> torch.Tensor:
             return tensor.pin_memory().to(device, non_blocking=True)
 
-        return Batch(
-            epoch=self.epoch,
-            step=self.step,
+        return replace(
+            self,
             image=move(self.image),
             label={task: move(label) for task, label in self.label.items()},
             valid={task: move(valid) for task, valid in self.valid.items()},
-            key=self.key,
-            index=self.index,
-            row=self.row,
-            bad=self.bad,
+            teacher_image=None if self.teacher_image is None else move(self.teacher_image),
+            teacher=None if self.teacher is None else move(self.teacher),
         )
 
     def split(self, size: int) -> "list[Batch]":
@@ -81,9 +82,8 @@ class Batch:
         return [self._slice(slice(low, high)) for low, high in pairwise(borders)]
 
     def _slice(self, part: slice) -> "Batch":
-        return Batch(
-            epoch=self.epoch,
-            step=self.step,
+        return replace(
+            self,
             image=self.image[part],
             label={task: label[part] for task, label in self.label.items()},
             valid={task: valid[part] for task, valid in self.valid.items()},
@@ -91,6 +91,8 @@ class Batch:
             index=self.index[part],
             row=self.row[part],
             bad=[],
+            teacher_image=None if self.teacher_image is None else self.teacher_image[part],
+            teacher=None if self.teacher is None else self.teacher[part],
         )
 
 
@@ -99,6 +101,7 @@ def join_parts(parts: list[Part], tasks: list[str]) -> Batch:
     if len(parts) == 1:
         part = parts[0]
         image, labels, index, row, key = part.image, part.labels, part.index, part.row, part.key
+        teacher_image, teacher = part.teacher_image, part.teacher
     else:
         row = np.concatenate([part.row for part in parts])
         order = np.argsort(row)
@@ -108,6 +111,10 @@ def join_parts(parts: list[Part], tasks: list[str]) -> Batch:
         keys = [key for part in parts for key in part.key]
         key = [keys[at] for at in order]
         image = torch.cat([part.image for part in parts])[torch.from_numpy(order)]
+        teacher_images = [part.teacher_image for part in parts if part.teacher_image is not None]
+        teacher_image = torch.cat(teacher_images)[torch.from_numpy(order)] if teacher_images else None
+        logits = [part.teacher for part in parts if part.teacher is not None]
+        teacher = np.concatenate(logits)[order] if logits else None
     label = {task: torch.from_numpy(labels[:, at].astype(np.int64)) for at, task in enumerate(tasks)}
     return Batch(
         epoch=parts[0].epoch,
@@ -119,4 +126,6 @@ def join_parts(parts: list[Part], tasks: list[str]) -> Batch:
         index=torch.from_numpy(index),
         row=torch.from_numpy(row),
         bad=sorted((record for part in parts for record in part.bad), key=lambda record: record.row),
+        teacher_image=teacher_image,
+        teacher=None if teacher is None else torch.from_numpy(teacher),
     )

@@ -17,14 +17,15 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from data.augment import Operations, View, centre_square, draw_view, render, view_key
 from data.batch import BadRecord, Batch, Part, join_parts
 from data.cache import RangeCache
-from data.decode import decode_image, image_size
 from data.errors import BadSample, DataError
 from data.index import Index
 from data.order import Owner, Rows, SampleOrder
+from data.pixels import Pixels
 from data.reader import ShardReader
+from data.teacher_logits import LogitReader
+from data.views import Views
 from data.will_need import Lookahead
 
 _PREFETCH = 2  # steps that each worker may be ahead
@@ -60,51 +61,15 @@ class EvalOrder:
 
 
 @dataclass(frozen=True)
-class Pixels:
-    """How a sample's bytes become pixels: uint8 [size, size, 3]."""
+class TeacherData:
+    """What a batch brings for a teacher. cache: folder or URL of its logits. pixels: how it sees the same views, where
+    that is not how the student does."""
 
-    size: int
-    operations: Operations
-    seed: int = 0
-    max_pixels: int = 64_000_000
-    num_views: int = 0  # K views in turn (epoch e sees view e mod K); 0: every epoch its own
-
-    def make(self, data: bytes, *, shard: str, key: str, epoch: int, out: np.ndarray) -> None:
-        """Decode, augment and write one sample into `out`. Raises BadSample."""
-        height, width = image_size(data)
-        view_number = epoch % self.num_views if self.num_views else epoch
-        random_key = view_key(self.seed, shard, key, view_number)
-        view = draw_view(self.operations, height=height, width=width, key=random_key)
-        render_bytes(data, view, height=height, width=width, size=self.size, max_pixels=self.max_pixels, out=out)
+    cache: str | None = None
+    pixels: Pixels | None = None
 
 
-def render_bytes(
-    data: bytes, view: View, *, height: int, width: int, size: int, max_pixels: int, out: np.ndarray
-) -> None:
-    """Decode only as finely as the view's crop needs, then render it into `out` (uint8 [size, size, 3])."""
-    scale = min(1.0, size / min(view.height, view.width))
-    min_height, min_width = int(np.ceil(height * scale)), int(np.ceil(width * scale))
-    image = decode_image(data, min_height=min_height, min_width=min_width, max_pixels=max_pixels)
-    if image.shape[:2] != (height, width):
-        view = _scaled(view, image.shape[0] / height, image.shape[1] / width, image.shape[0], image.shape[1])
-    render(image, view, size, out)
-
-
-def _scaled(view: View, vertical: float, horizontal: float, height: int, width: int) -> View:
-    """The same view on an image that was decoded smaller."""
-    top, left = min(int(view.top * vertical), height - 1), min(int(view.left * horizontal), width - 1)
-    box = dict(
-        top=top,
-        left=left,
-        height=max(1, min(round(view.height * vertical), height - top)),
-        width=max(1, min(round(view.width * horizontal), width - left)),
-    )
-    return View(**{**view.__dict__, **box})
-
-
-def centre_view(height: int, width: int) -> View:
-    """The view that evaluation takes: the largest centred square."""
-    return View(*centre_square(height, width))
+_OWN_VIEWS, _NO_TEACHER = Views(), TeacherData()
 
 
 class _Stream(IterableDataset[Part | DataError]):
@@ -121,10 +86,13 @@ class _Stream(IterableDataset[Part | DataError]):
         start: tuple[int, int],
         stop_epoch: int,
         cache: tuple[str, int] | None,
+        views: Views,
+        teacher: TeacherData,
     ) -> None:
         self.index, self.order, self.pixels = index, order, pixels
         self.rank, self.num_ranks = rank, num_ranks
         self.start, self.stop_epoch, self.cache = start, stop_epoch, cache
+        self.views, self.teacher = views, teacher
 
     def __iter__(self) -> Iterator[Part | DataError]:
         try:
@@ -139,6 +107,9 @@ class _Stream(IterableDataset[Part | DataError]):
         owner = Owner(self.rank, self.num_ranks, number, count)
         cache = RangeCache(self.cache[0], max_bytes=self.cache[1]) if self.cache else None
         reader = ShardReader(self.index, cache)
+        logits = None
+        if self.teacher.cache is not None:
+            logits = LogitReader(self.teacher.cache, self.index, num_views=self.views.num_views, cache=cache)
         lookahead = None
         if isinstance(self.order, SampleOrder):
             lookahead = Lookahead(self.order, owner, self.start, reader, stop_epoch=self.stop_epoch)
@@ -149,35 +120,61 @@ class _Stream(IterableDataset[Part | DataError]):
                     rows = self.order.rows(epoch, step, owner)
                     if lookahead is not None:
                         lookahead.consume(len(rows.row))
-                    yield self._part(reader, epoch, step, rows)
+                    yield self._part(reader, logits, epoch, step, rows)
         finally:
             reader.close()
 
-    def _part(self, reader: ShardReader, epoch: int, step: int, rows: Rows) -> Part:
-        count, size = len(rows.row), self.pixels.size
-        image = torch.empty((count, size, size, 3), dtype=torch.uint8)
+    def _part(self, reader: ShardReader, logits: LogitReader | None, epoch: int, step: int, rows: Rows) -> Part:
+        count = len(rows.row)
+        view, is_fresh = self.views.at(epoch, step)
+        image = _empty_image(count, self.pixels.size)
+        targets = [(self.pixels, image.numpy())]
+        large = None
+        # Logits from the cache need no picture for the teacher.
+        if self.teacher.pixels is not None and (logits is None or is_fresh):
+            large = _empty_image(count, self.teacher.pixels.size)
+            targets.append((self.teacher.pixels, large.numpy()))
+        teacher = (
+            None if logits is None or is_fresh else np.empty((count, logits.manifest.num_classes), dtype=np.float16)
+        )
         labels = np.empty((count, len(self.index.tasks)), dtype=np.int32)
-        pixels = image.numpy()
         kept: list[int] = []
         keys: list[str] = []
         bad: list[BadRecord] = []
         for at, (row, shard, sample) in enumerate(
             zip(rows.row.tolist(), rows.shard.tolist(), rows.sample.tolist(), strict=True)
         ):
-            name, info = self.index.shards[shard].name, reader.info(shard)
+            name, info, num = self.index.shards[shard].name, reader.info(shard), len(kept)
             key = info.key(sample)
             try:
                 data = reader.read(shard, sample)
-                self.pixels.make(data, shard=name, key=key, epoch=epoch, out=pixels[len(kept)])
+                for pixels, out in targets:
+                    pixels.make(data, shard=name, key=key, view=view, out=out[num])
             except BadSample as error:
                 bad.append(BadRecord(name, key, error.reason, (shard, sample), row))
                 continue
-            labels[len(kept)] = info.labels[sample]
+            if teacher is not None and logits is not None:
+                teacher[num] = logits.read(shard, sample, view)
+            labels[num] = info.labels[sample]
             kept.append(at)
             keys.append(key)
-        index = np.stack([rows.shard[kept], rows.sample[kept]], axis=1)
         num = len(kept)
-        return Part(epoch, step, image[:num], labels[:num], index, rows.row[kept], keys, bad)
+        return Part(
+            epoch,
+            step,
+            image[:num],
+            labels[:num],
+            np.stack([rows.shard[kept], rows.sample[kept]], axis=1),
+            rows.row[kept],
+            keys,
+            bad,
+            teacher_image=None if large is None else large[:num],
+            teacher=None if teacher is None else teacher[:num],
+        )
+
+
+def _empty_image(count: int, size: int) -> torch.Tensor:
+    return torch.empty((count, size, size, 3), dtype=torch.uint8)
 
 
 def _start_worker(worker: int) -> None:
@@ -199,9 +196,12 @@ class Loader:
         num_ranks: int = 1,
         workers: int = 0,
         cache: tuple[str, int] | None = None,
+        views: Views = _OWN_VIEWS,
+        teacher: TeacherData = _NO_TEACHER,
     ) -> None:
         self.index, self.order, self.pixels = index, order, pixels
         self.rank, self.num_ranks, self.workers, self.cache = rank, num_ranks, workers, cache
+        self.views, self.teacher = views, teacher
 
     def batches(self, *, start: tuple[int, int] = (0, 0), stop_epoch: int = 1) -> Iterator[Batch]:
         """Batches from (epoch, step) to the end of epoch `stop_epoch - 1`, without a pause between epochs. DataError
@@ -215,6 +215,8 @@ class Loader:
             start=start,
             stop_epoch=stop_epoch,
             cache=self.cache,
+            views=self.views,
+            teacher=self.teacher,
         )
         parts: Iterator[Part | DataError]
         if self.workers:

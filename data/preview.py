@@ -15,7 +15,7 @@ from data.class_counts import count_classes
 from data.contact_sheet import Strip, draw_sheet
 from data.errors import BadArgument, BadSample, DataError
 from data.index import Index, load_index
-from data.loader import Pixels
+from data.pixels import Pixels
 from data.reader import ShardReader
 from data.storage import is_remote
 from train.exit_codes import ExitCode
@@ -67,9 +67,9 @@ def make_strip(index: Index, shard: int, sample: int, *, views: Pixels, num_view
     pictures = []
     try:
         data = reader.read(shard, sample)
-        for pixels, epoch in [(plain, 0), *((views, view) for view in range(num_views))]:
+        for pixels, view in [(plain, 0), *((views, view) for view in range(num_views))]:
             picture = np.empty((views.size, views.size, 3), np.uint8)
-            pixels.make(data, shard=index.shards[shard].name, key=key, epoch=epoch, out=picture)
+            pixels.make(data, shard=index.shards[shard].name, key=key, view=view, out=picture)
             pictures.append(picture)
     except BadSample as error:
         return Strip([], [f"{index.shards[shard].name} {key}", f"BAD: {error.reason}"])

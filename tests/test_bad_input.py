@@ -468,7 +468,8 @@ def test_a_killed_loader_process_ends_the_run_in_words(tiny_shards: Path, tmp_pa
     loader.kill()
     output = finish(process, timeout=60)
     assert process.returncode == 77
-    assert f"DataLoader worker (pid {loader.pid}) is killed by signal: Killed" in output
+    assert "DataLoader worker (pid" in output  # torch says it in one of two ways
+    assert str(loader.pid) in output
     assert output.rstrip().splitlines()[-1].startswith("exit 77: another rank or a loader process was lost")
     assert "Traceback" not in output
 

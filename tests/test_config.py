@@ -42,6 +42,7 @@ DEFAULTS = {
         ),
     },
     "tasks": None,
+    "teacher": None,
     "model": {
         "backbone": "resnet18",
         "artifact": None,
@@ -103,7 +104,8 @@ def test_every_default() -> None:
 
 
 def test_the_resolved_config_reads_back_as_the_same() -> None:
-    config = parse_config(SMALLEST, ["tasks.age.class_weights=[1, 2.5]", "schedule.warmup_epochs=0.5", "ema.decay=0.9"])
+    changes = ["tasks.age.class_weights=[1, 2.5]", "schedule.warmup_epochs=0.5", "ema.decay=0.9"]
+    config = parse_config(SMALLEST, [*changes, "teacher={model: t, alpha: 0.5}"])
     assert parse_config(yaml.safe_dump(describe(config))) == config
 
 
@@ -134,6 +136,16 @@ def test_the_resolved_config_reads_back_as_the_same() -> None:
             "tasks: {age: {loss: focal, label_smoothing: 0.1}}",
             "run.yaml:6: tasks.age: label_smoothing belongs to cross-entropy",
         ),
+        ("augment: {cutmix: 1.0}", "run.yaml:6: augment: cutmix is not offered: it blends the photos of a batch"),
+        ("teacher: {}", "run.yaml:6: teacher: give model (computed in every step), cache"),
+        ("teacher: {model: a, alpha: 0.5, weight: 1}", "run.yaml:6: teacher: give either alpha or weight"),
+        ("teacher: {model: a, views: 3}", "run.yaml:6: teacher: views and fresh_share belong to a cache"),
+        ("teacher: {cache: a, fresh_share: 0.1}", "run.yaml:6: teacher: fresh_share needs model"),
+        (
+            "teacher: {model: a, cache: b, hints: [{kind: mse, student: c, teacher: d}]}",
+            "run.yaml:6: teacher: hints need the teacher's features, a cache has its logits only",
+        ),
+        ("teacher: {model: a, temperature: {age: 0}}", "run.yaml:6: teacher.temperature"),
         ("model: {backbone: a}", "run.yaml:6: key 'model' is given twice"),
         ("seed: [", "run.yaml: not valid YAML"),
     ],

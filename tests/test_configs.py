@@ -8,7 +8,8 @@ import torch
 
 from data.index import Index, Shard
 from models.student import Student
-from train.assemble import build_model, build_optimizer, learning_rate, operations
+from train.assemble import build_model, build_optimizer, learning_rate
+from train.assemble_data import operations
 from train.config import Config
 from train.config_file import load_config
 from train.objective import LOSSES
@@ -76,7 +77,7 @@ def test_a_config_builds_its_model_optimizer_and_schedule(path: Path) -> None:
     if name_of(path) in PARAMETERS:
         assert model.num_parameters == PARAMETERS[name_of(path)]
     assert set(config.tasks or tasks_of(path)) == set(tasks_of(path))
-    optimizer = build_optimizer(config, model)
+    optimizer = build_optimizer(config, model, torch.nn.ModuleList())
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
     rates = [learning_rate(config, 10)(step) for step in range(10 * config.schedule.epochs)]
     assert max(rates) == pytest.approx(config.optimizer.lr)

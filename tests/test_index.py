@@ -64,7 +64,7 @@ def test_index_comes_back_as_written_with_shards_sorted(tmp_path):
     ("change", "message"),
     [
         ({"format": "slimheads-index/2"}, "this version reads 'slimheads-index/1'; update"),
-        ({"tasks": {}}, "names no tasks"),
+        ({"tasks": []}, "has no list of tasks"),
         ({"tasks": {"age": ["old", "old"]}}, "task 'age' lists the class 'old' more than once"),
         ({"tasks": {"age": []}}, "task 'age' needs a list of class names"),
         ({"shards": {"name": ["a"]}}, "exactly the columns"),

@@ -13,8 +13,10 @@ from data.batch import Batch
 from data.decode import decode_image
 from data.errors import BadSample, DataError
 from data.index import Index, load_index
-from data.loader import EvalOrder, Loader, Pixels, centre_view, render_bytes
+from data.loader import EvalOrder, Loader
 from data.order import Owner, SampleOrder
+from data.pixels import Pixels, centre_view, render_bytes
+from data.views import Views
 from tests.photos import jpeg
 
 EPOCHS = 2
@@ -26,8 +28,9 @@ def order_of(index: Index, *, batch_size: int = 10) -> SampleOrder:
 
 def loader_of(folder: Path, *, workers: int = 0, rank: int = 0, num_ranks: int = 1, views: int = 0) -> Loader:
     index = load_index(folder)
-    pixels = Pixels(size=24, operations=POLICIES["strong"], seed=4, max_pixels=10_000, num_views=views)
-    return Loader(index, order_of(index), pixels, rank=rank, num_ranks=num_ranks, workers=workers)
+    pixels = Pixels(size=24, operations=POLICIES["strong"], seed=4, max_pixels=10_000)
+    order = order_of(index)
+    return Loader(index, order, pixels, rank=rank, num_ranks=num_ranks, workers=workers, views=Views(views))
 
 
 def batches_of(folder: Path, **options: int) -> list[Batch]:
@@ -178,9 +181,9 @@ def test_a_shard_without_its_index_rows_stops_with_one_line(workers: int, shards
 def test_a_picture_above_the_limit_is_refused_before_it_is_decoded() -> None:
     pixels = Pixels(size=8, operations=POLICIES["none"], max_pixels=99)
     out = np.empty((8, 8, 3), np.uint8)
-    pixels.make(jpeg(0, 9, 11), shard="a", key="b", epoch=0, out=out)
+    pixels.make(jpeg(0, 9, 11), shard="a", key="b", view=0, out=out)
     with pytest.raises(BadSample, match="10x10 is larger than the limit of 99 pixels"):
-        pixels.make(jpeg(0, 10, 10), shard="a", key="b", epoch=0, out=out)
+        pixels.make(jpeg(0, 10, 10), shard="a", key="b", view=0, out=out)
 
 
 @pytest.mark.parametrize(("height", "width"), [(640, 480), (203, 811)])

@@ -46,7 +46,7 @@ def objective() -> Objective:
 def test_it_is_the_weighted_sum_of_mean_losses() -> None:
     batch, logits = batch_of(LABELS), logits_of(7)
     objective = Objective([label_term("age", weight=0.5), label_term("gender", weight=3.0)])
-    loss, sums = objective(logits, batch, objective.masses(batch))
+    loss, sums = objective(logits, batch, objective.masses(batch), 0)
     means = {
         task: torch.nn.functional.cross_entropy(logits[task].double(), batch.label[task], ignore_index=MISSING)
         for task in LABELS
@@ -60,12 +60,12 @@ def test_the_parts_of_an_update_add_up_to_the_whole(objective: Objective, cuts: 
     """Parts without a label of a task, or without any sample, included."""
     batch, logits = batch_of(LABELS), logits_of(7)
     masses = objective.masses(batch)
-    whole, _ = objective(logits, batch, masses)
+    whole, _ = objective(logits, batch, masses, 0)
     total, part_masses, first = torch.zeros(()), [0.0, 0.0], 0
     for size in cuts:
         rows = slice(first, first + size)
         part = batch_of({task: values[rows] for task, values in LABELS.items()})
-        total = total + objective({task: values[rows] for task, values in logits.items()}, part, masses)[0]
+        total = total + objective({task: values[rows] for task, values in logits.items()}, part, masses, 0)[0]
         part_masses = [old + new for old, new in zip(part_masses, objective.masses(part), strict=True)]
         first += size
     assert part_masses == pytest.approx(masses)
@@ -77,10 +77,10 @@ def test_a_task_without_any_label_adds_nothing_and_gets_no_gradient(objective: O
     logits = {task: values.requires_grad_() for task, values in logits_of(7).items()}
     masses = objective.masses(batch)
     assert masses[1] == 0
-    loss, sums = objective(logits, batch, masses)
+    loss, sums = objective(logits, batch, masses, 0)
     loss.backward()
     alone = Objective(objective.terms[:1])
-    torch.testing.assert_close(loss, alone(logits, batch, masses[:1])[0])
+    torch.testing.assert_close(loss, alone(logits, batch, masses[:1], 0)[0])
     assert sums[1] == 0
     assert logits["gender"].grad is not None
     assert torch.all(logits["gender"].grad == 0)
@@ -95,6 +95,6 @@ def test_the_mass_needs_no_forward_pass(objective: Objective) -> None:
 def test_every_loss_of_the_table_can_be_a_term(loss: str) -> None:
     batch = batch_of(LABELS)
     objective = Objective([label_term("age", loss=loss, class_weights=torch.tensor([1.0, 2.0, 3.0]))])
-    value, _ = objective(logits_of(7), batch, objective.masses(batch))
+    value, _ = objective(logits_of(7), batch, objective.masses(batch), 0)
     assert torch.isfinite(value)
     assert value > 0

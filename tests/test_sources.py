@@ -205,7 +205,6 @@ def test_manifest_splits_and_jsonl(tmp_path):
         ("l.csv", 'image,age\na.jpg,"[1, 2]"\n', "several labels per task are not supported"),
         ("l.csv", "image,age\na.jpg,-1\n", "negative; leave a missing label empty"),
         ("l.csv", "photo,age\na.jpg,1\n", "no 'image' column"),
-        ("l.csv", "image\na.jpg\n", "no task column"),
         ("l.csv", "image,age\na.jpg\n", "line 2 has 1 cells, the header has 2"),
         ("l.csv", "image,age,age\na.jpg,1,1\n", "its own name"),
         ("l.csv", "image,age\n", "no rows"),

@@ -283,7 +283,7 @@ def test_momentum_starts_at_zero_though_the_first_update_is_skipped(tiny_shards:
     """The fused kernel makes room for momentum in the first step; a skipped one must not leave it unset."""
     config = load_config(small_config(tiny_shards, tmp_path))
     model = build_student(backbone="food11_student", head={"kind": "multi-fc"}, tasks={"a": 2}).train()
-    optimizer = build_optimizer(config, model)
+    optimizer = build_optimizer(config, model, torch.nn.ModuleList())
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, torch.nan)
     rubbish = [torch.full_like(parameter, 7e8) for parameter in model.parameters()]

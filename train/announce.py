@@ -19,3 +19,5 @@ def announce(config: Config, comm: Comm, parts: Parts) -> None:
         f"{parts.model.num_parameters:,} parameters; run folder {config.run.dir}",
         flush=True,
     )
+    if parts.lessons.description:
+        print(parts.lessons.description, flush=True)

@@ -1,6 +1,6 @@
 """From a config to the parts of a run. Each function takes what it needs and returns one part.
 
-train_index, val_index = open_data(config)
+model = build_model(config, index, tasks)
 """
 
 from collections.abc import Callable, Mapping
@@ -9,63 +9,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from data.augment import OPERATION_NAMES, POLICIES, Operations
 from data.class_counts import count_classes
-from data.errors import DataError
-from data.index import Index, load_index
-from data.loader import EvalOrder, Loader, Pixels
-from data.order import SampleOrder
-from data.storage import is_remote
+from data.index import Index
 from models.artifact import load_artifact
 from models.errors import ModelError
 from models.parameter_groups import parameter_groups
 from models.student import Student, build_student
 from train import machine
 from train.comm import Comm
-from train.config import AugmentConfig, Config, OptimizerConfig, ScheduleConfig
+from train.config import Config, OptimizerConfig, ScheduleConfig, TaskConfig
 from train.config_file import ConfigError
-from train.objective import Objective, label_term
-from train.schedule import learning_rate_factor
+from train.objective import Term, label_term
+from train.schedule import learning_rate_factor, weight_ramp
 
 
 def choose_device(config: Config, comm: Comm) -> torch.device:
     """The rank's device as the config wants it. Raises ConfigError."""
     return machine.choose_device(config.device, comm, deterministic=config.deterministic)
-
-
-def open_data(config: Config) -> tuple[Index, Index | None]:
-    """The training and validation index; they must agree on tasks and classes. Raises DataError."""
-    train = load_index(config.data.train)
-    if train.num_samples == 0:
-        raise DataError(f"{config.data.train}: the index has no samples")
-    if config.data.val is None:
-        return train, None
-    val = load_index(config.data.val)
-    if val.num_samples == 0:
-        raise DataError(f"{config.data.val}: the index has no samples")
-    for task in choose_tasks(config, train):
-        if task not in val.tasks:
-            raise DataError(f"task {task!r} is in {config.data.train} but not in {config.data.val}")
-        if val.tasks[task] != train.tasks[task]:
-            raise DataError(
-                f"task {task!r} has other classes in {config.data.val} ({len(val.tasks[task])}) than in "
-                f"{config.data.train} ({len(train.tasks[task])}): "
-                f"{_first_difference(train.tasks[task], val.tasks[task])}"
-            )
-    return train, val
-
-
-def choose_tasks(config: Config, index: Index) -> dict[str, int]:
-    """Task -> number of classes, in the config's order (default: all of the index). Raises ConfigError."""
-    names = list(index.tasks) if config.tasks is None else list(config.tasks)
-    for name in names:
-        if name not in index.tasks:
-            raise ConfigError(f"tasks.{name}: {config.data.train} has no such task; it has {', '.join(index.tasks)}")
-    if not names:
-        raise ConfigError("tasks: at least one task is needed")
-    return {name: len(index.tasks[name]) for name in names}
 
 
 def check_monitor(config: Config, tasks: Mapping[str, int]) -> None:
@@ -82,25 +44,32 @@ def check_monitor(config: Config, tasks: Mapping[str, int]) -> None:
         raise ConfigError(f"checkpoint.monitor: {config.checkpoint.monitor!r} is not among {', '.join(measured)}")
 
 
-def build_objective(config: Config, index: Index, tasks: Mapping[str, int]) -> Objective:
-    """One label term per task."""
+def label_terms(
+    config: Config, index: Index, tasks: Mapping[str, int], *, shares: Mapping[str, float], steps_per_epoch: int
+) -> list[Term]:
+    """One label term per task. shares: what a task's weight is multiplied with, 1 where it is not named."""
     terms = []
     for task, num_classes in tasks.items():
-        options = (config.tasks or {}).get(task)
-        if options is None:
-            terms.append(label_term(task))
-            continue
+        options = (config.tasks or {}).get(task, TaskConfig())
         terms.append(
             label_term(
                 task,
-                weight=options.weight,
+                weight=options.weight * shares.get(task, 1.0),
+                ramp=weight_schedule(config, steps_per_epoch, power=options.ramp),
                 loss=options.loss,
                 class_weights=_class_weights(options.class_weights, task, num_classes, index),
                 label_smoothing=options.label_smoothing,
                 focal_gamma=options.focal_gamma,
             )
         )
-    return Objective(terms)
+    return terms
+
+
+def weight_schedule(config: Config, steps_per_epoch: int, *, power: float) -> Callable[[int], float] | None:
+    """Step -> what a loss term's weight is multiplied with; None: 1 throughout."""
+    if not power:
+        return None
+    return partial(weight_ramp, steps_per_epoch=steps_per_epoch, epochs=config.schedule.epochs, power=power)
 
 
 def build_model(config: Config, index: Index, tasks: Mapping[str, int]) -> Student:
@@ -137,8 +106,9 @@ def build_model(config: Config, index: Index, tasks: Mapping[str, int]) -> Stude
     return model.train()
 
 
-def build_optimizer(config: Config, model: Student) -> torch.optim.Optimizer:
-    """The optimizer over the parameter groups. The fused kernels can skip an update without telling the host."""
+def build_optimizer(config: Config, model: Student, bridges: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer over the parameter groups, one of them the bridges' where there are any. The fused kernels can skip
+    an update without telling the host."""
     settings: OptimizerConfig = config.optimizer
     groups = parameter_groups(
         model,
@@ -148,6 +118,9 @@ def build_optimizer(config: Config, model: Student) -> torch.optim.Optimizer:
         multipliers=config.model.lr_multipliers,
         freeze=config.model.freeze,
     )
+    if trained := list(bridges.parameters()):
+        more = {"params": trained, "name": "bridges", "lr": settings.lr, "lr_multiplier": 1.0}
+        groups.append({**more, "weight_decay": settings.weight_decay})
     if settings.kind == "sgd":
         nesterov = settings.nesterov and settings.momentum > 0
         sgd = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov, fused=True)
@@ -183,64 +156,6 @@ def learning_rate(config: Config, steps_per_epoch: int) -> Callable[[int], float
     return lambda step: config.optimizer.lr * factor(step)
 
 
-def operations(augment: AugmentConfig) -> Operations:
-    """The policy's operations with the single ones that the config sets."""
-    chosen = {name: getattr(augment, name) for name in OPERATION_NAMES}
-    set_by_hand = {name: value for name, value in chosen.items() if value is not None}
-    return Operations(**{**POLICIES[augment.policy].__dict__, **set_by_hand})
-
-
-def num_workers(config: Config, comm: Comm) -> int:
-    """Decoding processes of a rank."""
-    return machine.num_decoders(comm) if config.data.workers == "auto" else config.data.workers
-
-
-def shard_cache(config: Config, index: Index) -> tuple[str, int] | None:
-    """(folder, bytes) of the cache of a remote set."""
-    if not is_remote(index.root):
-        return None
-    return config.data.cache.dir or str(machine.shard_cache_folder()), int(config.data.cache.max_gigabytes * 1e9)
-
-
-def train_loader(config: Config, index: Index, comm: Comm) -> tuple[SampleOrder, Loader]:
-    """The order of all epochs and this rank's loader."""
-    if config.data.lanes < comm.size:
-        raise ConfigError(
-            f"data.lanes is {config.data.lanes}, but there are {comm.size} ranks; every rank needs a lane: "
-            f"set it to {comm.size} or more"
-        )
-    if config.batch_size < comm.size:
-        raise ConfigError(
-            f"batch_size is {config.batch_size} over all ranks, but there are {comm.size} ranks; a rank would be idle: "
-            f"raise it or start fewer ranks"
-        )
-    order = SampleOrder(
-        index.counts,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        block=config.data.block,
-        lanes=config.data.lanes,
-        window=config.data.window,
-    )
-    pixels = Pixels(
-        size=config.data.image_size,
-        operations=operations(config.augment),
-        seed=config.augment.seed,
-        max_pixels=config.data.max_pixels,
-        num_views=config.augment.views,
-    )
-    return order, _loader(config, index, order, pixels, comm)
-
-
-def eval_loader(config: Config, index: Index, comm: Comm) -> Loader:
-    """Every sample once, at eval_size, without augmentation."""
-    size = config.data.eval_size or config.data.image_size
-    batch_size = config.micro_batch or max(1, config.batch_size // comm.size)
-    order = EvalOrder(index.counts, batch_size=batch_size, num_ranks=comm.size)
-    pixels = Pixels(size=size, operations=POLICIES["none"], max_pixels=config.data.max_pixels)
-    return _loader(config, index, order, pixels, comm)
-
-
 def preprocessing(config: Config, model: Student) -> dict[str, Any]:
     """What an artifact says about its input."""
     return {
@@ -249,18 +164,6 @@ def preprocessing(config: Config, model: Student) -> dict[str, Any]:
         "train_size": config.data.image_size,
         "eval_size": config.data.eval_size or config.data.image_size,
     }
-
-
-def _loader(config: Config, index: Index, order: SampleOrder | EvalOrder, pixels: Pixels, comm: Comm) -> Loader:
-    return Loader(
-        index,
-        order,
-        pixels,
-        rank=comm.rank,
-        num_ranks=comm.size,
-        workers=num_workers(config, comm),
-        cache=shard_cache(config, index),
-    )
 
 
 def _class_weights(setting: Any, task: str, num_classes: int, index: Index) -> Tensor | None:
@@ -273,10 +176,3 @@ def _class_weights(setting: Any, task: str, num_classes: int, index: Index) -> T
     if len(setting) != num_classes:
         raise ConfigError(f"tasks.{task}.class_weights: {len(setting)} weights for {num_classes} classes")
     return torch.tensor(setting, dtype=torch.float32)
-
-
-def _first_difference(one: tuple[str, ...], other: tuple[str, ...]) -> str:
-    only_one, only_other = sorted(set(one) - set(other)), sorted(set(other) - set(one))
-    if only_one or only_other:
-        return f"only in train: {only_one[:5]}, only in val: {only_other[:5]}"
-    return "the same names in another order"

@@ -55,6 +55,17 @@ class AugmentConfig(Strict):
     saturation: Fraction | None = None
     erase: Fraction | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_photo_a_sample(cls, values: Any) -> Any:
+        mixing = [name for name in ("mixup", "cutmix") if isinstance(values, dict) and name in values]
+        if mixing:
+            raise ValueError(
+                f"{mixing[0]} is not offered: it blends the photos of a batch, and a teacher's cached logits are of one "
+                "photo; remove it (erase hides parts of single photos)"
+            )
+        return values
+
     @model_validator(mode="after")
     def _ranges(self) -> "AugmentConfig":
         if self.crop_scale and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
@@ -70,6 +81,7 @@ class TaskConfig(Strict):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     focal_gamma: NotNegative = 2.0
     class_weights: tuple[NotNegative, ...] | Literal["balanced"] | None = None
+    ramp: NotNegative = 0.0  # weight x (epoch / (epochs - 1))^ramp, labels and teacher alike
 
     @model_validator(mode="after")
     def _one_kind(self) -> "TaskConfig":
@@ -102,6 +114,44 @@ class ModelConfig(Strict):
     def _one_origin(self) -> "ModelConfig":
         if (self.backbone is None) == (self.artifact is None):
             raise ValueError("give either backbone or artifact")
+        return self
+
+
+class HintConfig(Strict):
+    """A feature of the student that is to become like one of the teacher."""
+
+    kind: Literal["smooth-l1", "mse", "cosine", "attention"]
+    student: str  # layer names, as models.summary shows them
+    teacher: str
+    weight: NotNegative = 1.0  # 0 switches it off
+    bridge: Literal["none", "pool", "regressor"] = "none"  # what makes different shapes comparable
+    ramp: NotNegative = 0.0
+
+
+class TeacherConfig(Strict):
+    model: str | dict[str, str] | None = None  # a saved model, or one per task
+    cache: str | None = None  # folder or URL of cached logits; then the model is not loaded
+    views: Positive | None = None  # of the cache; default: all that it has
+    fresh_share: Fraction = 0.0  # of the steps see a new view, for which the teacher is computed
+    image_size: Positive | None = None  # of the views that the teacher sees; default: data.image_size
+    loss: Literal["kl", "js", "mse", "dkd"] = "kl"
+    temperature: Annotated[float, Field(gt=0)] | dict[str, Annotated[float, Field(gt=0)]] = 5.0
+    weight: NotNegative | dict[str, NotNegative] | None = None  # against the task's labels (1), times the task's weight
+    alpha: Fraction | None = None  # instead of weight: alpha x teacher + (1 - alpha) x labels
+    hints: tuple[HintConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TeacherConfig":
+        if self.model is None and self.cache is None:
+            raise ValueError("give model (computed in every step), cache (made by train.cache_teacher), or both")
+        if self.alpha is not None and self.weight is not None:
+            raise ValueError("give either alpha or weight")
+        if self.cache is None and (self.views or self.fresh_share):
+            raise ValueError("views and fresh_share belong to a cache; augment.views limits the views without one")
+        if self.fresh_share and self.model is None:
+            raise ValueError("fresh_share needs model: new views are not in the cache")
+        if self.hints and self.cache is not None:
+            raise ValueError("hints need the teacher's features, a cache has its logits only: remove cache or hints")
         return self
 
 
@@ -163,6 +213,7 @@ class Config(Strict):
     augment: AugmentConfig = AugmentConfig()
     tasks: dict[str, TaskConfig] | None = None  # default: every task of the index
     model: ModelConfig
+    teacher: TeacherConfig | None = None
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     batch_size: Positive = 256  # samples of one update, over all ranks

@@ -1,4 +1,4 @@
-"""One or more saved models that answer together: the mean of their softmax probabilities over models and views.
+"""Saved or exported models that answer together: the mean of their softmax probabilities over models and views.
 
     ensemble = load_ensemble(paths, device=device, image_size=None, precision=None)
     log_probabilities = ensemble(batch)
@@ -13,11 +13,11 @@ from functools import reduce
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.artifact import ArtifactMeta, load_artifact
+from models.artifact import ArtifactMeta
+from models.deploy.loading import LoadedModel, load_model
 from models.errors import ModelError
-from models.student import Student
 from train.photo_batches import PhotoBatch
 from train.step import PRECISIONS, Normalise
 
@@ -26,19 +26,21 @@ Tasks = Mapping[str, Sequence[str]]  # task -> class names in label order
 
 @dataclass(frozen=True)
 class Member:
-    """One model on its device. order: task -> int64 [C], this model's position of each class of the ensemble."""
+    """One model on its device. order: task -> int64 [C], this model's position of each class of the ensemble.
+    normalise: pixels as a batch has them -> what the model takes. precision: of PRECISIONS, or an exported file's."""
 
     path: str
     meta: ArtifactMeta
-    model: Student
-    normalise: Normalise
+    model: nn.Module
+    normalise: nn.Module
     image_size: int
     precision: str
     order: Mapping[str, Tensor]
 
     def log_probabilities(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 [N, S, S, 3] -> float32 [N, C] for each task of `order`."""
-        with torch.autocast(image.device.type, PRECISIONS[self.precision], enabled=self.precision != "fp32"):
+        dtype = PRECISIONS.get(self.precision, torch.float32)
+        with torch.autocast(image.device.type, dtype, enabled=dtype != torch.float32):
             logits = self.model(self.normalise(image))
         return {task: logits[task].float().log_softmax(dim=1)[:, order] for task, order in self.order.items()}
 
@@ -80,32 +82,20 @@ def load_ensemble(
     task. image_size: default each model's own eval size. precision: default the one each model was trained in.
     Raises ModelError for files that do not load, for classes that differ, and where no model knows a task of the data.
     """
-    loaded = [(path, *load_artifact(path)) for path in paths]
+    loaded = [(path, load_model(path)) for path in paths]
     wanted = _all_tasks(loaded) if tasks is None else tasks
     notes, members = [], []
-    for path, model, meta in loaded:
-        order = {
-            task: _class_order(path, task, meta.tasks[task], wanted[task]) for task in wanted if task in meta.tasks
-        }
+    for path, one in loaded:
+        own = one.meta.tasks
+        order = {task: _class_order(path, task, own[task], wanted[task]) for task in wanted if task in own}
         if not order:
             notes.append(f"{path} has none of the tasks {', '.join(wanted)} and is left out")
             continue
-        if len(paths) > 1 and (missing := [task for task in wanted if task not in meta.tasks]):
+        if len(paths) > 1 and (missing := [task for task in wanted if task not in own]):
             notes.append(f"{path} has no task {', '.join(missing)} and is left out there")
-        size = image_size or int(meta.preprocessing["eval_size"])
-        if image_size is not None:
-            _require_size(path, model, size)
-        members.append(
-            Member(
-                path=str(Path(path)),
-                meta=meta,
-                model=model.to(memory_format=torch.channels_last).to(device),
-                normalise=Normalise(meta.preprocessing["mean"], meta.preprocessing["std"]).to(device),
-                image_size=size,
-                precision=precision or _trained_precision(meta),
-                order={task: positions.to(device) for task, positions in order.items()},
-            )
-        )
+        if precision is not None and one.precision not in (None, precision):
+            notes.append(f"{path} computes in {one.precision}, whatever --precision says")
+        members.append(_member(path, one, order, device=device, image_size=image_size, precision=precision))
     if not members:
         known = ", ".join(_all_tasks(loaded))
         raise ModelError(f"the data has the tasks {', '.join(wanted)}, the models have {known}: none in common")
@@ -114,10 +104,37 @@ def load_ensemble(
     return Ensemble(members, answered), notes
 
 
-def _all_tasks(loaded: Sequence[tuple[str, Student, ArtifactMeta]]) -> dict[str, tuple[str, ...]]:
+def _member(
+    path: str,
+    loaded: LoadedModel,
+    order: Mapping[str, Tensor],
+    *,
+    device: torch.device,
+    image_size: int | None,
+    precision: str | None,
+) -> Member:
+    meta = loaded.meta
+    size = image_size or loaded.image_size or int(meta.preprocessing["eval_size"])
+    if image_size is not None:
+        _require_size(path, loaded, size)
+    normalise = (
+        nn.Identity() if loaded.takes_pixels else Normalise(meta.preprocessing["mean"], meta.preprocessing["std"])
+    )
+    return Member(
+        path=str(Path(path)),
+        meta=meta,
+        model=loaded.model.to(memory_format=torch.channels_last).to(device),
+        normalise=normalise.to(device),
+        image_size=size,
+        precision=loaded.precision or precision or _trained_precision(meta),
+        order={task: positions.to(device) for task, positions in order.items()},
+    )
+
+
+def _all_tasks(loaded: Sequence[tuple[str, LoadedModel]]) -> dict[str, tuple[str, ...]]:
     tasks: dict[str, tuple[str, ...]] = {}
-    for _, _, meta in loaded:
-        for task, names in meta.tasks.items():
+    for _, one in loaded:
+        for task, names in one.meta.tasks.items():
             tasks.setdefault(task, names)
     return tasks
 
@@ -136,10 +153,15 @@ def _trained_precision(meta: ArtifactMeta) -> str:
     return config.get("precision", "fp32")
 
 
-def _require_size(path: str, model: Student, size: int) -> None:
+def _require_size(path: str, loaded: LoadedModel, size: int) -> None:
     """A size that the network cannot take is found before the data is read."""
+    if loaded.image_size is not None:
+        if size != loaded.image_size:
+            own = f"{loaded.image_size}x{loaded.image_size}"
+            raise ModelError(f"{path}: takes {own} images, not {size}x{size}; leave out --image-size")
+        return
     try:
         with torch.no_grad():
-            model(torch.zeros(1, 3, size, size))
+            loaded.model(torch.zeros(1, 3, size, size))
     except RuntimeError as error:
         raise ModelError(f"{path}: does not run on {size}x{size} images, try another --image-size ({error})") from error

@@ -21,6 +21,7 @@ class Meter:
         self._num_terms = len(objective.names)
         self.sums = torch.zeros(self._num_terms + len(self._tasks), dtype=torch.float64, device=device)
         self.masses = [0.0] * self._num_terms
+        self._weights = objective.weights(0)  # of the last step
         self.labels = [0.0] * len(self._tasks)
         # The same on every rank, so they are not summed.
         self.norms = torch.zeros(2, dtype=torch.float64, device=device)  # sum of norms, skipped updates
@@ -32,8 +33,9 @@ class Meter:
         hits = (answers == torch.stack([batch.label[task] for task in self._tasks])).sum(dim=1)
         self.sums += torch.cat([sums.double(), hits])
 
-    def count(self, batch: Batch, masses: Sequence[float], num_samples: int) -> None:
+    def count(self, batch: Batch, masses: Sequence[float], num_samples: int, *, step: int) -> None:
         """What the host knows of a step: local labels, masses and samples over all ranks."""
+        self._weights = self._objective.weights(step)
         self.masses = [old + new for old, new in zip(self.masses, masses, strict=True)]
         labels = torch.stack([batch.valid[task] for task in self._tasks]).sum(dim=1).tolist()
         self.labels = [old + new for old, new in zip(self.labels, labels, strict=True)]
@@ -52,9 +54,7 @@ class Meter:
         norm, skipped = self.norms.tolist()
         report = {}
         total = 0.0
-        for name, weight, value, mass in zip(
-            self._objective.names, self._objective.weights, sums, self.masses, strict=True
-        ):
+        for name, weight, value, mass in zip(self._objective.names, self._weights, sums, self.masses, strict=True):
             report[f"loss.{name}"] = value / mass if mass else float("nan")
             total += weight * value / mass if mass else 0.0
         report["loss"] = total

@@ -1,7 +1,7 @@
 """The training objective: a weighted sum of loss terms, each divided by its weight sum over the whole update.
 
 objective = Objective([Term("age", 1.0, loss=..., mass=...)])
-loss, sums = objective(logits, batch, masses)
+loss, sums = objective(logits, batch, masses, step)
 """
 
 from collections.abc import Callable, Sequence
@@ -22,14 +22,19 @@ class Term:
     """One loss term.
 
     loss(logits, batch) -> sum over the samples given, a scalar on the device.
-    mass(batch) -> the sum of their weights, from labels alone: it is known before the forward pass, so the sum over all
-    ranks travels while the previous step computes.
+    mass(batch) -> the sum of their weights, from the batch alone: it is known before the forward pass, so the sum over
+    all ranks travels while the previous step computes.
+    ramp(step) -> what the weight is multiplied with at a step; None: 1 throughout.
     """
 
     name: str
     weight: float
     loss: Callable[[Logits, Batch], Tensor]
     mass: Callable[[Batch], float]
+    ramp: Callable[[int], float] | None = None
+
+    def weight_at(self, step: int) -> float:
+        return self.weight if self.ramp is None else self.weight * self.ramp(step)
 
 
 class Objective:
@@ -38,15 +43,17 @@ class Objective:
     def __init__(self, terms: Sequence[Term]) -> None:
         self.terms = list(terms)
         self.names = [term.name for term in self.terms]
-        self.weights = [term.weight for term in self.terms]
+
+    def weights(self, step: int) -> list[float]:
+        return [term.weight_at(step) for term in self.terms]
 
     def masses(self, batch: Batch) -> list[float]:
         return [term.mass(batch) for term in self.terms]
 
-    def __call__(self, logits: Logits, batch: Batch, masses: Sequence[float]) -> tuple[Tensor, Tensor]:
+    def __call__(self, logits: Logits, batch: Batch, masses: Sequence[float], step: int) -> tuple[Tensor, Tensor]:
         """(scalar to differentiate, float32 [num_terms] sums for the log); masses are those of the whole update."""
         sums = torch.stack([term.loss(logits, batch) for term in self.terms])
-        factors = [weight / mass if mass else 0.0 for weight, mass in zip(self.weights, masses, strict=True)]
+        factors = [weight / mass if mass else 0.0 for weight, mass in zip(self.weights(step), masses, strict=True)]
         return (sums * torch.tensor(factors, device=sums.device)).sum(), sums.detach()
 
 
@@ -61,6 +68,7 @@ def label_term(
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
     focal_gamma: float = 2.0,
+    ramp: Callable[[int], float] | None = None,
 ) -> Term:
     """The term that learns a task from its labels."""
     options = {"gamma": focal_gamma} if loss == "focal" else {"label_smoothing": label_smoothing}
@@ -70,4 +78,5 @@ def label_term(
         weight=weight,
         loss=lambda logits, batch: function(logits[task], batch.label[task])[0],
         mass=lambda batch: float(sample_weights(batch.label[task], class_weights).sum()),
+        ramp=ramp,
     )

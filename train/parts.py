@@ -11,7 +11,8 @@ from data.index import Index
 from data.loader import Loader
 from data.order import SampleOrder
 from models.student import Student
-from train import assemble
+from train import assemble, assemble_data, assemble_teacher
+from train.assemble_teacher import Lessons
 from train.buckets import GradientBuckets
 from train.comm import Comm
 from train.config import Config
@@ -19,6 +20,7 @@ from train.ema import Ema
 from train.meter import Meter
 from train.objective import Objective
 from train.step import Normalise, Stepper
+from train.trainee import Trainee
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,14 @@ class Parts:
     objective: Objective
     order: SampleOrder
     loader: Loader
-    model: Student
+    trainee: Trainee
+    lessons: Lessons
     ema: Ema[Student] | None
     stepper: Stepper
+
+    @property
+    def model(self) -> Student:
+        return self.trainee.student
 
     @property
     def measured(self) -> Student:
@@ -43,15 +50,29 @@ class Parts:
 def build_parts(config: Config, comm: Comm) -> Parts:
     """Raises ConfigError, DataError or ModelError where the config, the data and the model do not go together."""
     device = assemble.choose_device(config, comm)
-    train_index, val_index = assemble.open_data(config)
-    tasks = assemble.choose_tasks(config, train_index)
+    taught = assemble_teacher.teacher_classes(config)
+    train_index, val_index = assemble_data.open_data(config, taught)
+    tasks = assemble_data.choose_tasks(config, train_index)
     assemble.check_monitor(config, tasks)
-    objective = assemble.build_objective(config, train_index, tasks)
-    order, loader = assemble.train_loader(config, train_index, comm)
+    order, loader = assemble_data.train_loader(
+        config,
+        train_index,
+        comm,
+        views=assemble_teacher.views(config),
+        teacher=assemble_teacher.teacher_data(config, train_index),
+    )
     model = assemble.build_model(config, train_index, tasks).to(device).to(memory_format=torch.channels_last)
+    steps_per_epoch = order.steps_per_epoch
+    lessons = assemble_teacher.build_lessons(
+        config, train_index, model, tasks=tasks, steps_per_epoch=steps_per_epoch, device=device
+    )
+    shares = assemble_teacher.label_shares(config, taught)
+    label_terms = assemble.label_terms(config, train_index, tasks, shares=shares, steps_per_epoch=steps_per_epoch)
+    objective = Objective([*label_terms, *lessons.terms])
+    trainee = Trainee(model, lessons.bridges)
     # In this order: the optimizer freezes parts, the buckets move the statistics, and only then is the model copied.
-    optimizer = assemble.build_optimizer(config, model)
-    buckets = GradientBuckets(model, comm)
+    optimizer = assemble.build_optimizer(config, model, lessons.bridges)
+    buckets = GradientBuckets(trainee, comm)
     ema = Ema(model, decay=config.ema.decay) if config.ema else None
     stepper = Stepper(
         model=model,
@@ -62,11 +83,12 @@ def build_parts(config: Config, comm: Comm) -> Parts:
         meter=Meter(objective, list(tasks), device),
         comm=comm,
         device=device,
-        learning_rate=assemble.learning_rate(config, order.steps_per_epoch),
+        learning_rate=assemble.learning_rate(config, steps_per_epoch),
         precision=config.precision,
         micro_batch=config.micro_batch,
         clip_norm=config.optimizer.clip_norm,
         seed=config.seed,
+        batch_stages=lessons.stages,
         update_stages=[ema.update] if ema else [],
     )
-    return Parts(device, train_index, val_index, tasks, objective, order, loader, model, ema, stepper)
+    return Parts(device, train_index, val_index, tasks, objective, order, loader, trainee, lessons, ema, stepper)

@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 from data.batch import BadRecord
 from data.decode import MAX_PIXELS, image_size
 from data.errors import BadSample, DataError
-from data.loader import EvalOrder, render_bytes
+from data.loader import EvalOrder
 from data.order import Owner
+from data.pixels import render_bytes
 from train.comm import Comm
 from train.photos import Photos
 from train.view_series import evaluation_view

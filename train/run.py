@@ -7,7 +7,7 @@ import sys
 from functools import partial
 
 from data.index import Index
-from train import assemble
+from train import assemble_data
 from train.announce import announce
 from train.bad_ledger import BadLedger
 from train.checkpoint import CheckpointStore
@@ -53,7 +53,7 @@ def _train(config: Config, comm: Comm, watchdog: Watchdog) -> ExitCode:
     parts = build_parts(config, comm)
     progress = Progress()
     saved = SavedState(
-        model=parts.model,
+        model=parts.trainee,
         optimizer=parts.stepper.optimizer,
         progress=progress,
         ema=parts.ema,
@@ -94,6 +94,7 @@ def _train(config: Config, comm: Comm, watchdog: Watchdog) -> ExitCode:
         ),
         watchdog=watchdog,
         stop_wanted=stop.wanted,
+        find_bad=parts.lessons.find_bad,
         evaluate=partial(_evaluate, config, parts, parts.val_index, comm, watchdog) if parts.val_index else None,
         save_checkpoint=partial(_save_checkpoint, store, saved, comm),
         save_best=lambda evaluation: saver.save(folder.best, evaluation.flat()),
@@ -177,7 +178,7 @@ def _evaluate(config: Config, parts: Parts, index: Index, comm: Comm, watchdog: 
     try:
         return measure(
             lambda batch: parts.stepper.predict(model, batch),
-            assemble.eval_loader(config, index, comm).batches(),
+            assemble_data.eval_loader(config, index, comm).batches(),
             comm,
             num_classes=parts.tasks,
             device=parts.device,

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: pure functions of the step, so that resuming needs no state.
+"""Learning-rate and loss-weight schedules: pure functions of the step, so that resuming needs no state.
 
 factor = learning_rate_factor(step, steps_per_epoch=1367, epochs=60, warmup_epochs=5)
 """
@@ -33,3 +33,11 @@ def learning_rate_factor(
         return gamma ** sum(step >= milestone * steps_per_epoch for milestone in milestones)
     progress = (step - warmup_steps) / max(1.0, epochs * steps_per_epoch - warmup_steps)
     return final_factor + (1 - final_factor) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+
+
+def weight_ramp(step: int, *, steps_per_epoch: int, epochs: int, power: float) -> float:
+    """(epoch / (epochs - 1))^power, from 0 in the first epoch to 1 in the last; 1 throughout where power is 0 or there
+    is one epoch only. With power 2 it is the weight that lets hints lead and the output follow."""
+    if power == 0 or epochs == 1:
+        return 1.0
+    return float((step // steps_per_epoch / (epochs - 1)) ** power)

@@ -61,8 +61,8 @@ def _empty_floats(like: Tensor) -> Tensor:
 class Stepper:
     """Forward, backward, gradient sums over the ranks, gradient stages, optimizer step, update stages.
 
-    gradient_stages run between the sum and the step, the only place where gradients may be edited; update_stages run
-    after the step.
+    batch_stages run on every micro-batch, on the device, before the forward pass; gradient_stages between the sum and
+    the step, the only place where gradients may be edited; update_stages after the step.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Stepper:
         micro_batch: int | None = None,
         clip_norm: float | None = None,
         seed: int = 0,
+        batch_stages: Sequence[Callable[[Batch], Batch]] = (),
         gradient_stages: Sequence[Callable[[int], None]] = (),
         update_stages: Sequence[Callable[[int], None]] = (),
     ) -> None:
@@ -88,7 +89,7 @@ class Stepper:
         self.optimizer, self.buckets, self.meter, self.comm = optimizer, buckets, meter, comm
         self.device, self.learning_rate = device, learning_rate
         self.precision, self.micro_batch, self.clip_norm, self.seed = precision, micro_batch, clip_norm, seed
-        self.gradient_stages, self.update_stages = gradient_stages, update_stages
+        self.batch_stages, self.gradient_stages, self.update_stages = batch_stages, gradient_stages, update_stages
         self.scale = LossScale(device) if precision == "fp16" else None
 
     def update(self, batch: Batch, totals: StepTotals, *, step: int) -> None:
@@ -101,10 +102,10 @@ class Stepper:
             if part is parts[-1]:
                 self.buckets.arm(share=self._share(len(batch), totals.num_samples))
             if len(part):
-                self._backward(part, totals)
+                self._backward(part, totals, step)
         self.buckets.finish()
         self._apply(step)
-        self.meter.count(batch, totals.masses, totals.num_samples)
+        self.meter.count(batch, totals.masses, totals.num_samples, step=step)
 
     def _share(self, mine: int, everyone: int) -> float:
         """This rank's weight in the averaged statistics; where no rank has a usable sample, all weigh the same."""
@@ -116,11 +117,13 @@ class Stepper:
             logits: dict[str, Tensor] = model(self.normalise(batch.image))
         return logits
 
-    def _backward(self, part: Batch, totals: StepTotals) -> None:
+    def _backward(self, part: Batch, totals: StepTotals, step: int) -> None:
         part = part.to(self.device)
+        for stage in self.batch_stages:
+            part = stage(part)
         with _running_statistics(self.model, when=len(part) < _FEWEST_FOR_STATISTICS):
             logits = self.predict(self.model, part)
-        loss, sums = self.objective(logits, part, totals.masses)
+        loss, sums = self.objective(logits, part, totals.masses, step)
         (loss if self.scale is None else loss * self.scale.value).backward()
         self.meter.add(sums, logits, part)
 

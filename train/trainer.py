@@ -35,7 +35,8 @@ class Trainer:
     """Runs from `progress.step` to the end of the schedule; the loop knows when, its parts know how.
 
     batches: the rank's batches from progress.step on. evaluate: measures the model, or None without validation data.
-    save_checkpoint, save_best: write on rank 0, do nothing elsewhere. is_better(new, old) judges the monitored value.
+    save_checkpoint, save_best: write on rank 0, do nothing elsewhere. find_bad: names this rank's samples that only
+    computing could show to be bad, asked at every log line. is_better(new, old) judges the monitored value.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Trainer:
         checkpoint_steps: int | None,
         checkpoint_epochs: int,
         patience: int | None = None,
+        find_bad: Callable[[], list[BadRecord]] | None = None,
         trace: JsonLines | None = None,
     ) -> None:
         self.stepper, self.control, self.comm, self.batches = stepper, control, comm, batches
@@ -69,7 +71,7 @@ class Trainer:
         self.evaluate, self.save_checkpoint, self.save_best = evaluate, save_checkpoint, save_best
         self.monitor, self.log_every, self.evaluate_every = monitor, log_every, evaluate_every
         self.checkpoint_steps, self.checkpoint_epochs = checkpoint_steps, checkpoint_epochs
-        self.patience, self.trace = patience, trace
+        self.patience, self.find_bad, self.trace = patience, find_bad, trace
         self._clock = time.monotonic()
 
     def train(self) -> ExitCode:
@@ -159,6 +161,8 @@ class Trainer:
                 **report,
             }
         )
+        if self.find_bad is not None:
+            self._add_bad("teacher", self.find_bad(), step=self.progress.step - 1)
 
     def _evaluate(self, batch: Batch) -> None:
         assert self.evaluate is not None

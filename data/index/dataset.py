@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import google_crc32c
@@ -16,6 +16,7 @@ import numpy as np
 
 from data.errors import DataError
 from data.index.shard import ShardIndex, idx_name, shard_index_from_bytes
+from data.labels import MISSING
 from data.storage import join_url, local_root, read_bytes
 
 FORMAT = "slimheads-index/1"
@@ -36,11 +37,13 @@ class Shard:
 
 @dataclass(frozen=True)
 class Index:
-    """A split: `tasks` maps each task to its class names in label order; `shards` are sorted by name."""
+    """A split: `tasks` maps each task to its class names in label order; `shards` are sorted by name. The last
+    `num_unlabelled` tasks are not in the files: no sample has a label of them."""
 
     root: str
     tasks: dict[str, tuple[str, ...]]
     shards: tuple[Shard, ...]
+    num_unlabelled: int = 0
 
     @property
     def counts(self) -> np.ndarray:
@@ -56,6 +59,11 @@ class Index:
         """Hash of tasks, classes and shard contents: all that the order of an epoch takes from the data."""
         content = [self.tasks, [(shard.name, shard.count, shard.sha256, shard.idx_crc32c) for shard in self.shards]]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def with_unlabelled(self, tasks: Mapping[str, tuple[str, ...]]) -> "Index":
+        """The same data with further tasks, of which every label is missing."""
+        more = self.num_unlabelled + len(tasks)
+        return Index(self.root, {**self.tasks, **tasks}, self.shards, more)
 
     def shard_url(self, number: int) -> str:
         """Path or URL of the tar."""
@@ -75,11 +83,15 @@ class Index:
         if google_crc32c.value(data) != shard.idx_crc32c:
             raise DataError(f"{url}: has changed since {INDEX_NAME} was written; run data.index or data.build again")
         rows = shard_index_from_bytes(data, name=url)
-        if rows.labels.shape != (shard.count, len(self.tasks)):
+        num_labelled = len(self.tasks) - self.num_unlabelled
+        if rows.labels.shape != (shard.count, num_labelled):
             raise DataError(
                 f"{url}: has {rows.labels.shape[0]} samples of {rows.labels.shape[1]} tasks, "
-                f"but {INDEX_NAME} says {shard.count} of {len(self.tasks)}; run data.index or data.build again"
+                f"but {INDEX_NAME} says {shard.count} of {num_labelled}; run data.index or data.build again"
             )
+        if self.num_unlabelled:
+            missing = np.full((shard.count, self.num_unlabelled), MISSING, rows.labels.dtype)
+            rows = replace(rows, labels=np.concatenate([rows.labels, missing], axis=1))
         return rows
 
 
@@ -139,8 +151,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def _parse_tasks(tasks: object, url: str) -> dict[str, tuple[str, ...]]:
-    if not isinstance(tasks, dict) or not tasks:
-        raise DataError(f"{url}: names no tasks; at least one is needed to train")
+    if not isinstance(tasks, dict):
+        raise DataError(f"{url}: has no list of tasks")
     for task, names in tasks.items():
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise DataError(f"{url}: task {task!r} needs a list of class names")

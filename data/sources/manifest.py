@@ -2,7 +2,7 @@
 
 Use: `source = read_manifest(Path("photos/labels.csv"))`
 
-Image paths are relative to the manifest. A column named `split` (train, val, test) gives published splits. Classes are
+Image paths are relative to the manifest. Without any task column the images have no labels. A column named `split` (train, val, test) gives published splits. Classes are
 sorted by name, by number where all are whole numbers.
 """
 
@@ -38,8 +38,6 @@ def read_manifest(path: Path) -> Source:
     if IMAGE_COLUMN not in columns:
         raise DataError(f"{path}: has no {IMAGE_COLUMN!r} column (columns: {', '.join(columns)})")
     tasks = [column for column in columns if column not in (IMAGE_COLUMN, SPLIT_COLUMN)]
-    if not tasks:
-        raise DataError(f"{path}: has no task column beside {IMAGE_COLUMN!r}")
     if not rows:
         raise DataError(f"{path}: holds no rows")
     classes = {task: _class_names(path, task, rows) for task in tasks}
@@ -49,8 +47,10 @@ def read_manifest(path: Path) -> Source:
         labels = tuple(numbers[task][row[task]] if row[task] else MISSING for task in tasks)
         records.append(Record(key, labels, _split(path, line, row), path.parent / row[IMAGE_COLUMN]))
     twice = len(rows) - len({row[IMAGE_COLUMN] for _, row in rows})
-    notes = (f"{twice} rows name an image that an earlier row names, too; both are kept",) if twice else ()
-    return Source(classes, records, notes)
+    notes = [f"{twice} rows name an image that an earlier row names, too; both are kept"] if twice else []
+    if not tasks:
+        notes.append("no column holds labels: these images can only be learnt from a teacher")
+    return Source(classes, records, tuple(notes))
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[Row]]:

@@ -20,8 +20,9 @@ from torchvision import transforms
 from data.augment import POLICIES, View, draw_view, resize_method, view_key
 from data.batch import Batch
 from data.index import Index, load_index
-from data.loader import Loader, Pixels
+from data.loader import Loader
 from data.order import SampleOrder
+from data.pixels import Pixels
 from data.reader import ShardReader
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.pairs import median_ratio, seconds_of, timed_in_turn

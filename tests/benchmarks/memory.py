@@ -10,8 +10,9 @@ from pathlib import Path
 
 from data.augment import POLICIES
 from data.index import load_index
-from data.loader import Loader, Pixels
+from data.loader import Loader
 from data.order import SampleOrder
+from data.pixels import Pixels
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.fresh_process import in_fresh_process, peak_megabytes, resident_megabytes
 from tests.benchmarks.photos import photo_shards, with_copies

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from data.augment import POLICIES
 from data.index import load_index
-from data.loader import Loader, Pixels
+from data.loader import Loader
 from data.order import SampleOrder
+from data.pixels import Pixels
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.photos import photo_shards
 from tests.range_server import serve

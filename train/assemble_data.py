@@ -1,0 +1,154 @@
+"""The data of a run from its config: indices, sample order, loaders.
+
+train_index, val_index = open_data(config)
+"""
+
+from collections.abc import Mapping
+
+from data.augment import OPERATION_NAMES, POLICIES, Operations
+from data.errors import DataError
+from data.index import Index, load_index
+from data.loader import EvalOrder, Loader, TeacherData
+from data.order import SampleOrder
+from data.pixels import Pixels
+from data.storage import is_remote
+from data.views import Views
+from train import machine
+from train.comm import Comm
+from train.config import AugmentConfig, Config
+from train.config_file import ConfigError
+
+
+def open_data(config: Config, taught: Mapping[str, tuple[str, ...]]) -> tuple[Index, Index | None]:
+    """The training and validation index; they must agree on tasks and classes. Raises DataError or ConfigError.
+
+    taught: task -> class names of the teacher. A task that the config names and only the teacher knows has no label
+    anywhere and is learnt from the teacher alone.
+    """
+    train = _with_taught(_open(config.data.train), config, taught)
+    if config.data.val is None:
+        return train, None
+    val = _with_taught(_open(config.data.val), config, taught)
+    for task in choose_tasks(config, train):
+        if task not in val.tasks:
+            raise DataError(f"task {task!r} is in {config.data.train} but not in {config.data.val}")
+        if val.tasks[task] != train.tasks[task]:
+            raise DataError(
+                f"task {task!r} has other classes in {config.data.val} ({len(val.tasks[task])}) than in "
+                f"{config.data.train} ({len(train.tasks[task])}): "
+                f"{_first_difference(train.tasks[task], val.tasks[task])}"
+            )
+    return train, val
+
+
+def choose_tasks(config: Config, index: Index) -> dict[str, int]:
+    """Task -> number of classes, in the config's order (default: all of the index). Raises ConfigError."""
+    names = list(index.tasks) if config.tasks is None else list(config.tasks)
+    for name in names:
+        if name not in index.tasks:
+            raise ConfigError(f"tasks.{name}: {config.data.train} has no such task; it has {', '.join(index.tasks)}")
+    if not names:
+        raise ConfigError(
+            "tasks: at least one task is needed"
+            + ("" if index.tasks else f"; {config.data.train} has no labels at all")
+        )
+    return {name: len(index.tasks[name]) for name in names}
+
+
+def _open(url: str) -> Index:
+    index = load_index(url)
+    if index.num_samples == 0:
+        raise DataError(f"{url}: the index has no samples")
+    return index
+
+
+def _with_taught(index: Index, config: Config, taught: Mapping[str, tuple[str, ...]]) -> Index:
+    """Data without any label has the teacher's tasks unless the config names some."""
+    wanted = config.tasks if config.tasks is not None else ({} if index.tasks else taught)
+    return index.with_unlabelled({task: taught[task] for task in wanted if task in taught and task not in index.tasks})
+
+
+def operations(augment: AugmentConfig) -> Operations:
+    """The policy's operations with the single ones that the config sets."""
+    chosen = {name: getattr(augment, name) for name in OPERATION_NAMES}
+    set_by_hand = {name: value for name, value in chosen.items() if value is not None}
+    return Operations(**{**POLICIES[augment.policy].__dict__, **set_by_hand})
+
+
+def num_workers(config: Config, comm: Comm) -> int:
+    """Decoding processes of a rank."""
+    return machine.num_decoders(comm) if config.data.workers == "auto" else config.data.workers
+
+
+def shard_cache(config: Config, *urls: str | None) -> tuple[str, int] | None:
+    """(folder, bytes) of the cache of remote files; None where none of the places is remote."""
+    if not any(url is not None and is_remote(url) for url in urls):
+        return None
+    return config.data.cache.dir or str(machine.shard_cache_folder()), int(config.data.cache.max_gigabytes * 1e9)
+
+
+def train_loader(
+    config: Config, index: Index, comm: Comm, *, views: Views, teacher: TeacherData
+) -> tuple[SampleOrder, Loader]:
+    """The order of all epochs and this rank's loader."""
+    if config.data.lanes < comm.size:
+        raise ConfigError(
+            f"data.lanes is {config.data.lanes}, but there are {comm.size} ranks; every rank needs a lane: "
+            f"set it to {comm.size} or more"
+        )
+    if config.batch_size < comm.size:
+        raise ConfigError(
+            f"batch_size is {config.batch_size} over all ranks, but there are {comm.size} ranks; a rank would be idle: "
+            f"raise it or start fewer ranks"
+        )
+    order = SampleOrder(
+        index.counts,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        block=config.data.block,
+        lanes=config.data.lanes,
+        window=config.data.window,
+    )
+    loader = Loader(
+        index,
+        order,
+        train_pixels(config, size=config.data.image_size),
+        rank=comm.rank,
+        num_ranks=comm.size,
+        workers=num_workers(config, comm),
+        cache=shard_cache(config, index.root, teacher.cache),
+        views=views,
+        teacher=teacher,
+    )
+    return order, loader
+
+
+def train_pixels(config: Config, *, size: int) -> Pixels:
+    """The augmented views at a size."""
+    return Pixels(
+        size=size, operations=operations(config.augment), seed=config.augment.seed, max_pixels=config.data.max_pixels
+    )
+
+
+def eval_loader(config: Config, index: Index, comm: Comm) -> Loader:
+    """Every sample once, at eval_size, without augmentation."""
+    size = config.data.eval_size or config.data.image_size
+    batch_size = config.micro_batch or max(1, config.batch_size // comm.size)
+    order = EvalOrder(index.counts, batch_size=batch_size, num_ranks=comm.size)
+    pixels = Pixels(size=size, operations=POLICIES["none"], max_pixels=config.data.max_pixels)
+    return Loader(
+        index,
+        order,
+        pixels,
+        rank=comm.rank,
+        num_ranks=comm.size,
+        workers=num_workers(config, comm),
+        cache=shard_cache(config, index.root),
+    )
+
+
+def _first_difference(one: tuple[str, ...], other: tuple[str, ...]) -> str:
+    only_one, only_other = sorted(set(one) - set(other)), sorted(set(other) - set(one))
+    if only_one or only_other:
+        return f"only in train: {only_one[:5]}, only in val: {only_other[:5]}"
+    return "the same names in another order"

@@ -1,0 +1,34 @@
+"""How far a caching is: a bar on a terminal, a line a minute elsewhere.
+
+with caching_progress(total=70_000, shown=comm.rank == 0) as advance: advance(256)
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from train.photo_progress import photo_progress
+
+_LINE_SECONDS = 60.0
+
+
+@contextmanager
+def caching_progress(*, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Gives the function that counts photos; total: of this rank, over all views."""
+    if not shown or sys.stderr.isatty():
+        with photo_progress("Caching", total=total, shown=shown) as advance:
+            yield advance
+        return
+    done, started, told = 0, time.monotonic(), time.monotonic()
+
+    def count(num_photos: int) -> None:
+        nonlocal done, told
+        done += num_photos
+        now = time.monotonic()
+        if now - told > _LINE_SECONDS:
+            told = now
+            left = (now - started) / done * (total - done) / 60
+            print(f"{done:,} of this rank's {total:,} photos, {left:,.0f} minutes to go", flush=True)
+
+    yield count

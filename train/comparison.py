@@ -1,0 +1,87 @@
+"""Several models on the same photos in one pass, each compared with the first.
+
+results = compare({"torch fp32": teacher, "onnx int8": small}, batches, progress=advance)
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from data.batch import BadRecord
+from train.ensemble import Ensemble
+from train.metrics import TaskCounts
+from train.photo_batches import PhotoBatch
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """tasks: task -> measure -> value. difference: task -> largest |log p - log p of the first model| over photos and
+    classes. agreement: task -> share of photos with the first model's answer. largest: task -> largest |log p|."""
+
+    tasks: Mapping[str, Mapping[str, float]]
+    difference: Mapping[str, float]
+    agreement: Mapping[str, float]
+    largest: Mapping[str, float]
+
+    @property
+    def mean_top1(self) -> float:
+        """Over the tasks that have a labelled sample; 0 without any."""
+        values = [report["top1"] for report in self.tasks.values() if report["count"]]
+        return sum(values) / len(values) if values else 0.0
+
+    @property
+    def mean_loss(self) -> float:
+        """Over the same tasks."""
+        values = [report["loss"] for report in self.tasks.values() if report["count"]]
+        return sum(values) / len(values) if values else 0.0
+
+
+@torch.inference_mode()
+def compare(
+    models: Mapping[str, Ensemble],
+    batches: Iterable[PhotoBatch],
+    *,
+    progress: Callable[[int], None] = lambda count: None,
+) -> tuple[dict[str, Comparison], list[BadRecord]]:
+    """Results by name, and the photos that could not be used. The models answer the same tasks, on the CPU."""
+    sums = {name: _Sums(ensemble) for name, ensemble in models.items()}
+    bad: list[BadRecord] = []
+    for batch in batches:
+        bad += batch.bad
+        if len(batch):
+            answers = {name: ensemble(batch) for name, ensemble in models.items()}
+            first = next(iter(answers.values()))
+            for name, answer in answers.items():
+                sums[name].add(answer, first, batch.label)
+        progress(len(batch) + len(batch.bad))
+    return {name: total.result() for name, total in sums.items()}, bad
+
+
+class _Sums:
+    """What one model adds up over the batches."""
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        self._counts = {task: TaskCounts(len(names), torch.device("cpu")) for task, names in ensemble.tasks.items()}
+        self._difference = dict.fromkeys(ensemble.tasks, 0.0)
+        self._largest = dict.fromkeys(ensemble.tasks, 0.0)
+        self._agreed = dict.fromkeys(ensemble.tasks, 0)
+        self._photos = 0
+
+    def add(self, answer: Mapping[str, Tensor], first: Mapping[str, Tensor], label: Mapping[str, Tensor]) -> None:
+        self._photos += len(next(iter(answer.values())))
+        for task, values in answer.items():
+            self._counts[task].add(values, label[task])
+            difference = (values - first[task]).abs().max().item()
+            self._difference[task] = max(self._difference[task], difference)
+            self._largest[task] = max(self._largest[task], values.abs().max().item())
+            self._agreed[task] += int((values.argmax(dim=1) == first[task].argmax(dim=1)).sum())
+
+    def result(self) -> Comparison:
+        return Comparison(
+            tasks={task: count.report() for task, count in self._counts.items()},
+            difference=self._difference,
+            agreement={task: agreed / max(1, self._photos) for task, agreed in self._agreed.items()},
+            largest=self._largest,
+        )
