@@ -1,0 +1,259 @@
+"""Beside worker 0: gathers the workers, starts their ranks together, and decides what follows when one of them ends.
+
+Head(door, count=2, bounds=None, ...).run()
+
+A *round* is one start of all ranks. An elastic job is a chain of rounds of different sizes, each from the last
+checkpoint: sample order and batch do not depend on the number of ranks, so nothing is lost or seen twice and no state has
+to be moved between living ranks.
+"""
+
+import queue
+import time
+from collections.abc import Callable, Collection
+
+from launch.channel import Channel
+from launch.network import is_loopback
+from launch.peers import BEAT_SECONDS, Door, Event, Peer
+from launch.rendezvous import Rendezvous
+from launch.round import Round
+from launch.slots import assign
+from launch.verdict import Codes, Outcome, RestartLimit, judge
+
+_SETTLE_SECONDS = 5.0  # without a new worker, before an elastic job starts with fewer ranks than it could have
+
+
+class Head:
+    """`bounds`: fewest and most ranks of an elastic job; None where all `count` workers are needed.
+
+    progress: names the run's newest checkpoint. workers_return: the scheduler starts a lost worker again. say: prints.
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        *,
+        count: int,
+        bounds: tuple[int, int] | None,
+        restarts: int,
+        wait_seconds: float,
+        grow_seconds: float,
+        workers_return: bool,
+        codes: Codes,
+        progress: Callable[[], str],
+        say: Callable[[str], None],
+    ) -> None:
+        self._door, self._count, self._bounds = door, count, bounds
+        self._limit, self._wait_seconds, self._grow_seconds = RestartLimit(restarts), wait_seconds, grow_seconds
+        self._workers_return, self._codes, self._progress, self._say = workers_return, codes, progress, say
+        self._peers: dict[int, Peer] = {}
+        self._stop_asked = False
+        self._next_beat = 0.0
+        self._rounds = 0
+
+    def run(self) -> None:
+        """To the end of the job; tells every worker how it ended."""
+        self._end(self._rounds_until_the_end())
+
+    def check(self, report: Callable[[list[Peer]], bool]) -> None:
+        """Starts nothing: `report` says whether the workers that came are well."""
+        self.gather()
+        well = report([self._peers[index] for index in sorted(self._peers)])
+        self._end(Outcome(0, "") if well else Outcome(1, "not fit to train yet, see above"))
+
+    def _end(self, outcome: Outcome) -> None:
+        for peer in self._peers.values():
+            peer.tell(kind="done", code=outcome.code, reason=outcome.reason)
+        self._door.close()
+
+    def gather(self) -> Outcome | list[Peer]:
+        """The workers in order of their indices once there are enough, or why there will not be."""
+        begin = joined = time.monotonic()
+        while not self._enough(joined):
+            if self._stop_asked:
+                return Outcome(self._codes.stopped, "stopped by a signal while waiting for the workers")
+            if time.monotonic() - begin > self._wait_seconds:
+                return Outcome(self._codes.lost, self._who_is_missing())
+            event = self.next_event(0.5)
+            if event is None:
+                continue
+            peer, message = event
+            if message["kind"] == "join":
+                refused = self._let_in(peer)
+                if refused is not None:
+                    return refused
+                joined = time.monotonic()
+            elif message["kind"] == "lost":
+                self._forget(peer)
+            elif message["kind"] == "stop":
+                self._stop(peer)
+                if peer.leaving:
+                    self._send_away(peer)
+        return [self._peers[index] for index in sorted(self._peers)]
+
+    def next_event(self, seconds: float) -> Event | None:
+        """None when nothing came in this time. Lets the workers know that the head lives."""
+        end = time.monotonic() + seconds
+        while True:
+            if time.monotonic() >= self._next_beat:
+                self._next_beat = time.monotonic() + BEAT_SECONDS
+                for peer in self._peers.values():
+                    peer.tell(kind="beat")
+            try:
+                event = self._door.events.get(timeout=max(0.0, min(BEAT_SECONDS, end - time.monotonic())))
+            except queue.Empty:
+                if time.monotonic() >= end:
+                    return None
+                continue
+            peer, message = event
+            known = self._peers.get(peer.index) is peer
+            if message["kind"] == "join" or (known and message["kind"] != "beat"):
+                return event
+
+    def _rounds_until_the_end(self) -> Outcome:
+        while True:
+            peers = self.gather()
+            if isinstance(peers, Outcome):
+                return peers
+            if self._bounds is not None:
+                peers = fitting(peers, self._bounds[1])
+            self._limit.begin(self._progress())
+            finished = self._one_round(peers)
+            outcome = judge(finished.ends, self._codes, stop_asked=self._stop_asked or finished.changing)
+            for peer in [peer for peer in self._peers.values() if peer.leaving]:
+                self._send_away(peer)
+            final = self._after(outcome, finished)
+            if final is not None:
+                return final
+
+    def _one_round(self, peers: list[Peer]) -> Round:
+        self._rounds += 1
+        slots = assign([(peer.node, peer.num_ranks) for peer in peers])
+        address, hosts = where_ranks_meet([peer.channel for peer in peers])
+        size = slots[0][0].size
+        nodes = len({peer.node for peer in peers})
+        self._say(
+            f"start {self._rounds}: {size} rank{'s' * (size > 1)} on {nodes} node{'s' * (nodes > 1)}, via {address}"
+        )
+        with Rendezvous(address, [slot for worker in slots for slot in worker], hosts=hosts) as rendezvous:
+            for peer, worker in zip(peers, slots, strict=True):
+                remote = peer.channel.remote_address
+                peer.tell(
+                    kind="start",
+                    number=self._rounds,
+                    slots=[vars(slot) for slot in worker],
+                    rendezvous=[address, rendezvous.port],
+                    address=address if is_loopback(remote) else remote,
+                )
+            current = Round(
+                [(peer, [slot.rank for slot in worker]) for peer, worker in zip(peers, slots, strict=True)], self._codes
+            )
+            room = self._bounds is not None and size < self._bounds[1]
+            grow_at = time.monotonic() + self._grow_seconds
+            while not current.over:
+                event = self.next_event(current.patience())
+                if event is not None:
+                    self._during(current, *event)
+                waiting = any(peer not in peers for peer in self._peers.values())
+                if room and waiting and not current.changing and time.monotonic() > grow_at:
+                    self._say("a worker came: the ranks save and start again with it")
+                    current.save_and_end()
+        return current
+
+    def _during(self, current: Round, peer: Peer, message: dict[str, object]) -> None:
+        """What happens while ranks run."""
+        if message["kind"] == "join":
+            before = self._peers.get(peer.index)
+            if before is not None:
+                current.lose(before, "another worker came with its index")
+            refused = self._let_in(peer)
+            if refused is not None:
+                self._say(refused.reason)
+        elif message["kind"] == "lost":
+            current.lose(peer, str(message["why"]))
+            self._forget(peer)
+        elif message["kind"] == "ended" and message["number"] == self._rounds:
+            current.end(peer, int(str(message["rank"])), int(str(message["code"])))
+        elif message["kind"] == "stop":
+            self._stop(peer)
+            if peer.leaving:
+                current.changing = True
+
+    def _after(self, outcome: Outcome, finished: Round) -> Outcome | None:
+        """The job's outcome, or None for another round."""
+        if outcome.code == 0 or self._stop_asked or outcome.code in self._codes.hopeless:
+            return outcome
+        if outcome.code == self._codes.stopped:
+            return None if finished.changing else outcome
+        self._say(outcome.reason)
+        if finished.workers_lost and self._bounds is not None:
+            return None
+        if finished.workers_lost and not self._workers_return:
+            return outcome
+        again, why = self._limit.another(self._progress())
+        if not again:
+            return Outcome(outcome.code, f"{outcome.reason}; {why}" if why else outcome.reason)
+        self._say(why)
+        return None
+
+    def _let_in(self, peer: Peer) -> Outcome | None:
+        """A newcomer takes the place of a lost one with its index. An outcome where the job cannot go on."""
+        if peer.count != self._count or peer.index >= self._count:
+            reason = (
+                f"worker {peer.index} on {peer.node} was told of {peer.count} workers, worker 0 of {self._count}: "
+                f"start all with the same variables"
+            )
+            peer.tell(kind="done", code=self._codes.refused, reason=reason)
+            return Outcome(self._codes.refused, reason)
+        before = self._peers.get(peer.index)
+        if before is not None:
+            before.tell(kind="done", code=self._codes.lost, reason=f"another worker came with index {peer.index}")
+        self._peers[peer.index] = peer
+        return None
+
+    def _stop(self, peer: Peer) -> None:
+        """A signal from outside. One worker of an elastic job leaves; worker 0 takes all with it, as in other jobs."""
+        if self._bounds is not None and peer.index != 0:
+            peer.leaving = True
+        else:
+            self._stop_asked = True
+
+    def _send_away(self, peer: Peer) -> None:
+        peer.tell(kind="done", code=self._codes.stopped, reason="stopped by a signal; the others go on")
+        self._forget(peer)
+
+    def _forget(self, peer: Peer) -> None:
+        if self._peers.get(peer.index) is peer:
+            del self._peers[peer.index]
+
+    def _enough(self, joined: float) -> bool:
+        if self._bounds is None:
+            return len(self._peers) == self._count
+        num_ranks = sum(peer.num_ranks for peer in self._peers.values())
+        fewest, most = self._bounds
+        settled = time.monotonic() - joined > _SETTLE_SECONDS
+        return num_ranks >= most or len(self._peers) == self._count or (num_ranks >= fewest and settled)
+
+    def _who_is_missing(self) -> str:
+        missing = [str(index) for index in range(self._count) if index not in self._peers]
+        shown = ", ".join(missing[:20]) + (" ..." if len(missing) > 20 else "")
+        return (
+            f"after {self._wait_seconds:.0f} s {len(self._peers)} of {self._count} workers are here; missing: {shown}. "
+            f"Do they run, and do they reach this host's port {self._door.port}?"
+        )
+
+
+def fitting(peers: list[Peer], most: int) -> list[Peer]:
+    """The first workers whose ranks together are at most so many."""
+    chosen: list[Peer] = []
+    for peer in peers:
+        if sum(other.num_ranks for other in chosen) + peer.num_ranks <= most:
+            chosen.append(peer)
+    return chosen
+
+
+def where_ranks_meet(channels: Collection[Channel]) -> tuple[str, set[str]]:
+    """(address of this host that all ranks reach, addresses that they come from); loopback where all are here."""
+    remote = {channel.remote_address for channel in channels}
+    outside = [channel.local_address for channel in channels if not is_loopback(channel.remote_address)]
+    address = outside[0] if outside else "127.0.0.1"
+    return address, remote | {address}

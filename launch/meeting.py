@@ -1,0 +1,50 @@
+"""Where worker 0 listens, and where the others find it.
+
+door = Door(listening_address(place, interface=None), place.port, secret); address = head_address(place)
+"""
+
+import socket
+
+from launch.errors import LaunchError
+from launch.network import address_of, is_loopback
+from launch.place import Place, slurm_address
+
+_EVERYWHERE = "0.0.0.0"
+
+
+def head_address(place: Place) -> str:
+    """A name or address of worker 0 that every host can use. Raises LaunchError."""
+    if place.scheduler != "SLURM" or _resolve(place.head):
+        return place.head
+    return slurm_address(place.head)
+
+
+def listening_address(place: Place, *, interface: str | None) -> str:
+    """The address of this host that worker 0 listens on: only that which the others use. Raises LaunchError.
+
+    Where the host knows its own name as a loopback address (Debian does so) and others may be elsewhere, that is every
+    interface; --interface narrows it.
+    """
+    if place.count == 1 or place.num_nodes == 1:
+        return "127.0.0.1"
+    if interface is not None:
+        return address_of(interface)
+    head = head_address(place)
+    address = _resolve(head)
+    if address is None:
+        raise LaunchError(f"worker 0 is to be found at {head}, which this host cannot resolve")
+    if not is_loopback(address):
+        return address
+    return "127.0.0.1" if head in ("127.0.0.1", "localhost") and place.num_nodes is None else _EVERYWHERE
+
+
+def own_address(listening: str) -> str:
+    """How worker 0 reaches itself."""
+    return "127.0.0.1" if listening == _EVERYWHERE else listening
+
+
+def _resolve(name: str) -> str | None:
+    try:
+        return socket.gethostbyname(name)
+    except OSError:
+        return None

@@ -1,0 +1,184 @@
+"""Whether hosts are fit for a run: what each finds, and what that means for all of them together.
+
+facts = collect(Path("runs"), index=0, interface="eth0"); findings = judge([Host("a", 2, facts)], promised=1)
+"""
+
+import importlib.metadata
+import os
+import platform
+import secrets
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launch.horovod_fit import HorovodError, check_horovod_matches_torch
+from launch.network import interfaces
+
+_COMPARED = ("python", "torch", "horovod", "numpy", "timm")
+_LEAST_DISK_GB = 5.0
+_LEAST_SHARED_MEMORY_GB = 1.0
+_LARGEST_CLOCK_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Host:
+    """One worker: its node, the number of its ranks, what it collected."""
+
+    node: str
+    num_ranks: int
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Finding:
+    ok: bool
+    text: str
+
+    def __str__(self) -> str:
+        return f"{'ok    ' if self.ok else 'FAILED'} {self.text}"
+
+
+def collect(folder: Path, *, index: int, interface: str | None) -> dict[str, Any]:
+    """JSON-able. Leaves a file in `folder`, for the others to see; `mark_of` names it."""
+    import torch  # takes seconds, and a worker that only launches has no need of it
+
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    for package in ("horovod", "numpy", "timm"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "missing"
+    try:
+        check_horovod_matches_torch(torch_version=torch.__version__)
+        horovod = ""
+    except HorovodError as error:
+        horovod = str(error)
+    token, trouble, free = secrets.token_hex(8), "", 0.0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark_of(folder, index).write_text(token)
+        free = shutil.disk_usage(folder).free / 1e9
+    except OSError as error:
+        trouble = f"{error.strerror}"
+    memory = os.statvfs("/dev/shm")
+    return {
+        "versions": versions,
+        "horovod": horovod,
+        "interfaces": interfaces() if interface is None else {interface: interfaces().get(interface, "missing")},
+        "folder": str(folder),
+        "token": token,
+        "trouble": trouble,
+        "disk_gb": free,
+        "shared_memory_gb": memory.f_frsize * memory.f_bavail / 1e9,
+        "gpus": torch.cuda.device_count(),
+    }
+
+
+def mark_of(folder: Path, index: int) -> Path:
+    """The file by which a worker shows that it can write."""
+    return folder / f".preflight-{index}"
+
+
+def judge(hosts: Sequence[Host], *, promised: int, read: Callable[[int], str]) -> list[Finding]:
+    """One finding each. read: the content of a worker's file as worker 0 sees it, "" where it does not."""
+    return [
+        _ranks(hosts, promised),
+        _versions(hosts),
+        _horovod(hosts),
+        _network(hosts),
+        _folder(hosts, read),
+        _enough(hosts, "disk_gb", "free disk", _LEAST_DISK_GB, "free some, or take another run.dir"),
+        _enough(
+            hosts,
+            "shared_memory_gb",
+            "/dev/shm",
+            _LEAST_SHARED_MEMORY_GB,
+            "mount a larger one (docker run --shm-size 8g; an emptyDir of medium Memory), or set data.workers=0",
+        ),
+        _gpus(hosts),
+        _clock(hosts),
+    ]
+
+
+def _ranks(hosts: Sequence[Host], promised: int) -> Finding:
+    ranks = sum(host.num_ranks for host in hosts)
+    nodes = len({host.node for host in hosts})
+    text = f"ranks: {ranks} by {len(hosts)} of {promised} promised workers on {nodes} nodes"
+    if len(hosts) == promised:
+        return Finding(True, text)
+    return Finding(False, f"{text}; see the logs of the workers that did not come")
+
+
+def _versions(hosts: Sequence[Host]) -> Finding:
+    first = hosts[0].facts["versions"]
+    told = ", ".join(f"{name} {first[name]}" for name in _COMPARED)
+    other = [
+        f"{host.node} has {name} {host.facts['versions'][name]}"
+        for host in hosts
+        for name in _COMPARED
+        if host.facts["versions"][name] != first[name]
+    ]
+    if other:
+        return Finding(
+            False, f"versions: {hosts[0].node} has {told}, but {'; '.join(other)}; install one set everywhere"
+        )
+    return Finding(True, f"versions: {told}")
+
+
+def _horovod(hosts: Sequence[Host]) -> Finding:
+    wrong = [f"{host.node}: {host.facts['horovod']}" for host in hosts if host.facts["horovod"]]
+    return Finding(not wrong, f"Horovod build: {'; '.join(wrong) or 'made for the torch beside it'}")
+
+
+def _network(hosts: Sequence[Host]) -> Finding:
+    told = [
+        f"{host.node} {' '.join(f'{name}={address}' for name, address in sorted(host.facts['interfaces'].items()))}"
+        for host in hosts
+    ]
+    missing = [host.node for host in hosts if "missing" in host.facts["interfaces"].values()]
+    if missing:
+        return Finding(
+            False, f"network: --interface is not there on {', '.join(missing)}; name one that all hosts have"
+        )
+    return Finding(True, f"network: {'; '.join(told)}")
+
+
+def _folder(hosts: Sequence[Host], read: Callable[[int], str]) -> Finding:
+    wrong = []
+    for index, host in enumerate(hosts):
+        if host.facts["trouble"]:
+            wrong.append(f"{host.node} cannot write there ({host.facts['trouble']})")
+        elif read(index) != host.facts["token"]:
+            wrong.append(f"{hosts[0].node} does not see what {host.node} wrote: not the same folder")
+    text = f"folder {hosts[0].facts['folder']}"
+    if wrong:
+        return Finding(False, f"{text}: {'; '.join(wrong)}; put run.dir where all hosts can write")
+    return Finding(True, f"{text}: all can write there and see each other's files")
+
+
+def _enough(hosts: Sequence[Host], name: str, what: str, least: float, fix: str) -> Finding:
+    smallest = min(hosts, key=lambda host: float(host.facts[name]))
+    text = f"{what}: {smallest.facts[name]:.1f} GB on {smallest.node}, at least {least:g} wanted"
+    return Finding(True, text) if smallest.facts[name] >= least else Finding(False, f"{text}; {fix}")
+
+
+def _gpus(hosts: Sequence[Host]) -> Finding:
+    counts = {host.node: int(host.facts["gpus"]) for host in hosts}
+    if not any(counts.values()):
+        return Finding(True, "GPUs: none, the ranks use the CPU")
+    told = ", ".join(f"{node} {count}" for node, count in counts.items())
+    for node, count in counts.items():
+        ranks = sum(host.num_ranks for host in hosts if host.node == node)
+        if count < ranks:
+            return Finding(False, f"GPUs: {told}; {node} has {ranks} ranks: start one rank a GPU")
+    return Finding(True, f"GPUs: {told}")
+
+
+def _clock(hosts: Sequence[Host]) -> Finding:
+    furthest = max(hosts, key=lambda host: abs(float(host.facts["clock"])))
+    text = f"clock: {furthest.node} differs by {furthest.facts['clock']:+.1f} s from {hosts[0].node}"
+    if abs(furthest.facts["clock"]) <= _LARGEST_CLOCK_SECONDS:
+        return Finding(True, text)
+    return Finding(False, f"{text}; start a time service (chrony) there")

@@ -1,0 +1,39 @@
+"""Which rank runs where: ranks in the order of the workers' indices, local ones counted per node.
+
+slots = assign([("a", 2), ("b", 2)])
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from horovod.runner.common.util.hosts import SlotInfo
+
+
+def assign(workers: Sequence[tuple[str, int]]) -> list[list[SlotInfo]]:
+    """For every worker (node, number of its ranks) the slots of its ranks. Nodes need not be next to each other."""
+    on_node: dict[str, int] = defaultdict(int)
+    places: list[list[tuple[str, int]]] = []  # (node, local rank)
+    for node, num_ranks in workers:
+        places.append([(node, on_node[node] + number) for number in range(num_ranks)])
+        on_node[node] += num_ranks
+    numbers = {node: f"node{number}" for number, node in enumerate(on_node)}
+    size = sum(on_node.values())
+    slots: list[list[SlotInfo]] = []
+    rank = 0
+    for worker in places:
+        slots.append([])
+        for node, local_rank in worker:
+            peers = [other for other, count in on_node.items() if count > local_rank]
+            slots[-1].append(
+                SlotInfo(
+                    hostname=numbers[node],
+                    rank=rank,
+                    local_rank=local_rank,
+                    cross_rank=peers.index(node),
+                    size=size,
+                    local_size=on_node[node],
+                    cross_size=len(peers),
+                )
+            )
+            rank += 1
+    return slots

@@ -1,0 +1,199 @@
+"""Start this scheduler task's ranks of a Horovod job, without ssh and MPI; run it once per task or pod.
+
+    srun python -m launch.worker -- python train/main.py --config FILE [key=value ...]
+    python -m launch.worker --ranks 2 --restarts 10 -- python train/main.py --config FILE
+    srun python -m launch.worker --check
+
+Ranks come from SLURM's variables, from those of a Kubernetes Indexed Job (JOB_COMPLETION_INDEX, with SLIMHEADS_WORKERS,
+SLIMHEADS_JOB and SLIMHEADS_SERVICE), or from RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. Several workers share a
+secret in SLIMHEADS_SECRET or the file SLIMHEADS_SECRET_FILE. SLIMHEADS_PORT replaces the port of worker 0. SIGTERM and
+SIGUSR1 make the ranks finish their step, save, and end with 75.
+"""
+
+import argparse
+import os
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from launch.errors import LaunchError
+from launch.head import Head
+from launch.meeting import head_address, listening_address, own_address
+from launch.member import Member
+from launch.network import address_of
+from launch.peers import Door, Peer
+from launch.place import Place, read_place
+from launch.preflight import Host, collect, judge, mark_of
+from launch.secret import read_secret
+from launch.verdict import Codes, Outcome
+from train.config import Config
+from train.config_file import ConfigError, load_config
+from train.exit_codes import MEANING, ExitCode
+
+CODES = Codes(
+    stopped=ExitCode.PREEMPTED,
+    lost=ExitCode.RANK_LOST,
+    refused=ExitCode.BAD_CONFIG,
+    hopeless=frozenset({ExitCode.BAD_CONFIG, ExitCode.BAD_DATA, ExitCode.CANNOT_WRITE}),
+    meaning={int(code): text for code, text in MEANING.items()},
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parse(sys.argv[1:] if arguments is None else list(arguments))
+    speaks = True
+    try:
+        place = read_place(os.environ, hostname=socket.gethostname())
+        if port := os.environ.get("SLIMHEADS_PORT"):
+            place = replace(place, port=int(port))
+        outcome = _work(options, place, _config_of(options.command))
+        speaks = place.index == 0 or outcome.code not in (0, CODES.stopped)
+    except (LaunchError, ConfigError) as error:
+        outcome = Outcome(ExitCode.BAD_CONFIG, str(error))
+    except OSError as error:
+        outcome = Outcome(ExitCode.CANNOT_WRITE, str(error))
+    if outcome.code != 0 and speaks:
+        print(f"worker: exit {int(outcome.code)}: {outcome.reason}", file=sys.stderr, flush=True)
+    return int(outcome.code)
+
+
+def _work(options: argparse.Namespace, place: Place, config: Config | None) -> Outcome:
+    if options.interface is not None:
+        address_of(options.interface)  # refuses one that is not there, before anybody waits
+    secret = read_secret(os.environ, alone=place.count == 1)
+    folder = Path(config.run.dir) if config else Path(options.folder)
+    facts = collect(folder, index=place.index, interface=options.interface) if options.check else {}
+    address, port, head = head_address(place), place.port, None
+    if place.index == 0:
+        listening = listening_address(place, interface=options.interface)
+        door = Door(listening, place.port, secret)
+        address, port = own_address(listening), door.port
+        head = _start_head(options, place, config, door, folder)
+    member = Member(
+        place,
+        options.command,
+        head=(address, port),
+        secret=secret,
+        num_ranks=options.ranks,
+        facts=facts,
+        logs=Path(options.logs) if options.logs else folder / "logs",
+        interface=options.interface,
+        wait_seconds=options.wait,
+        reconnects=0 if head else options.restarts,
+        codes=CODES,
+        say=lambda text: print(f"worker {place.index}: {text}", file=sys.stderr, flush=True),
+    )
+    try:
+        return member.run()
+    finally:
+        if head is not None:
+            head.join(30)  # it still tells the others
+        if options.check:
+            mark_of(folder, place.index).unlink(missing_ok=True)
+
+
+def _start_head(
+    options: argparse.Namespace, place: Place, config: Config | None, door: Door, folder: Path
+) -> threading.Thread:
+    head = Head(
+        door,
+        count=place.count,
+        bounds=None,
+        restarts=options.restarts,
+        wait_seconds=options.wait,
+        grow_seconds=options.grow_after,
+        workers_return=place.scheduler != "SLURM",
+        codes=CODES,
+        progress=lambda: _newest_checkpoint(folder),
+        say=lambda text: print(f"worker: {text}", flush=True),
+    )
+    work = (lambda: head.check(lambda peers: _print_findings(peers, place, folder))) if options.check else head.run
+    thread = threading.Thread(target=work, name="head", daemon=True)
+    thread.start()
+    return thread
+
+
+def _print_findings(peers: Sequence[Peer], place: Place, folder: Path) -> bool:
+    """Whether all is well."""
+
+    def read(number: int) -> str:
+        try:
+            return mark_of(folder, peers[number].index).read_text(encoding="utf-8")
+        except OSError:
+            return ""
+
+    hosts = [Host(peer.node, peer.num_ranks, peer.facts) for peer in peers]
+    findings = judge(hosts, promised=place.count, read=read)
+    for finding in findings:
+        print(finding, flush=True)
+    return all(finding.ok for finding in findings)
+
+
+def _config_of(command: Sequence[str]) -> Config | None:
+    """The config of a training command; a mistake in it is told once, before ranks start. Raises ConfigError."""
+    starts = [number for number, word in enumerate(command) if Path(word).name == "main.py" or word == "train.main"]
+    if not starts:
+        return None
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("--config")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("overrides", nargs="*")
+    found, _ = parser.parse_known_args(command[starts[0] + 1 :])
+    return load_config(found.config, found.overrides) if found.config else None
+
+
+def _newest_checkpoint(folder: Path) -> str:
+    return max((path.name for path in (folder / "checkpoints").glob("step-*.safetensors")), default="")
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.worker", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="only look at the hosts; one line each, exit 1 with the fix"
+    )
+    parser.add_argument("--ranks", type=_positive, default=1, metavar="N", help="ranks of this worker (default 1)")
+    parser.add_argument(
+        "--restarts",
+        type=int,
+        default=0,
+        metavar="N",
+        help="start the ranks again so often after a failure (default 0)",
+    )
+    parser.add_argument(
+        "--wait", type=float, default=300.0, metavar="SECONDS", help="for the other workers (default %(default).0f)"
+    )
+    parser.add_argument(
+        "--grow-after",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="elastic: how long ranks run before a worker that came is taken in (default %(default).0f)",
+    )
+    parser.add_argument(
+        "--interface", metavar="NAME", help="network interface (default: the one that leads to worker 0)"
+    )
+    parser.add_argument("--logs", metavar="DIR", help="one file per rank (default: logs/ in run.dir, else in --folder)")
+    parser.add_argument(
+        "--folder", default=".", metavar="DIR", help="folder that all hosts share, where no config names it"
+    )
+    parser.add_argument("command", nargs="*", metavar="-- COMMAND", help="what each rank runs")
+    options = parser.parse_args(arguments)
+    if not options.command and not options.check:
+        parser.error("say after -- what each rank runs: python -m launch.worker -- python train/main.py --config FILE")
+    return options
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not a number of ranks")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())
