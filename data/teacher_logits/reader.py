@@ -21,7 +21,7 @@ from data.teacher_logits.record import record_bytes, sidecar_name, unpack_record
 
 
 class LogitReader:
-    """Attributes: manifest; num_views, the views that may be read (K' <= K).
+    """Attributes: manifest; num_views, the views that may be read (K' <= K); num_classes, the columns of a row.
 
     Args:
         root: the cache folder (path, file://, http(s):// or s3://).
@@ -45,7 +45,8 @@ class LogitReader:
                 f"{self.root}: {num_views} views are asked for, {self.manifest.views} are cached; ask for fewer "
                 f"(augment.views) or add some: python -m train.cache_teacher --views {num_views}"
             )
-        self._record = record_bytes(self.manifest.num_classes)
+        self.num_classes = self.manifest.num_classes
+        self._record = record_bytes(self.num_classes)
         self._counts = index.counts.tolist()
         self._sidecars = self._list_sidecars(index, identity=hashlib.sha256(data).hexdigest())
         self._files: list[mmap.mmap | None] = [None] * len(self._counts)
