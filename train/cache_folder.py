@@ -39,16 +39,17 @@ class CacheFolder:
         check_manifest(self.manifest, expected, root=str(self.path))
 
     def update(self, manifest: LogitManifest, comm: Comm) -> None:
-        """What every rank knows, rank 0 writes."""
+        """What every rank knows, rank 0 writes; it is there for all when this returns."""
         self.manifest = manifest
         if comm.rank == 0:
             write_manifest(self.path, manifest)
+        comm.allgather_object(None, name="manifest is written")
 
     def _prepare(self, expected: LogitManifest) -> str | None:
         """What is wrong, in words."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            # Of this process alone: an flock would be shared by the loader's processes, which outlive a kill by seconds.
+            # Of this process alone: an flock would be shared by the loader's processes, which outlive a kill.
             self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             return f"teacher.cache {self.path}: cannot be made ({error.strerror})"
@@ -59,6 +60,6 @@ class CacheFolder:
         if (self.path / MANIFEST_NAME).exists():
             return None
         if any(self.path.glob("*.logits")):
-            return f"teacher.cache {self.path}: holds logits without {MANIFEST_NAME}, so nobody knows of what; delete them"
+            return f"teacher.cache {self.path}: holds logits but no {MANIFEST_NAME} says of what; delete them"
         write_manifest(self.path, expected)
         return None

@@ -1,21 +1,25 @@
 """How far a caching is: a bar on a terminal, a line a minute elsewhere.
 
-with caching_progress(total=70_000, shown=comm.rank == 0) as advance: advance(256)
+with caching_progress(stages, index.counts, shown=comm.rank == 0) as advance: advance(256)
 """
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+
 from train.photo_progress import photo_progress
+from train.teacher_blocks import Stage
 
 _LINE_SECONDS = 60.0
 
 
 @contextmanager
-def caching_progress(*, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Gives the function that counts photos; total: of this rank, over all views."""
+def caching_progress(stages: Sequence[Stage], counts: np.ndarray, *, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Gives the function that counts photos. stages: of this rank; counts: samples per shard."""
+    total = sum((stage.stop - stage.first) * int(counts[list(stage.shards)].sum()) for stage in stages)
     if not shown or sys.stderr.isatty():
         with photo_progress("Caching", total=total, shown=shown) as advance:
             yield advance

@@ -3,7 +3,7 @@
 caching = TeacherCaching(folder, index, comm=comm, max_bad_share=0.001)
 is_done = caching.run(views=4, blocks=blocks, watchdog=watchdog, stop_wanted=stop.wanted)
 
-A view of a shard is appended as a whole, so a kill at any moment loses at most the block under way, and the same command
+A view of a shard is appended as a whole: a kill at any moment loses at most the blocks under way, and the same command
 continues there.
 """
 
@@ -75,9 +75,7 @@ class TeacherCaching:
         """What this rank has to compute."""
         return plan_stages(self.num_views, views)
 
-    def run(
-        self, *, views: int, blocks: Iterator[Block], watchdog: Watchdog, stop_wanted: Callable[[], bool]
-    ) -> bool:
+    def run(self, *, views: int, blocks: Iterator[Block], watchdog: Watchdog, stop_wanted: Callable[[], bool]) -> bool:
         """Append the blocks of this rank's stages; False when it was stopped. DataError when more samples have no
         finite logits than data.max_bad_share allows."""
         for view in range(self.first_view, views):
@@ -111,7 +109,9 @@ class TeacherCaching:
         """What was written before a kill."""
         logits = self._writers[shard].read(view)
         if logits is None:
-            raise DataError(f"{self._writers[shard].path}: view {view} is damaged; delete the file and repeat the command")
+            raise DataError(
+                f"{self._writers[shard].path}: view {view} is damaged; delete the file and repeat the command"
+            )
         return Block(view, shard, logits, {})
 
     def _require_few(self, unusable: Sequence[Unusable]) -> None:

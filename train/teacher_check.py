@@ -57,14 +57,17 @@ def check_entries(
     batch_size: int,
     device: torch.device,
     progress: Callable[[int], None],
-) -> Check:
-    """Compare stored with recomputed rows. DataError when a stored one is damaged."""
+    stop_wanted: Callable[[], bool],
+) -> Check | None:
+    """Compare stored with recomputed rows; None when it was stopped. DataError when a stored one is damaged."""
     check = Check()
     for first in range(0, len(entries), batch_size):
         part = entries[first : first + batch_size]
         for entry, computed in zip(part, _compute(part, samples, pixels, teacher, device), strict=True):
             _compare(check, entry, logits.read(*entry), computed, samples, tolerance)
         progress(len(part))
+        if stop_wanted():
+            return None
     return check
 
 
