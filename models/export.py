@@ -1,0 +1,272 @@
+"""Export a trained model for phones and servers, with its accuracy, size and speed beside it.
+
+    python -m models.export --model runs/a/best --out exported --int8 --calibrate shards/train \\
+        --data shards/val --gate 0.01
+
+writes model.onnx, model.int8.onnx, model.json, export.json and predict.py, which needs onnxruntime, numpy and Pillow.
+Ends with 1 where a task loses more than the gate allows, and names the layers that hurt most.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from data.errors import BadArgument
+from data.index import load_index
+from models.artifact import META_NAME, WEIGHTS_NAME, ArtifactMeta, load_artifact
+from models.deploy.executorch_program import require_executorch, write_program
+from models.deploy.graph import export_graph, save_graph, with_pixel_input
+from models.deploy.int8 import METHODS
+from models.deploy.latency import measure_latency
+from models.deploy.loading import load_model
+from models.deploy.parity import require_parity
+from models.deploy.sensitivity import worst_layers
+from models.deploy.storage8 import write_uint8
+from models.student import Student
+from train.comm import Comm
+from train.command import run_command
+from train.comparison import Comparison
+from train.exit_codes import ExitCode
+from train.export_measurement import calibration_batches, measure_files, shard_photos
+from train.export_report import REFERENCE, export_report, export_table, gate_message, losses_over_gate
+from train.int8_choice import Int8Choice, choose_int8, layer_damages
+from train.machine import num_decoders
+from train.photo_arguments import not_negative, positive
+from train.photo_subset import PhotoSubset
+from train.photos import ShardPhotos
+
+EXAMPLE, EXAMPLE_NAME = Path(__file__).parent / "deploy" / "example.py", "predict.py"
+NAMED_LAYERS = 5
+
+
+class GateMissed(Exception):
+    """A task lost more than --gate; the message says which, and what to do."""
+
+
+@dataclass
+class Export:
+    """One export under way. files: variant -> file, in the order of the report."""
+
+    model: Student
+    meta: ArtifactMeta
+    options: argparse.Namespace
+    image_size: int
+    workers: int
+    files: dict[str, Path] = field(default_factory=dict)
+    batches: list[np.ndarray] = field(default_factory=list)  # photos to calibrate with
+    int8: Int8Choice | None = None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return run_command(lambda comm: _export(options, comm))
+    except GateMissed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m models.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="DIR", help="folder of a saved model")
+    add("--out", required=True, type=Path, metavar="DIR", help="folder to write")
+    add("--format", choices=["onnx", "executorch"], help="default: onnx, unless --storage alone is asked for")
+    add("--storage", choices=["uint8"], help="weights in 8 bits (model.uint8.safetensors), a quarter of the bytes")
+    add("--int8", action="store_true", help="int8, too; needs --calibrate")
+    add("--calibrate", metavar="SHARDS", help="shard folder whose photos show how large activations get")
+    add("--samples", type=positive, default=256, metavar="N", help="photos of it, evenly spaced (default: %(default)s)")
+    add("--method", choices=["best", *METHODS], default="best", help="of calibration; best: by measured accuracy")
+    add("--keep-float", default="", metavar="N|NAMES", help="leave the N worst layers, or the named ones, in float")
+    add("--data", metavar="SHARDS", help="labelled shard folder to measure on")
+    add("--gate", type=_share, metavar="X", help="top-1 that a task may lose, as a share: 0.01 is one point")
+    add("--preprocessing", choices=["described", "inside"], default="described", help="inside: ONNX input in pixels")
+    add("--image-size", type=positive, metavar="S", help="pixels (default: the model's evaluation size)")
+    add("--workers", type=not_negative, metavar="N", help="decoding processes (default: by cores)")
+    return parser
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a share from 0 to 1; 0.01 is one point")
+    return value
+
+
+def _export(options: argparse.Namespace, comm: Comm) -> ExitCode:
+    _check(options)
+    model, meta = load_artifact(options.model)
+    size = options.image_size or int(meta.preprocessing["eval_size"])
+    workers = num_decoders(comm) if options.workers is None else options.workers
+    export = Export(model, meta, options, size, workers, {REFERENCE: meta.path / WEIGHTS_NAME})
+    for option in ("calibrate", "data"):  # said before the work
+        if folder := getattr(options, option):
+            shard_photos(load_index(folder), meta, option=f"--{option}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(meta.path / META_NAME, options.out / META_NAME)
+    if options.int8:
+        photos = _photos(export, "calibrate")
+        export.batches = calibration_batches(photos, meta, image_size=size, count=options.samples)
+    if options.storage:
+        export.files["uint8 storage"] = options.out / "model.uint8.safetensors"
+        write_uint8(model, export.files["uint8 storage"], model_sha256=meta.sha256)
+    if options.format == "executorch":
+        _write_programs(export)
+    elif options.format == "onnx" or not options.storage or options.int8:
+        _write_graphs(export)
+    results = _measure(export)
+    _report(export, results, _latency(export))
+    if options.gate is not None and (lost := losses_over_gate(results, gate=options.gate)):
+        raise GateMissed(gate_message(lost, gate=options.gate, worst=_worst(export, lost)))
+    return ExitCode.DONE
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.int8 and not options.calibrate:
+        raise BadArgument("--int8: needs --calibrate SHARDS, photos that show how large activations get")
+    if options.gate is not None and not options.data:
+        raise BadArgument("--gate: needs --data SHARDS, labelled photos to measure the loss on")
+    if options.keep_float and (not options.int8 or options.format == "executorch"):
+        raise BadArgument("--keep-float: is for --int8 of the onnx format")
+    if options.preprocessing == "inside" and options.format == "executorch":
+        raise BadArgument("--preprocessing inside: is for the onnx format")
+    if options.format == "executorch":
+        require_executorch()
+
+
+def _photos(export: Export, option: str) -> ShardPhotos:
+    return shard_photos(load_index(getattr(export.options, option)), export.meta, option=f"--{option}")
+
+
+def _write_graphs(export: Export) -> None:
+    options, out = export.options, export.options.out
+    with Console(stderr=True).status("exporting to ONNX"):
+        graph = export_graph(export.model, export.meta, image_size=export.image_size)
+    finish = with_pixel_input if options.preprocessing == "inside" else lambda made: made
+    export.files["onnx fp32"] = out / "model.onnx"
+    save_graph(finish(graph), export.files["onnx fp32"])
+    shutil.copyfile(EXAMPLE, out / EXAMPLE_NAME)
+    if not options.int8:
+        return
+    photos = _photos(export, "data" if options.data else "calibrate")
+    export.int8 = choose_int8(
+        graph,
+        export.meta,
+        export.batches,
+        photos if options.data else PhotoSubset(photos, count=options.samples),
+        photos.index.tasks,
+        methods=list(METHODS) if options.method == "best" else [options.method],
+        keep_float=options.keep_float,
+        image_size=export.image_size,
+        workers=export.workers,
+    )
+    export.files["onnx int8"] = out / "model.int8.onnx"
+    save_graph(finish(export.int8.graph), export.files["onnx int8"])
+
+
+def _write_programs(export: Export) -> None:
+    wanted: dict[str, tuple[str, list[np.ndarray] | None]] = {"executorch fp32": ("model.pte", None)}
+    if export.options.int8:
+        wanted["executorch int8"] = ("model.int8.pte", export.batches)
+    for variant, (name, photos) in wanted.items():
+        export.files[variant] = export.options.out / name
+        with Console(stderr=True).status(f"exporting to {variant}"):
+            write_program(export.model, export.meta, export.files[variant], image_size=export.image_size, photos=photos)
+
+
+def _measure(export: Export) -> dict[str, Comparison]:
+    """On --data; without it there is nothing to measure but whether the float files compute the same at all."""
+    paths = {name: export.meta.path if name == REFERENCE else path for name, path in export.files.items()}
+    if export.options.data:
+        photos = _photos(export, "data")
+        results = measure_files(
+            paths, photos, photos.index.tasks, image_size=export.image_size, workers=export.workers, what="Measuring"
+        )
+        for name, result in results.items():
+            if name.endswith("fp32"):
+                require_parity(name, result.difference, results[REFERENCE].largest)
+        return results
+    images = torch.randn(4, 3, export.image_size, export.image_size, generator=torch.Generator().manual_seed(0))
+    for name, path in paths.items():
+        loaded = load_model(path)
+        if name.endswith("fp32") and not loaded.takes_pixels:
+            with torch.no_grad():
+                expected, given = export.model(images), loaded.model(images)
+            difference = {task: (given[task] - logits).abs().max().item() for task, logits in expected.items()}
+            require_parity(name, difference, {task: logits.abs().max().item() for task, logits in expected.items()})
+    return {}
+
+
+def _latency(export: Export) -> dict[str, float]:
+    """Milliseconds of one image on one thread."""
+    size = export.image_size
+    ways = {}
+    torch.set_num_threads(1)
+    for name, path in export.files.items():
+        if name == "uint8 storage":
+            continue  # it computes as torch fp32 does
+        loaded = load_model(export.meta.path if name == REFERENCE else path, threads=1)
+        image = (
+            torch.zeros(1, size, size, 3, dtype=torch.uint8) if loaded.takes_pixels else torch.zeros(1, 3, size, size)
+        )
+        ways[name] = partial(loaded.model, image)
+    with torch.inference_mode():
+        return measure_latency(ways)
+
+
+def _worst(export: Export, lost: Mapping[str, Mapping[str, float]]) -> dict[str, list[tuple[str, float]]]:
+    tasks = lost.get("onnx int8", {})
+    if export.int8 is None or not tasks:
+        return {}
+    damages = export.int8.damages or layer_damages(export.int8.prepared, export.int8.ranges, export.batches)
+    return {
+        task: [(layer, damages[layer][task]) for layer in worst_layers(damages, [task], count=NAMED_LAYERS)]
+        for task in tasks
+    }
+
+
+def _report(export: Export, results: Mapping[str, Comparison], milliseconds: Mapping[str, float]) -> None:
+    options, int8 = export.options, export.int8
+    quantisation: dict[str, Any] = {}
+    if options.int8:
+        quantisation = {"calibrate": options.calibrate, "photos": sum(map(len, export.batches))}
+    if int8 is not None:
+        quantisation |= {
+            "method": int8.ranges.method,
+            "mean_top1_by_method": dict(int8.candidates),
+            "float_layers": list(int8.float_layers),
+        }
+    content = export_report(
+        export.meta,
+        files=export.files,
+        image_size=export.image_size,
+        results=results,
+        milliseconds=milliseconds,
+        data=options.data,
+        quantisation=quantisation,
+        gate=options.gate,
+    )
+    (options.out / "export.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    Console().print(export_table(content))
+    written = [path.name for name, path in export.files.items() if name != REFERENCE]
+    written += [EXAMPLE_NAME] if "onnx fp32" in export.files else []
+    print(f"wrote {options.out}: {', '.join([*written, META_NAME, 'export.json'])}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

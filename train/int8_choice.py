@@ -1,0 +1,95 @@
+"""The int8 graph that loses least: calibration methods compared by accuracy, the worst layers left in float.
+
+choice = choose_int8(graph, meta, batches, labelled, methods=["minmax", "entropy"], keep_float="2", ...)
+"""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto
+
+from models.artifact import META_NAME, ArtifactMeta
+from models.deploy.graph import layer_nodes, save_graph
+from models.deploy.int8 import Ranges, choose_layers, measure_ranges, prepare, quantise
+from models.deploy.sensitivity import Damages, measure_sensitivity, worst_layers
+from train.comparison import Comparison
+from train.export_measurement import measure_files
+from train.photo_progress import photo_progress
+from train.photos import Photos
+
+_FLOAT = "float"
+_SENSITIVITY_BATCHES = 2
+
+
+@dataclass(frozen=True)
+class Int8Choice:
+    """prepared: the float graph. candidates: method -> mean top-1. damages: known when layers were chosen by them."""
+
+    graph: ModelProto
+    prepared: ModelProto
+    ranges: Ranges
+    candidates: Mapping[str, float]
+    float_layers: Sequence[str]
+    damages: Damages | None
+
+
+def choose_int8(
+    graph: ModelProto,
+    meta: ArtifactMeta,
+    batches: Sequence[np.ndarray],
+    labelled: Photos,
+    tasks: Mapping[str, Sequence[str]],
+    *,
+    methods: Sequence[str],
+    keep_float: str,
+    image_size: int,
+    workers: int,
+) -> Int8Choice:
+    """batches: photos to calibrate with. labelled, tasks: the photos that methods are compared on, and their classes.
+    keep_float: empty, a number of layers, or names parted by commas. Raises ModelError for unknown names."""
+    prepared = prepare(graph)
+    named = [] if keep_float.isdecimal() else choose_layers(prepared, [name for name in keep_float.split(",") if name])
+    ranges = {method: measure_ranges(prepared, batches, method=method) for method in methods}
+    graphs = {method: quantise(prepared, ranges[method], keep_float=named) for method in methods}
+    results: dict[str, Comparison] = {}
+    best = methods[0]
+    if len(methods) > 1:
+        results = _compare(prepared, graphs, meta, labelled, tasks, image_size=image_size, workers=workers)
+        best = max(methods, key=lambda method: (results[method].mean_top1, -results[method].mean_loss))
+    damages = None
+    if keep_float.isdecimal() and int(keep_float):
+        damages = layer_damages(prepared, ranges[best], batches)
+        named = worst_layers(damages, list(meta.tasks), count=int(keep_float))
+        graphs[best] = quantise(prepared, ranges[best], keep_float=named)
+    candidates = {method: results[method].mean_top1 for method in methods if method in results}
+    return Int8Choice(graphs[best], prepared, ranges[best], candidates, named, damages)
+
+
+def layer_damages(prepared: ModelProto, ranges: Ranges, batches: Sequence[np.ndarray]) -> Damages:
+    """What each layer alone costs, on a few of the photos that the ranges come from."""
+    with photo_progress("Layers", total=len(layer_nodes(prepared))) as advance:
+        return measure_sensitivity(prepared, ranges, batches[:_SENSITIVITY_BATCHES], progress=advance)
+
+
+def _compare(
+    prepared: ModelProto,
+    graphs: Mapping[str, ModelProto],
+    meta: ArtifactMeta,
+    labelled: Photos,
+    tasks: Mapping[str, Sequence[str]],
+    *,
+    image_size: int,
+    workers: int,
+) -> dict[str, Comparison]:
+    with tempfile.TemporaryDirectory(prefix="int8-") as folder:
+        shutil.copyfile(meta.path / META_NAME, Path(folder, META_NAME))
+        files = {name: Path(folder, f"{name}.onnx") for name in (_FLOAT, *graphs)}
+        for name, graph in {_FLOAT: prepared, **graphs}.items():
+            save_graph(graph, files[name])
+        return measure_files(
+            files, labelled, tasks, image_size=image_size, workers=workers, what="Comparing calibrations"
+        )
