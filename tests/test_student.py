@@ -81,7 +81,7 @@ def test_preprocessing_is_the_backbone_s_own() -> None:
         ({"backbone": "food11_student", "drop_path_rate": 0.1}, r"'food11_student' has no stochastic depth"),
         ({"backbone": "vgg11", "drop_path_rate": 0.1}, r"'vgg11' has no stochastic depth"),
         ({"head": {"width": 512}}, r"head.kind is missing"),
-        ({"widths": {"backbone.bn1": 8}}, r"cannot narrow networks yet"),
+        ({"widths": {"backbone.bn1": 8}}, r"no channel group 'backbone.bn1'"),
     ],
 )
 def test_what_a_student_cannot_be_is_said_by_name(arguments: dict, message: str) -> None:

@@ -1,0 +1,159 @@
+"""Groups of timm's ResNet class: basic blocks, bottlenecks and ResNeSt's split attention.
+
+groups = resnet_groups(student.backbone, inputs)
+
+Inner channels of each block, the stem, and the residual streams, whose members all share one mask. Behind each addition
+comes a ReLU, so the constants of a stream are not followed: they are dropped.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from timm.layers.split_attn import SplitAttn
+from timm.models.resnest import ResNestBottleneck
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from torch import nn
+
+from models.errors import ModelError
+from models.groups.features import features_group
+from models.groups.group import Consumer, Group, Member, plain_group
+from models.groups.heads import HeadInputs
+from models.groups.stream import Stream
+
+
+def resnet_groups(net: nn.Module, inputs: HeadInputs) -> tuple[Group, ...]:
+    """Raises ModelError where a block is of another kind or its split attention mixes channels."""
+    assert isinstance(net, ResNet)
+    stem, stream = _stem(net)
+    groups = list(stem)
+    for name, block in _blocks(net):
+        _require_plain(block, name)
+        stream.consumers.append(Consumer(f"{name}.conv1"))
+        groups += _inner(block, name)
+        last, norm = ("conv2", "bn2") if isinstance(block, BasicBlock) else ("conv3", "bn3")
+        if block.downsample is None:
+            stream.add(f"{name}.{last}", f"{name}.{norm}")
+            continue
+        # [convolution, norm], or [pooling, convolution, norm]
+        number = len(block.downsample) - 2
+        shortcut = f"{name}.downsample"
+        stream.consumers.append(Consumer(f"{shortcut}.{number}"))
+        groups.append(stream.group())
+        num_units = block.get_submodule(last).out_channels
+        stream = Stream("stream", num_units, [f"{name}.{last}"], [f"{name}.{norm}"])
+        stream.add(f"{shortcut}.{number}", f"{shortcut}.{number + 1}")
+    features = features_group(
+        inputs,
+        producers=stream.producers,
+        gates=stream.gates,
+        num_units=stream.num_units,
+        readers=stream.consumers,
+    )
+    return (*groups, features)
+
+
+def _stem(net: Any) -> tuple[list[Group], Stream]:
+    if not isinstance(net.maxpool, nn.MaxPool2d):
+        raise ModelError(f"the stem pools by {type(net.maxpool).__name__}, for which no channel groups are declared")
+    if isinstance(net.conv1, nn.Conv2d):
+        return [], Stream("stem", net.conv1.out_channels, ["backbone.conv1"], ["backbone.bn1"])
+    # A deep stem: convolution, norm, ReLU, convolution, norm, ReLU, convolution; bn1 comes behind.
+    inner = []
+    for number in (0, 3):
+        conv = f"backbone.conv1.{number}"
+        inner.append(
+            plain_group(
+                conv,
+                kind="stem",
+                num_units=net.conv1[number].out_channels,
+                gate=f"backbone.conv1.{number + 1}",
+                consumer=Consumer(f"backbone.conv1.{number + 3}"),
+            )
+        )
+    return inner, Stream("stem", net.conv1[6].out_channels, ["backbone.conv1.6"], ["backbone.bn1"])
+
+
+def _inner(block: Any, name: str) -> Iterator[Group]:
+    width = block.conv1.out_channels
+    if isinstance(block, BasicBlock):
+        yield plain_group(f"{name}.conv1", num_units=width, gate=f"{name}.bn1", consumer=Consumer(f"{name}.conv2"))
+    elif isinstance(block, ResNestBottleneck):
+        yield from _split_attention(block, name)
+    else:
+        assert isinstance(block, Bottleneck)
+        yield plain_group(f"{name}.conv1", num_units=width, gate=f"{name}.bn1", consumer=Consumer(f"{name}.conv2"))
+        yield plain_group(
+            f"{name}.conv2",
+            num_units=block.conv2.out_channels,
+            gate=f"{name}.bn2",
+            consumer=Consumer(
+                f"{name}.conv3",
+                constant_from=(f"{name}.bn2",),
+                activation=f"{name}.act2",
+                absorbed_by=f"{name}.bn3",
+            ),
+        )
+
+
+def _split_attention(block: Any, name: str) -> Iterator[Group]:
+    """With one cardinal group, channel c of each of the radix splits goes with channel c of the sum.
+
+    The grouped convolution needs as many inputs in each of its groups, so conv1's channels go in sets of one each.
+    """
+    attention: SplitAttn = block.conv2
+    radix = attention.radix
+    yield Group(
+        name=f"{name}.conv1",
+        kind="hidden",
+        num_units=block.conv1.out_channels // radix,
+        producers=(Member(f"{name}.conv1", copies=radix),),
+        gates=(Member(f"{name}.bn1", copies=radix),),
+        consumers=(Consumer(f"{name}.conv2.conv", copies=radix),),
+    )
+    yield Group(
+        name=f"{name}.conv2.conv",
+        kind="hidden",
+        num_units=attention.conv.out_channels // radix,
+        producers=(Member(f"{name}.conv2.conv", copies=radix),),
+        gates=(Member(f"{name}.conv2.bn0", copies=radix),),
+        consumers=(Consumer(f"{name}.conv2.fc1"), Consumer(f"{name}.conv3")),
+        scalers=(Member(f"{name}.conv2.fc2", copies=radix),),
+    )
+    yield plain_group(
+        f"{name}.conv2.fc1",
+        num_units=attention.fc1.out_channels,
+        gate=f"{name}.conv2.bn1",
+        consumer=Consumer(
+            f"{name}.conv2.fc2",
+            constant_from=(f"{name}.conv2.bn1",),
+            activation=f"{name}.conv2.act1",
+            absorbed_by=f"{name}.conv2.fc2",
+        ),
+    )
+
+
+def _blocks(net: ResNet) -> list[tuple[str, Any]]:
+    return [
+        (f"backbone.{stage}.{number}", block)
+        for stage in ("layer1", "layer2", "layer3", "layer4")
+        for number, block in net.get_submodule(stage).named_children()
+    ]
+
+
+def _require_plain(block: Any, name: str) -> None:
+    if isinstance(block, ResNestBottleneck):
+        attention = block.conv2
+        cardinality = attention.rsoftmax.cardinality if isinstance(attention, SplitAttn) else 0
+        if cardinality != 1 or block.radix < 2:
+            raise ModelError(
+                f"{name} has split attention of radix {block.radix} over {cardinality} cardinal groups; only that of "
+                "several splits and one cardinal group (as in resnest50d) keeps its channels apart, so this network "
+                "cannot be pruned"
+            )
+        return
+    if not isinstance(block, BasicBlock | Bottleneck):
+        raise ModelError(f"{name} is a {type(block).__name__}, for which no channel groups are declared")
+    if block.se is not None or not isinstance(block.aa, nn.Identity):
+        raise ModelError(f"{name} has attention or anti-aliasing layers, for which no channel groups are declared")
+    if isinstance(block, Bottleneck) and block.conv2.groups != 1:
+        raise ModelError(f"{name}.conv2 is grouped, for which no channel groups are declared")

@@ -1,0 +1,46 @@
+"""That a masked network and its narrow rebuild are one and the same function.
+
+proof = prove(masked, narrow, {"random": images})  # raises ProofError
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.errors import ModelError
+from models.student import Student
+
+TOLERANCE = 1e-9  # of the largest logit
+
+
+class ProofError(ModelError):
+    """The rebuilt network is not the masked one; nothing may be written."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Of one kind of input: the largest difference of a logit and the largest logit, over all tasks."""
+
+    num_images: int
+    difference: float
+    largest_logit: float
+
+
+@torch.no_grad()
+def prove(masked: Student, narrow: Student, inputs: Mapping[str, Tensor]) -> dict[str, Proof]:
+    """Compare in float64. inputs: name -> images [N, 3, H, W]. Raises ProofError beyond TOLERANCE and for logits that
+    are not finite."""
+    proofs = {}
+    for name, images in inputs.items():
+        theirs = torch.cat(list(masked(images.double()).values()), dim=1)
+        ours = torch.cat(list(narrow(images.double()).values()), dim=1)
+        proof = Proof(len(images), float((ours - theirs).abs().max()), float(theirs.abs().max()))
+        if not proof.difference <= TOLERANCE * proof.largest_logit:
+            raise ProofError(
+                f"the narrow network differs from the masked one by {proof.difference:.3g} on {name} input, where the "
+                f"largest logit is {proof.largest_logit:.3g} and {TOLERANCE:g} of it is allowed; nothing was written"
+            )
+        proofs[name] = proof
+    return proofs

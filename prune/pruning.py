@@ -1,0 +1,149 @@
+"""Choose, rewrite, prove: a trained student in, a narrower one and everything known about it out.
+
+pruned = prune_student(student, candidates, limits=Limits(multiple=8), goal=Goal("ratio", 0.3), inputs={"random": x})
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from torch import Tensor
+
+from models.cost import Cost, count_cost, without_weights
+from models.errors import ModelError
+from models.groups import Group
+from models.student import Student
+from prune.budget import mildest_rank
+from prune.candidates import Candidates
+from prune.latency import measure_latency
+from prune.proof import Proof, prove
+from prune.rewrite import rewrite
+from prune.selection import Selection, rank_of, select
+
+_LATENCY_CANDIDATES = 128  # ranks among which a latency budget is bisected: each one tried is exported and timed
+
+
+@dataclass(frozen=True)
+class Limits:
+    """As in `prune.selection.select`."""
+
+    threshold_cap: bool = True
+    floor: int = 8
+    max_layer_ratio: float = 1.0
+    multiple: int = 1
+
+
+@dataclass(frozen=True)
+class Goal:
+    """kind: `ratio` (share of the channels), `parameters`, `macs` (of one image) or `latency` (milliseconds)."""
+
+    kind: str
+    value: float
+    image_size: int = 224
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Pruned:
+    student: Student  # float32, eval mode
+    groups: tuple[Group, ...]  # of the network before
+    selection: Selection
+    before: Cost
+    after: Cost
+    proofs: dict[str, Proof]
+
+
+def prune_student(
+    student: Student,
+    candidates: Candidates,
+    *,
+    limits: Limits,
+    goal: Goal,
+    inputs: Mapping[str, Tensor],
+    fold: bool = True,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Pruned:
+    """inputs: name -> images on which masked and rebuilt network must agree. Raises ModelError for goals that cannot be
+    reached and ProofError where the two networks differ; the student stays as it is."""
+    selection = _choose(student, candidates, limits, goal, progress)
+    _require_change(candidates, selection, limits)
+    progress("rewriting and proving")
+    masked, narrow = rewrite(student, selection.kept, fold=fold)
+    proofs = prove(masked, narrow, inputs)
+    return Pruned(
+        student=narrow.float(),
+        groups=candidates.groups,
+        selection=selection,
+        before=count_cost(student, image_size=goal.image_size),
+        after=count_cost(narrow, image_size=goal.image_size),
+        proofs=proofs,
+    )
+
+
+def _choose(
+    student: Student, candidates: Candidates, limits: Limits, goal: Goal, progress: Callable[[str], None]
+) -> Selection:
+    def at(rank: int) -> Selection:
+        return select(
+            candidates.layers,
+            rank=rank,
+            pool=candidates.pool,
+            threshold_cap=limits.threshold_cap,
+            floor=limits.floor,
+            max_layer_ratio=limits.max_layer_ratio,
+            multiple=limits.multiple,
+        )
+
+    if goal.kind == "ratio":
+        return at(rank_of(goal.value, candidates.pool))
+    unit, cost_of = _costs(goal)
+    now = cost_of(student)
+    if now <= goal.value:
+        raise ModelError(f"the model already fits: it has {now:,.6g} {unit}, the budget is {goal.value:,.6g}")
+    # Latency is measured on real weights, the rest is counted on shapes alone.
+    source = student if goal.kind == "latency" else without_weights(student)
+
+    @cache
+    def cost_at(rank: int) -> float:
+        cost = cost_of(_rebuilt(source, at(rank)))
+        progress(f"pruned to {cost:,.6g} {unit}, budget {goal.value:,.6g}")
+        return cost
+
+    num_ranks = len(candidates.magnitudes)
+    ranks = range(num_ranks)
+    if goal.kind == "latency":
+        ranks = np.unique(np.linspace(0, num_ranks - 1, _LATENCY_CANDIDATES).astype(int)).tolist()
+    return at(mildest_rank(cost_at, budget=goal.value, ranks=ranks, unit=unit))
+
+
+def _costs(goal: Goal) -> tuple[str, Callable[[Student], float]]:
+    if goal.kind == "parameters":
+        return "parameters", lambda student: student.num_parameters
+    if goal.kind == "macs":
+        return "MACs", lambda student: count_cost(student, image_size=goal.image_size).macs
+
+    def latency(student: Student) -> float:
+        return measure_latency(student, image_size=goal.image_size, threads=goal.threads).milliseconds
+
+    return "ms", latency
+
+
+def _rebuilt(source: Student, selection: Selection) -> Student:
+    """The narrow network itself; without folding, which changes no shape."""
+    rebuilt = copy.deepcopy(source)
+    rebuilt.narrow(selection.kept)
+    return rebuilt
+
+
+def _require_change(candidates: Candidates, selection: Selection, limits: Limits) -> None:
+    layers = candidates.layers
+    if any(len(kept) < len(layers[name].scores) for name, kept in selection.kept.items()):
+        return
+    widest = max(layer.width for layer in layers.values())
+    raise ModelError(
+        f"nothing would be pruned: with multiples of {limits.multiple}, a floor of {limits.floor} and max_layer_ratio "
+        f"{limits.max_layer_ratio:g} no layer (the widest has {widest} channels) can get narrower; prune more, or "
+        "relax a limit"
+    )
