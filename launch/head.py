@@ -3,8 +3,8 @@
 Head(door, count=2, bounds=None, ...).run()
 
 A *round* is one start of all ranks. An elastic job is a chain of rounds of different sizes, each from the last
-checkpoint: sample order and batch do not depend on the number of ranks, so nothing is lost or seen twice and no state has
-to be moved between living ranks.
+checkpoint: sample order and batch do not depend on the number of ranks, so nothing is lost or seen twice and no state
+has to be moved between living ranks.
 """
 
 import queue

@@ -1,7 +1,7 @@
 """Becomes a command that dies with the process that started it: `python leash.py PARENT_PID COMMAND...`.
 
 A rank must not outlive its worker, not even one that was killed with SIGKILL. Only the kernel can see to that, and it
-has to be asked from inside the new process; a fork hook of a worker with threads could hang, a program of its own cannot.
+has to be asked from inside the new process; a fork hook in a worker with threads could hang.
 """
 
 import ctypes

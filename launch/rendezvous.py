@@ -3,7 +3,8 @@
 with Rendezvous("10.0.0.1", slots, hosts={"10.0.0.1", "10.0.0.2"}) as rendezvous: rendezvous.port
 
 Horovod's client cannot send a secret, so the server takes requests from the hosts whose workers proved that they know
-it, in the scopes that the plan has, each key set once; and it ends when every rank has signed off, seconds after the start.
+it, in the scopes that the plan has, each key set once; and it ends when every rank has signed off, seconds after the
+start.
 """
 
 import re
@@ -20,6 +21,13 @@ _LONGEST_PATH = 300
 _MOST_REQUESTS = 256  # at a time; the rest queue
 _QUEUE_SECONDS = 10.0  # a request that sends nothing is dropped after 3
 _FORBIDDEN, _TOO_LARGE, _CONFLICT = 403, 413, 409
+
+
+_OF_A_SET = "_process_set_hash_"  # what follows it names a set of processes
+
+
+def _base(scope: str) -> str:
+    return scope.partition(_OF_A_SET)[0]
 
 
 class _Handler(RendezvousHandler):
@@ -47,7 +55,7 @@ class _Handler(RendezvousHandler):
 
     def _allowed(self) -> bool:
         found = re.fullmatch(r"/([\w.-]+)/[\w.-]+", self.path)
-        known = found and len(self.path) <= _LONGEST_PATH and found[1] in self.server.scope_size
+        known = found and len(self.path) <= _LONGEST_PATH and _base(found[1]) in self.server.scope_size
         if not known or self.client_address[0] not in self.server.hosts:
             self._refuse(_FORBIDDEN)
             return False
@@ -64,20 +72,16 @@ class _Server(RendezvousHTTPServer):
 
     def __init__(self, address: str, slots: Sequence[SlotInfo], hosts: Collection[str]) -> None:
         self.hosts = frozenset(hosts)
-        self._missing: set[tuple[str, str]] = set()
         self._places = threading.BoundedSemaphore(_MOST_REQUESTS)
         self.all_signed_off = threading.Event()
         super().__init__((address, 0), _Handler, 0)
         self.init(slots)
-        for slot in slots:
-            self._missing |= {
-                ("global", str(slot.rank)),
-                (f"local_{slot.hostname}", str(slot.local_rank)),
-                (f"cross_{slot.local_rank}", str(slot.cross_rank)),
-            }
+        # Each rank goes through global, local and cross, then the same again for the set of all processes.
+        self._missing = {(f"cross_{slot.local_rank}", str(slot.cross_rank)) for slot in slots}
 
     def sign_off(self, scope: str, key: str) -> None:
-        self._missing.discard((scope, key))
+        if _OF_A_SET in scope:
+            self._missing.discard((_base(scope), key))
         if not self._missing:
             self.all_signed_off.set()
 

@@ -24,7 +24,7 @@ class Codes:
 
 @dataclass(frozen=True)
 class RankEnd:
-    """How a rank ended: its exit code, or the negative number of the signal that killed it. how: where no code tells."""
+    """How a rank ended: its exit code, or minus the number of the signal that killed it. how: where no code tells."""
 
     rank: int
     node: str
