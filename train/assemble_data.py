@@ -48,10 +48,8 @@ def choose_tasks(config: Config, index: Index) -> dict[str, int]:
         if name not in index.tasks:
             raise ConfigError(f"tasks.{name}: {config.data.train} has no such task; it has {', '.join(index.tasks)}")
     if not names:
-        raise ConfigError(
-            "tasks: at least one task is needed"
-            + ("" if index.tasks else f"; {config.data.train} has no labels at all")
-        )
+        why = "" if index.tasks else f"; {config.data.train} has no labels, so a teacher must bring them"
+        raise ConfigError(f"tasks: at least one task is needed{why}")
     return {name: len(index.tasks[name]) for name in names}
 
 
