@@ -180,7 +180,7 @@ class Member:
             "PYTHONFAULTHANDLER": "1",
         }
         inherited = {name: value for name, value in os.environ.items() if name not in _SECRETS}
-        inherited.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", "120")  # a slow folder may delay one rank's start
+        inherited.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", "60")  # a slow folder may delay one rank's start
         self._logs.mkdir(parents=True, exist_ok=True)
         width = len(str(max(1, event["slots"][0]["size"] - 1)))
         for slot in event["slots"]:

@@ -37,7 +37,7 @@ CODES = Codes(
     stopped=ExitCode.PREEMPTED,
     lost=ExitCode.RANK_LOST,
     refused=ExitCode.BAD_CONFIG,
-    hopeless=frozenset({ExitCode.BAD_CONFIG, ExitCode.BAD_DATA, ExitCode.CANNOT_WRITE}),
+    hopeless=frozenset({ExitCode.BAD_CONFIG, ExitCode.BAD_DATA, ExitCode.CANNOT_WRITE, ExitCode.DIVERGED}),
     meaning={int(code): text for code, text in MEANING.items()},
 )
 

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 import torch
 
+from train.trail import Trail
+
 _POLL_SECONDS = 1e-4
 
 
@@ -25,18 +27,23 @@ class RankLost(RuntimeError):
     """A collective failed because another rank is gone."""
 
 
+class RanksDiverged(RuntimeError):
+    """Ranks asked for different sums; the message names them."""
+
+
 class Comm(Protocol):
     rank: int
     size: int
     local_rank: int
     local_size: int
+    trail: Trail  # of the collectives that this rank started
 
     def allreduce_async(self, tensor: torch.Tensor, *, name: str) -> Any:
         """Start summing a tensor over the ranks, in place."""
         ...
 
     def wait(self, handle: Any) -> None:
-        """Until an asynchronous collective is done. Raises RankLost."""
+        """Until an asynchronous collective is done. Raises RankLost or RanksDiverged."""
         ...
 
     def allreduce(self, tensor: torch.Tensor, *, name: str) -> torch.Tensor:
@@ -54,6 +61,9 @@ class SingleProcess:
     """One rank: sums are the values themselves."""
 
     rank, size, local_rank, local_size = 0, 1, 0, 1
+
+    def __init__(self) -> None:
+        self.trail = Trail()
 
     def allreduce_async(self, tensor: torch.Tensor, *, name: str) -> Any:
         return None
@@ -87,8 +97,10 @@ class HorovodComm:
         hvd.init()
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
+        self.trail = Trail()
 
     def allreduce_async(self, tensor: torch.Tensor, *, name: str) -> Any:
+        self.trail.note(name, tensor)
         try:
             return self._hvd.allreduce_async_(tensor, op=self._hvd.Sum, name=name)
         except self._lost() as error:
@@ -97,12 +109,14 @@ class HorovodComm:
     def wait(self, handle: Any) -> None:
         # Horovod's own wait spins, and so takes the core from the thread that moves the bytes: on two cores, an
         # allreduce of four numbers then takes 5 ms and more instead of one cycle.
-        while not self._hvd.poll(handle):
-            time.sleep(_POLL_SECONDS)
         try:
+            while not self._hvd.poll(handle):
+                time.sleep(_POLL_SECONDS)
             self._hvd.synchronize(handle)
         except self._lost() as error:
-            raise RankLost(str(error)) from error
+            # Horovod compares what the ranks ask for under one name, and tells a difference in this way.
+            kind = RanksDiverged if "Mismatched" in str(error) else RankLost
+            raise kind(str(error)) from error
 
     def allreduce(self, tensor: torch.Tensor, *, name: str) -> torch.Tensor:
         self.wait(self.allreduce_async(tensor, name=name))
@@ -111,6 +125,7 @@ class HorovodComm:
     def allgather_object(self, value: Any, *, name: str) -> list[Any]:
         # JSON instead of Horovod's own object gather, which unpickles what it receives.
         data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        self.trail.note(name, torch.empty(0))
         try:
             sizes = self._hvd.allgather(torch.tensor([len(data)]), name=f"{name}.size")
             joined = self._hvd.allgather(data, name=f"{name}.data")
@@ -149,7 +164,8 @@ def start() -> Comm:
     if "HOROVOD_RANK" not in os.environ and "OMPI_COMM_WORLD_RANK" not in os.environ:
         raise CommError(
             f"{variable}={size} promises {size} ranks, but Horovod was not told of them: each process would train "
-            f"on its own into one folder. Start with `horovodrun -np {size} python train/main.py ...`"
+            f"on its own into one folder. Start with `horovodrun -np {size} python train/main.py ...` or, under a "
+            f"scheduler, with `python -m launch.worker -- python train/main.py ...`"
         )
     comm = HorovodComm()
     if comm.size != size:

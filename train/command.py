@@ -27,12 +27,16 @@ def run_command(
         before()
         comm = communication.start()
         code = work(comm)
+        # Nobody leaves while another still writes: a launcher takes the first end for a failure.
+        comm.allgather_object(None, name="end")
     except BAD_CONFIG as error:
         code = _report(ExitCode.BAD_CONFIG, error, comm)
     except DataError as error:
         code = _report(ExitCode.BAD_DATA, error, comm)
     except communication.RankLost as error:
         code = _report(ExitCode.RANK_LOST, error, comm)
+    except communication.RanksDiverged as error:
+        code = _report(ExitCode.DIVERGED, error, comm)
     except OSError as error:
         code = _report(ExitCode.CANNOT_WRITE, error, comm)
     except Exception as error:

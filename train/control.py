@@ -2,7 +2,8 @@
 
     control.start(next_batch, stop=False); message = control.finish()
 
-It carries the weight sum of every loss term, the number of samples, the number of bad ones and the wish to stop.
+It carries the weight sum of every loss term, the number of samples, the number of bad ones, the wish to stop, and a
+fingerprint of the collectives so far, so that ranks that no longer do the same are named.
 """
 
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from data.batch import Batch
-from train.comm import Comm
+from train.comm import Comm, RanksDiverged
 from train.objective import Objective
+from train.trail import describe_divergence
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,29 @@ class Control:
         self._objective, self._comm = objective, comm
         self._message = torch.zeros(0)
         self._handle: object | None = None
+        self._under_way = False
 
     def start(self, batch: Batch, *, stop: bool) -> None:
-        values = [*self._objective.masses(batch), len(batch), len(batch.bad), stop]
+        mark = self._comm.trail.fingerprint
+        values = [*self._objective.masses(batch), len(batch), len(batch.bad), stop, mark, mark * mark]
         self._message = torch.tensor(values, dtype=torch.float64)
         self._handle = self._comm.allreduce_async(self._message, name="control")
+        self._under_way = True
 
     def finish(self) -> StepTotals:
+        """Raises RankLost, or RanksDiverged naming the ranks."""
+        self._under_way = False
         self._comm.wait(self._handle)
-        *masses, num_samples, num_bad, stop = self._message.tolist()
+        *masses, num_samples, num_bad, stop, marks, squares = self._message.tolist()
+        # Equal numbers, and only they, have a mean of squares that is the square of their mean.
+        if int(marks) ** 2 != self._comm.size * int(squares):
+            trail = self._comm.trail
+            ranks = self._comm.allgather_object([trail.fingerprint, trail.recent()], name="divergence")
+            raise RanksDiverged(describe_divergence([mark for mark, _ in ranks], [recent for _, recent in ranks]))
         return StepTotals(masses, int(num_samples), int(num_bad), bool(stop))
+
+    def drain(self) -> None:
+        """Take in a message that nobody will read, if one is under way."""
+        if self._under_way:
+            self._under_way = False
+            self._comm.wait(self._handle)

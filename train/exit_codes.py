@@ -14,6 +14,7 @@ class ExitCode(IntEnum):
     PREEMPTED = 75
     STUCK = 76
     RANK_LOST = 77
+    DIVERGED = 78
 
 
 MEANING = {
@@ -25,4 +26,5 @@ MEANING = {
     ExitCode.STUCK: "a step did not finish in time, see the stacks; the same command continues from its checkpoint",
     ExitCode.RANK_LOST: "another rank or a loader process was lost, often for lack of memory; "
     "the same command continues from the last checkpoint",
+    ExitCode.DIVERGED: "the ranks no longer do the same work; compare code, versions and data of their hosts",
 }

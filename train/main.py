@@ -17,8 +17,10 @@ if not __package__:  # started as a file: train/ is first on the path, where our
 import torch
 
 from launch.horovod_fit import HorovodError, check_horovod_matches_torch
+from train.agreement import check_agreement
 from train.comm import Comm, CommError, promised_size
 from train.command import run_command
+from train.config import describe
 from train.config_file import load_config
 from train.exit_codes import ExitCode
 
@@ -43,6 +45,7 @@ def _check_horovod() -> None:
 
 def _train(options: argparse.Namespace, comm: Comm) -> ExitCode:
     config = load_config(options.config, options.overrides)
+    check_agreement(comm, config=describe(config))
     from train.dry_run import dry_run  # timm and the rest only once the config is known to be good
     from train.run import train
 

@@ -108,19 +108,16 @@ class Trainer:
         if batch is None:
             return
         self.control.start(batch, stop=self.stop_wanted())
-        under_way = True
         try:
             while batch is not None:
                 totals = self.control.finish()
                 following = next(self.batches, None)
-                under_way = following is not None
                 if following is not None:
                     self.control.start(following, stop=self.stop_wanted())
                 yield batch, totals
                 batch = following
         finally:
-            if under_way:  # stopped early, on all ranks at the same step
-                self.control.finish()
+            self.control.drain()  # stopped early, on all ranks at the same step
 
     def _write_down(self, batch: Batch, totals: StepTotals) -> None:
         if self.trace is not None:

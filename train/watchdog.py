@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from train.exit_codes import MEANING, ExitCode
@@ -19,13 +20,13 @@ _CHECKS = 20
 
 
 class Watchdog:
-    """Feed it at least every `seconds`; what it was fed last is named in its report.
+    """Feed it at least every `seconds`; what it was fed last is named in its report, and so is the last collective.
 
     What happens once, as building the model or reading a checkpoint from afar, is fed with a limit of its own.
     """
 
-    def __init__(self, seconds: float, *, rank: int) -> None:
-        self.seconds, self.rank = seconds, rank
+    def __init__(self, seconds: float, *, rank: int, last_collective: Callable[[], str] = lambda: "unknown") -> None:
+        self.seconds, self.rank, self._last_collective = seconds, rank, last_collective
         self._activity, self._fed = "start", time.monotonic()
         self._limit, self._armed = seconds, 0.0
         self._done = threading.Event()
@@ -58,6 +59,7 @@ class Watchdog:
 
     def _end(self, quiet: float) -> None:
         print(f"rank {self.rank}: no progress for {quiet:.0f} s in: {self._activity}", file=sys.stderr)
+        print(f"rank {self.rank}: the last collective that it started: {self._last_collective()}", file=sys.stderr)
         faulthandler.dump_traceback(all_threads=True)
         print(f"rank {self.rank}: exit {ExitCode.STUCK.value}: {MEANING[ExitCode.STUCK]}", file=sys.stderr, flush=True)
         os._exit(ExitCode.STUCK)
