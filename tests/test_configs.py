@@ -7,12 +7,15 @@ import pytest
 import torch
 
 from data.index import Index, Shard
+from models.artifact import save_artifact
 from models.student import Student
 from train.assemble import build_model, build_optimizer, learning_rate
 from train.assemble_data import operations
+from train.assemble_teacher import build_lessons
 from train.config import Config
 from train.config_file import load_config
 from train.objective import LOSSES
+from train.schedule import weight_ramp
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ROOT = REPOSITORY / "train" / "configs"
@@ -29,17 +32,23 @@ TASKS = {
 # Parameters of the networks as they were published or counted by others.
 PARAMETERS = {
     "food11/level1_simple": 99_060,
-    "food11/level2_mild": 99_060,
-    "food11/level3_long": 99_060,
+    "food11/level2_distilled": 99_060,
+    "food11/level3_hints": 99_060,
     "food11/level4_ensemble": 99_060,
     "food11/teacher_resnet18": 11_182_155,
     "food11_compress/big": 1_615_627,
     "food11_compress/low_rank": 256_779,
+    "food11_compress/low_rank_from_weak": 256_779,
+    "food11_compress/low_rank_from_strong": 256_779,
+    "food11_compress/depthwise_distilled": 224_011,
     "food11_compress/depthwise": 224_011,
     "food11_compress/standard": 277_611,
     "food11_compress/grouped": 236_571,
     "cifar10/teacher": 1_186_986,
     "cifar10/student": 267_738,
+    "cifar10/soft_targets": 267_738,
+    "cifar10/cosine": 267_738,
+    "cifar10/regressor": 267_738,
 }
 
 
@@ -68,7 +77,8 @@ def opening(path: Path) -> str:
 
 
 def plain_training(path: Path) -> bool:
-    return "artifact:" not in path.read_text()
+    """No saved model is needed, and nothing is downloaded."""
+    return "artifact:" not in path.read_text() and "pretrained: true" not in path.read_text()
 
 
 @pytest.mark.parametrize("path", [path for path in CONFIGS if plain_training(path)], ids=name_of)
@@ -130,7 +140,8 @@ def test_every_named_parameter_count_belongs_to_a_config() -> None:
 def test_recipe_a_has_its_six_shapes_with_their_backbones_and_schedule() -> None:
     shapes = {path.stem: load_config(path) for path in (ROOT / "attributes").glob("*.yaml")}
     plain = {name: (shapes[name].model.head.kind, shapes[name].model.backbone) for name in shapes}
-    assert {name: pair for name, pair in plain.items() if name not in ("production", "resnest50")} == {
+    others = {"production", "resnest50", "distilled", "distilled_224_224", "distilled_192_224"}
+    assert {name: pair for name, pair in plain.items() if name not in others} == {
         "single_conv": ("single-conv", "mobilenetv2_100"),
         "single_shuffle_conv": ("single-shuffle-conv", "mobilenetv2_100"),
         "multi_fc": ("multi-fc", "mobilenetv2_100"),
@@ -140,7 +151,72 @@ def test_recipe_a_has_its_six_shapes_with_their_backbones_and_schedule() -> None
     }
     assert plain["production"] == ("multi-embedding", "mobilenetv2_050")
     assert plain["resnest50"] == ("multi-embedding", "resnest50d")
+    sizes = {name: (config.data.image_size, config.data.eval_size) for name, config in shapes.items()}
+    assert {name: pair for name, pair in sizes.items() if pair != (224, 256)} == {
+        "distilled_224_224": (224, 224),
+        "distilled_192_224": (192, 224),
+    }
     for config in shapes.values():
-        assert (config.data.image_size, config.data.eval_size) == (224, 256)
         assert (config.schedule.epochs, config.schedule.warmup_epochs, config.schedule.decay) == (60, 5, "cosine")
         assert config.optimizer.kind == "sgd"
+
+
+TAUGHT = [path for path in CONFIGS if load_config(path).teacher is not None]
+
+
+@pytest.mark.parametrize("path", TAUGHT, ids=name_of)
+def test_a_teacher_is_trained_by_another_config_and_its_lessons_fit(path: Path, tmp_path: Path) -> None:
+    """The teacher's own file says what it is; with random weights every loss term and hint can be built."""
+    settings = load_config(path).teacher
+    assert settings is not None
+    source = next(other for other in CONFIGS if f"{load_config(other).run.dir}/best" == settings.model)
+    config = load_config(source, ["model.pretrained=false"])
+    index = index_of(path)
+    save_artifact(
+        build_model(config, index, tasks_of(path)),
+        tmp_path / "teacher",
+        tasks=index.tasks,
+        preprocessing={"mean": [0.5] * 3, "std": [0.2] * 3, "train_size": 224, "eval_size": 224},
+        metrics={},
+        provenance={},
+        ema=False,
+    )
+    config = load_config(path, [f"teacher.model={tmp_path / 'teacher'}", "teacher.cache=null"])
+    assert config.teacher is not None
+    student = build_model(config, index, tasks_of(path))
+    lessons = build_lessons(
+        config, index, student, tasks=tasks_of(path), steps_per_epoch=10, device=torch.device("cpu")
+    )
+    is_taught = 0 if config.teacher.weight == 0 else len(tasks_of(path))
+    assert len(lessons.terms) == is_taught + len(config.teacher.hints)
+
+
+def test_recipe_b_weighs_its_terms_as_published() -> None:
+    config = load_config(ROOT / "food11" / "level3_hints.yaml")
+    assert config.teacher is not None
+    assert (config.teacher.alpha, config.teacher.temperature, config.tasks["class"].weight) == (0.5, 1.0, 10.0)
+    assert [(hint.kind, hint.weight) for hint in config.teacher.hints] == [("smooth-l1", 1.0)] * 3
+    last = weight_ramp(299 * 7, steps_per_epoch=7, epochs=300, power=config.tasks["class"].ramp)
+    middle = weight_ramp(150 * 7 + 6, steps_per_epoch=7, epochs=300, power=config.tasks["class"].ramp)
+    assert (last, middle) == (1.0, pytest.approx((150 / 299) ** 2))
+
+
+def test_recipe_d_has_its_four_alternatives() -> None:
+    runs = {path.stem: load_config(path) for path in (ROOT / "cifar10").glob("*.yaml")}
+    assert set(runs) == {"teacher", "student", "soft_targets", "cosine", "regressor"}
+    for config in runs.values():
+        assert (config.optimizer.kind, config.optimizer.lr, config.batch_size, config.schedule.epochs) == (
+            "adam",
+            1e-3,
+            128,
+            10,
+        )
+        assert config.seed == 42
+    soft = runs["soft_targets"].teacher
+    assert soft is not None
+    assert (soft.alpha, soft.temperature, soft.loss) == (0.25, 2.0, "kl")
+    for name, kind in (("cosine", "cosine"), ("regressor", "mse")):
+        teacher = runs[name].teacher
+        assert teacher is not None
+        assert runs[name].tasks["class"].weight == 0.75
+        assert [(hint.kind, hint.weight) for hint in teacher.hints] == [(kind, 0.25)]
