@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -25,9 +26,15 @@ def load_photo(path: str, size: int) -> np.ndarray:
     return np.asarray(photo.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
+def read_facts(session: onnxruntime.InferenceSession) -> dict[str, Any]:
+    """What the model says of itself."""
+    written = session.get_modelmeta().custom_metadata_map
+    return {key: json.loads(written[key]) for key in ("image_size", "mean", "std", "tasks")}
+
+
 def probabilities(session: onnxruntime.InferenceSession, pixels: np.ndarray) -> dict[str, np.ndarray]:
     """One number per class for each task. pixels: uint8 [S, S, 3]."""
-    facts = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    facts = read_facts(session)
     if session.get_inputs()[0].type == "tensor(uint8)":  # the preprocessing is inside the model
         image = pixels[None]
     else:
@@ -49,12 +56,12 @@ def main() -> int:
         print(f"error: {options.model}: no such file", file=sys.stderr)
         return 2
     session = onnxruntime.InferenceSession(options.model, providers=["CPUExecutionProvider"])
-    facts = session.get_modelmeta().custom_metadata_map
-    size, tasks = json.loads(facts["image_size"]), json.loads(facts["tasks"])
+    facts = read_facts(session)
+    tasks = facts["tasks"]
     failed = 0
     for path in options.photos:
         try:
-            pixels = load_photo(path, size)
+            pixels = load_photo(path, facts["image_size"])
         except OSError as error:
             print(f"error: {path}: {error.strerror or 'not a photo'}", file=sys.stderr)
             failed += 1

@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +163,11 @@ def _layers_without_export(model: Student, image: Tensor) -> list[str]:
     """Names and kinds of the innermost modules that do not export on their own."""
     inputs: dict[str, Tensor] = {}
 
-    def record(name: str) -> object:
-        return lambda module, given, output: inputs.setdefault(name, given[0])
+    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+            inputs[name] = given[0]
+
+        return hook
 
     leaves = {name: module for name, module in model.named_modules() if not any(module.children())}
     handles = [module.register_forward_hook(record(name)) for name, module in leaves.items()]

@@ -81,6 +81,8 @@ def quantise(
     """The prepared graph in int8. keep_float: layers of the student that stay as they are; only: those to quantise."""
     nodes = layer_nodes(graph)
     options = {"OpTypesToExcludeOutputQuantization": _FLOAT_OUTPUTS}
+    for layer in only or ():
+        graph, ranges = _with_own_input(graph, ranges, nodes[layer])
     with _quiet(), tempfile.TemporaryDirectory(prefix="int8-") as folder:
         save_tensors_data(ranges.tensors, f"{folder}/ranges.json")
         onnx.save(graph, f"{folder}/graph.onnx")
@@ -124,6 +126,25 @@ class _OneBatch(CalibrationDataReader):
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(iter(self._left), None)
+
+
+def _with_own_input(graph: ModelProto, ranges: Ranges, name: str) -> tuple[ModelProto, Ranges]:
+    """A rounded tensor is rounded for all that read it; a layer to be quantised alone reads a copy."""
+    made = ModelProto()
+    made.CopyFrom(graph)
+    place, node = next((place, node) for place, node in enumerate(made.graph.node) if node.name == name)
+    shared, own = node.input[0], f"{node.input[0]}_for_{name}"
+    node.input[0] = own
+    made.graph.node.insert(place, helper.make_node("Identity", [shared], [own], f"copy_for_{name}"))
+    for info in [*made.graph.value_info, *made.graph.input]:
+        if info.name == shared:
+            copied = made.graph.value_info.add()
+            copied.CopyFrom(info)
+            copied.name = own
+            break
+    tensors = dict(ranges.tensors.items())
+    tensors[own] = tensors[shared]
+    return made, Ranges(ranges.method, TensorsData(METHODS[ranges.method], tensors))
 
 
 def _with_activations(graph: ModelProto, nodes: Collection[str]) -> list[str]:

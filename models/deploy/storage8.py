@@ -36,7 +36,8 @@ def encode(tensor: Tensor, *, name: str) -> tuple[Tensor, float, float]:
 
 def decode(stored: Tensor, low: float, high: float) -> Tensor:
     """float32 of the same shape; off by at most (high - low) / 510."""
-    return (stored.double() / 255 * (high - low) + low).float()
+    share = stored.double() / 255
+    return (low * (1 - share) + high * share).float()  # the ends come back exactly
 
 
 def write_uint8(model: Student, path: str | Path, *, model_sha256: str) -> int:

@@ -1,0 +1,384 @@
+"""`python -m models.export`: files that compute what the model computes, and a gate that names what was lost."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from data.index import load_index
+from models import export
+from models.artifact import load_artifact, save_artifact
+from models.deploy.graph import layer_nodes
+from models.deploy.loading import load_model
+from models.errors import ModelError
+from tests.conftest import TINY_TASKS, jpeg_bytes
+from tests.tiny_models import SIZE, save_tiny_model
+from train import evaluate, predict
+from train.comm import SingleProcess
+from train.exit_codes import ExitCode
+from train.photo_batches import photo_batches
+from train.photos import ShardPhotos
+from train.step import Normalise
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+
+
+def knowing_model(folder: Path, shards: Path, *, outlier: float = 1.0) -> Path:
+    """A model whose classifiers were fitted to the photos of `shards`, so that it has accuracy to lose.
+
+    outlier: one channel of the last layer is this much larger and the classifiers undo it: nothing changes in float,
+    but all channels share one scale in int8.
+    """
+    model, meta = load_artifact(save_tiny_model(folder, seed=1))
+    (batch,) = photo_batches(
+        ShardPhotos(load_index(shards)), sizes=[SIZE], num_views=1, batch_size=64, workers=0, comm=SingleProcess()
+    )
+    normalise = Normalise(meta.preprocessing["mean"], meta.preprocessing["std"])
+    classifiers: Any = model.heads.classifiers
+    with torch.no_grad():
+        features = model.forward_features(normalise(batch.image[SIZE][0]))
+        known = torch.cat([features, torch.ones(len(features), 1)], dim=1)
+        for task, label in batch.label.items():
+            rows = label >= 0
+            wanted = 6 * torch.nn.functional.one_hot(label[rows], len(TINY_TASKS[task])).float()
+            solution = torch.linalg.lstsq(known[rows], wanted, driver="gelsd").solution
+            layer = classifiers.get_submodule(f"task_{task}")
+            layer.weight.copy_(solution[:-1].T)
+            layer.bias.copy_(solution[-1])
+        norm = [module for module in model.backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)][-1]
+        norm.weight[0] *= outlier
+        norm.bias[0] *= outlier
+        for task in TINY_TASKS:
+            classifiers.get_submodule(f"task_{task}").weight[:, 0] /= outlier
+    save_artifact(
+        model, folder, tasks=meta.tasks, preprocessing=meta.preprocessing, metrics={}, provenance={}, ema=False
+    )
+    return folder
+
+
+def run(*arguments: str | Path | int | float) -> int:
+    return export.main([*map(str, arguments), "--workers", "0"])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, tiny_shards: Path) -> Path:
+    return knowing_model(tmp_path_factory.mktemp("models") / "a", tiny_shards / "train")
+
+
+@pytest.fixture(scope="module")
+def exported(model: Path, tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("exported") / "new" / "folder"
+    data = ("--data", tiny_shards / "train", "--gate", 0.1)
+    assert run("--model", model, "--out", out, "--int8", "--calibrate", tiny_shards / "train", *data) == 0
+    return out
+
+
+def evaluated(path: Path, shards: Path, out: Path) -> dict[str, Any]:
+    options = ["--model", str(path), "--data", str(shards), "--json", str(out), "--workers", "0", "--device", "cpu"]
+    assert evaluate.main(options) == 0
+    return json.loads(out.read_text())
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def test_the_graph_is_checked_its_outputs_are_the_tasks_and_any_batch_size_fits(exported: Path) -> None:
+    for name in ("model.onnx", "model.int8.onnx"):
+        onnx.checker.check_model(onnx.load(exported / name), full_check=True)
+        graph = session(exported / name)
+        assert [output.name for output in graph.get_outputs()] == list(TINY_TASKS)
+        images = np.random.default_rng(0).normal(size=(5, 3, SIZE, SIZE)).astype(np.float32)
+        together = graph.run(None, {"image": images})
+        for number in range(5):
+            alone = graph.run(None, {"image": images[number : number + 1]})
+            for one, all_of_them in zip(alone, together, strict=True):
+                np.testing.assert_allclose(one[0], all_of_them[number], atol=1e-4)
+
+
+def test_the_metadata_says_what_goes_in_and_what_comes_out(exported: Path) -> None:
+    for name, precision in (("model.onnx", "fp32"), ("model.int8.onnx", "int8")):
+        written = session(exported / name).get_modelmeta().custom_metadata_map
+        assert json.loads(written["tasks"]) == {task: list(classes) for task, classes in TINY_TASKS.items()}
+        assert json.loads(written["mean"]) == [0.5, 0.4, 0.3]
+        assert json.loads(written["std"]) == [0.2, 0.25, 0.3]
+        assert json.loads(written["image_size"]) == SIZE
+        assert json.loads(written["precision"]) == precision
+
+
+def test_no_file_tells_where_it_was_made(exported: Path) -> None:
+    for name in ("model.onnx", "model.int8.onnx"):
+        content = (exported / name).read_bytes()
+        assert str(Path(__file__).parents[1]).encode() not in content
+        assert b"site-packages" not in content
+
+
+def test_norms_are_folded_weights_are_signed_per_channel_and_activations_unsigned(exported: Path) -> None:
+    whole = onnx.load(exported / "model.onnx")
+    assert "BatchNormalization" not in Counter(node.op_type for node in whole.graph.node)
+    small = onnx.load(exported / "model.int8.onnx")
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in small.graph.initializer}
+    pointwise = "model.backbone.layer1.3.weight"
+    weight = next(value for name, value in constants.items() if name.startswith(pointwise) and "quantized" in name)
+    assert weight.dtype == np.int8
+    assert constants[f"{pointwise}_scale"].shape == (weight.shape[0],)
+    zero_points = {constants[node.input[2]].dtype for node in small.graph.node if node.op_type == "QuantizeLinear"}
+    assert zero_points == {np.dtype(np.uint8)}
+
+
+def test_evaluate_gives_the_same_for_the_folder_and_the_graph(
+    model: Path, exported: Path, tiny_shards: Path, tmp_path: Path
+) -> None:
+    own = evaluated(model, tiny_shards / "val", tmp_path / "own.json")
+    graph = evaluated(exported / "model.onnx", tiny_shards / "val", tmp_path / "graph.json")
+    assert graph["models"][0]["precision"] == "fp32"
+    for task, values in own["tasks"].items():
+        assert graph["tasks"][task]["confusion"] == values["confusion"]
+        assert graph["tasks"][task]["loss"] == pytest.approx(values["loss"], rel=1e-4)
+    small = evaluated(exported / "model.int8.onnx", tiny_shards / "val", tmp_path / "small.json")
+    assert small["models"][0]["precision"] == "int8"
+    assert small["models"][0]["sha256"] != own["models"][0]["sha256"]
+    losses = [result["tasks"]["colour"]["loss"] for result in (own, small)]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], abs=0.3)
+
+
+def test_the_report_holds_size_time_and_accuracy_of_each_file(
+    model: Path, exported: Path, tiny_shards: Path, tmp_path: Path
+) -> None:
+    report = json.loads((exported / "export.json").read_text())
+    assert list(report["variants"]) == ["torch fp32", "onnx fp32", "onnx int8"]
+    for name, variant in report["variants"].items():
+        folder = model if name == "torch fp32" else exported
+        assert variant["bytes"] == (folder / variant["file"]).stat().st_size
+        assert variant["milliseconds"] > 0
+        measured = evaluated(
+            model if name == "torch fp32" else exported / variant["file"], tiny_shards / "train", tmp_path / "r.json"
+        )
+        for task, values in measured["tasks"].items():
+            assert variant["tasks"][task]["top1"] == values["top1"]
+    assert report["variants"]["onnx fp32"]["tasks"]["colour"]["difference"] < 1e-3
+    assert report["variants"]["onnx fp32"]["tasks"]["colour"]["agreement"] == 1
+    assert set(report["quantisation"]["mean_top1_by_method"]) == {"minmax", "entropy", "percentile"}
+    best = max(report["quantisation"]["mean_top1_by_method"].values())
+    assert report["quantisation"]["mean_top1_by_method"][report["quantisation"]["method"]] == best
+    assert report["gate"] == {"limit": 0.1, "lost": {}}
+    assert report["variants"]["torch fp32"]["mean_top1"] > 0.9, "without accuracy to lose, no gate is tested"
+
+
+def test_a_broken_scale_misses_the_gate_and_is_named_and_repaired_by_keeping_its_layers_in_float(
+    tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = knowing_model(tmp_path / "broken", tiny_shards / "train", outlier=1e5)
+    options = ("--model", broken, "--int8", "--calibrate", tiny_shards / "train", "--method", "minmax")
+    options += ("--data", tiny_shards / "train", "--gate", 0.05)
+    assert run(*options, "--out", tmp_path / "a") == 1
+    error = capfd.readouterr().err
+    assert "the gate of 5 points of top-1 is missed" in error
+    assert "onnx int8, task colour:" in error
+    named = error.split("task colour:")[1].split("KL divergence")[1].split("): ")[1].split(" (")[0]
+    assert named in ("backbone.layer4.3", "heads.classifiers.task_colour")
+    report = json.loads((tmp_path / "a" / "export.json").read_text())
+    assert report["gate"]["lost"]["onnx int8"]["colour"] > 0.05
+    assert report["variants"]["onnx fp32"]["tasks"]["colour"]["agreement"] == 1
+    names = "heads,backbone.layer4.3"
+    assert run(*options, "--out", tmp_path / "b", "--keep-float", names) == 0
+    assert run(*options, "--out", tmp_path / "c", "--keep-float", 4) == 0
+    report = json.loads((tmp_path / "c" / "export.json").read_text())
+    assert "backbone.layer4.3" in report["quantisation"]["float_layers"]
+
+
+def test_the_example_predicts_a_photo_from_a_copied_folder_without_torch(
+    model: Path, exported: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "phone"
+    shutil.copytree(exported, folder)
+    photo = folder / "photo.jpg"
+    photo.write_bytes(jpeg_bytes(colour=2, tone=1, seed=7))
+    assert predict.main(
+        ["--model", str(model), "--data", str(photo), "--out", str(tmp_path / "p.csv"), "--workers", "0",
+         "--probabilities"]
+    ) == 0  # fmt: skip
+    row = dict(zip(*(line.split(",") for line in (tmp_path / "p.csv").read_text().splitlines()), strict=True))
+    for name in ("model.onnx", "model.int8.onnx"):
+        code = (
+            "import runpy, sys\n"
+            "for name in ('torch', 'onnx', 'cv2', 'models', 'data', 'train'): sys.modules[name] = None\n"
+            f"sys.argv = ['predict.py', 'photo.jpg', '--model', '{name}']\n"
+            "runpy.run_path('predict.py', run_name='__main__')\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", code], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        for task in TINY_TASKS:
+            line = next(line for line in done.stdout.splitlines() if line.startswith(f"  {task}: "))
+            first, share = line.split(": ")[1].split(", ")[0].rsplit(" ", 2)[:2]
+            assert first == row[task]
+            # Photos are resized by other libraries; this one has the network's size already.
+            limit = 1.0 if name == "model.onnx" else 15.0
+            assert float(share) == pytest.approx(100 * float(row[f"{task}_probability"]), abs=limit)
+
+
+def test_the_example_names_a_file_that_is_no_photo_and_goes_on(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no photo")
+    Image.new("L", (50, 30), 200).save(tmp_path / "grey.png")
+    command = [sys.executable, "-I", str(exported / "predict.py"), "notes.txt", "none.jpg", "grey.png"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["error: notes.txt: not a photo", "error: none.jpg: No such file or directory"]
+    assert done.stdout.startswith("grey.png\n  colour: ")
+
+
+def test_preprocessing_inside_takes_pixels_and_gives_the_same(
+    model: Path, exported: Path, tiny_shards: Path, tmp_path: Path
+) -> None:
+    assert (
+        run("--model", model, "--out", tmp_path / "in", "--preprocessing", "inside", "--data", tiny_shards / "val") == 0
+    )
+    entry = session(tmp_path / "in" / "model.onnx").get_inputs()[0]
+    assert (entry.type, entry.shape[1:]) == ("tensor(uint8)", [SIZE, SIZE, 3])
+    outside = evaluated(exported / "model.onnx", tiny_shards / "val", tmp_path / "a.json")
+    inside = evaluated(tmp_path / "in" / "model.onnx", tiny_shards / "val", tmp_path / "b.json")
+    for task, values in outside["tasks"].items():
+        assert inside["tasks"][task]["confusion"] == values["confusion"]
+        assert inside["tasks"][task]["loss"] == pytest.approx(values["loss"], rel=1e-4)
+    photo = tmp_path / "in" / "photo.png"
+    photo.write_bytes(jpeg_bytes(colour=1, tone=0, seed=3))
+    answers = []
+    for folder in (exported, tmp_path / "in"):
+        command = [sys.executable, "-I", str(folder / "predict.py"), str(photo)]
+        answers.append(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
+    assert answers[0] == answers[1]
+
+
+def test_storage_alone_writes_the_8_bit_weights_and_no_graph(model: Path, tiny_shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "stored"
+    assert run("--model", model, "--out", out, "--storage", "uint8", "--data", tiny_shards / "train") == 0
+    assert sorted(os.listdir(out)) == ["export.json", "model.json", "model.uint8.safetensors"]
+    variants = json.loads((out / "export.json").read_text())["variants"]
+    result = evaluated(out / "model.uint8.safetensors", tiny_shards / "train", tmp_path / "r.json")
+    assert variants["uint8 storage"]["tasks"]["colour"]["top1"] == result["tasks"]["colour"]["top1"]
+
+
+def test_another_size_is_exported_and_held_to(model: Path, tiny_shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small"
+    assert run("--model", model, "--out", out, "--image-size", 32) == 0
+    result = evaluated(out / "model.onnx", tiny_shards / "val", tmp_path / "r.json")
+    assert result["models"][0]["image_size"] == 32
+    options = ["--model", str(out / "model.onnx"), "--data", str(tiny_shards / "val"), "--image-size", "40"]
+    assert evaluate.main([*options, "--workers", "0"]) == ExitCode.BAD_CONFIG
+
+
+def test_a_layer_that_does_not_export_is_named(model: Path) -> None:
+    from models.deploy.graph import export_graph
+
+    class Determinant(torch.nn.Module):
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return features + torch.linalg.eigvals(features[:, :4, None] * features[:, None, :4]).real.sum()
+
+    network, meta = load_artifact(model)
+    network.heads.add_module("strange", Determinant())
+    forward = network.heads.forward
+    network.heads.forward = lambda features: forward(network.heads.strange(features))  # type: ignore[method-assign]
+    with pytest.raises(
+        ModelError, match=r"does not export to ONNX; layers that do not: heads\.strange \(Determinant\)"
+    ):
+        export_graph(network, meta, image_size=SIZE)
+
+
+def test_layers_of_the_graph_carry_the_names_of_the_network(model: Path, exported: Path) -> None:
+    network, _ = load_artifact(model)
+    kinds = (torch.nn.Conv2d, torch.nn.Linear)
+    expected = {name for name, module in network.named_modules() if isinstance(module, kinds)}
+    assert set(layer_nodes(onnx.load(exported / "model.onnx"))) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--int8"], "--int8: needs --calibrate"),
+        (["--gate", "0.01"], "--gate: needs --data"),
+        (["--keep-float", "3"], "--keep-float: is for --int8"),
+        (["--int8", "--calibrate", "TRAIN", "--keep-float", "stem"], "there is no layer 'stem'; layers are backbone."),
+        (["--int8", "--calibrate", "VAL"], "12 photos are too few to calibrate int8; give at least 16"),
+        (["--format", "executorch", "--preprocessing", "inside"], "--preprocessing inside: is for the onnx format"),
+    ],
+)
+def test_what_does_not_go_together_is_said_in_one_line(
+    model: Path, tiny_shards: Path, tmp_path: Path, arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    places = {"TRAIN": str(tiny_shards / "train"), "VAL": str(tiny_shards / "val")}
+    code = run("--model", model, "--out", tmp_path / "out", *(places.get(word, word) for word in arguments))
+    assert code == ExitCode.BAD_CONFIG
+    assert words in capfd.readouterr().err.splitlines()[0]
+
+
+def test_shards_of_other_tasks_are_refused_before_the_work(
+    model: Path, tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = save_tiny_model(tmp_path / "other", seed=3, tasks={"mood": ("good", "bad")})
+    for option in (["--int8", "--calibrate"], ["--data"]):
+        code = run("--model", other, "--out", tmp_path / "out", *option, tiny_shards / "train")
+        assert code == ExitCode.BAD_DATA
+        assert (
+            f"{option[-1]} {tiny_shards}/train: its tasks are colour, tone, the model's are mood"
+            in capfd.readouterr().err
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cut_graph_a_foreign_graph_and_a_foreign_model_json_are_refused(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(exported, folder)
+    path = folder / "model.int8.onnx"
+    content = path.read_bytes()
+    path.write_bytes(content[:-500])
+    with pytest.raises(ModelError, match=r"model\.int8\.onnx: onnxruntime .* cannot load it"):
+        load_model(path)
+    foreign = onnx.load(exported / "model.onnx")
+    del foreign.metadata_props[:]
+    onnx.save(foreign, folder / "foreign.onnx")
+    with pytest.raises(ModelError, match=r"foreign\.onnx: its metadata is not that of models\.export"):
+        load_model(folder / "foreign.onnx")
+    other = save_tiny_model(tmp_path / "other", seed=9)
+    shutil.copyfile(other / "model.json", folder / "model.json")
+    with pytest.raises(ModelError, match="was made from another model"):
+        load_model(folder / "model.onnx")
+
+
+def test_executorch_is_asked_for_by_name_where_it_is_missing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "executorch", None)
+    assert run("--model", model, "--out", tmp_path / "out", "--format", "executorch") == ExitCode.BAD_CONFIG
+    assert "pip install 'executorch>=1.5,<1.6'" in capfd.readouterr().err
+
+
+def test_executorch_programs_answer_like_the_model(model: Path, tiny_shards: Path, tmp_path: Path) -> None:
+    pytest.importorskip("executorch", reason="executorch is no dependency: pip install 'executorch>=1.5,<1.6'")
+    out = tmp_path / "out"
+    options = ("--format", "executorch", "--int8", "--calibrate", tiny_shards / "train")
+    assert run("--model", model, "--out", out, *options, "--data", tiny_shards / "train", "--gate", 0.1) == 0
+    own = evaluated(model, tiny_shards / "val", tmp_path / "own.json")
+    program = evaluated(out / "model.pte", tiny_shards / "val", tmp_path / "program.json")
+    for task, values in own["tasks"].items():
+        assert program["tasks"][task]["confusion"] == values["confusion"]
+    assert (
+        evaluated(out / "model.int8.pte", tiny_shards / "val", tmp_path / "r.json")["models"][0]["precision"] == "int8"
+    )
