@@ -17,7 +17,7 @@ EXTRAS = {
     ],
     "s3": ["s3fs>=2024.2"],
     "wandb": ["wandb>=0.18"],
-    "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"],
+    "export": ["onnx>=1.17", "onnxruntime>=1.31", "onnxscript>=0.3"],
     "bench": ["psutil"],
     "dev": [
         "efficientnet-lite-pytorch==0.1.0",  # the packaged weights' own architecture, to compare ours with
