@@ -43,7 +43,7 @@ class Teacher:
         self.device, self.precision = device, precision
         self.models = [each.model.requires_grad_(False).eval().to(device) for each in models]
         self._taught = [each.tasks for each in models]
-        self._normalise = [Normalise(each.mean, each.std).to(device) for each in models]
+        self.normalise = [Normalise(each.mean, each.std).to(device) for each in models]
         for model in self.models:
             model.to(memory_format=torch.channels_last)
 
@@ -52,7 +52,7 @@ class Teacher:
         """uint8 [N, S, S, 3] on the device -> float32 [N, classes of all tasks], columns in the order of `tasks`."""
         logits: dict[str, Tensor] = {}
         with torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=self.precision != "fp32"):
-            for model, tasks, normalise in zip(self.models, self._taught, self._normalise, strict=True):
+            for model, tasks, normalise in zip(self.models, self._taught, self.normalise, strict=True):
                 answer = model(normalise(image))
                 logits |= {task: answer[task] for task in tasks}
         return torch.cat([logits[task].float() for task in self.tasks], dim=1)

@@ -15,6 +15,7 @@ GROUPS = {
     "loader": "photos/s against the stock webdataset pipeline and a bare loop",
     "step": "one process against a bare PyTorch loop",
     "two_ranks": "two Horovod ranks against torch DDP",
+    "distillation": "a step with a cached and a computed teacher, and the caching",
     "planning": "an epoch of 10^9 samples, up to the first byte ranges",
     "memory": "loader memory and shard cache over a ten times larger set",
     "remote": "bytes fetched per rank against its share",

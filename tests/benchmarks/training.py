@@ -3,7 +3,7 @@
 steps = our_steps(new_student(), random_batch(16, size=96), comm); steps(10)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from train.buckets import GradientBuckets
 from train.comm import Comm
 from train.control import Control
 from train.meter import Meter
-from train.objective import Objective, label_term
+from train.objective import Objective, Term, label_term
 from train.step import PRECISIONS, Normalise, Stepper
 
 TASKS = {"gender": 2, "age": 5, "beauty": 5}
@@ -53,13 +53,20 @@ def random_batch(num_samples: int, *, size: int, seed: int = 0) -> Batch:
 
 
 def our_steps(
-    student: Student, batch: Batch, comm: Comm, *, precision: str = "fp32", num_buckets: int = 3
+    student: Student,
+    batch: Batch,
+    comm: Comm,
+    *,
+    precision: str = "fp32",
+    num_buckets: int = 3,
+    more_terms: Sequence[Term] = (),
+    batch_stages: Sequence[Callable[[Batch], Batch]] = (),
 ) -> Callable[[int], None]:
     """A number of updates as train.trainer makes them: the next batch's control message leaves before each.
 
     The message of the batch that would come next stays under way, as in a long run.
     """
-    objective = Objective([label_term(task) for task in TASKS])
+    objective = Objective([*(label_term(task) for task in TASKS), *more_terms])
     groups = parameter_groups(student, lr=_RATE, weight_decay=_DECAY)
     stepper = Stepper(
         model=student,
@@ -72,6 +79,7 @@ def our_steps(
         device=torch.device("cpu"),
         learning_rate=lambda step: _RATE,
         precision=precision,
+        batch_stages=batch_stages,
     )
     control = Control(objective, comm)
 
