@@ -25,7 +25,7 @@ def is_sparse(magnitudes: np.ndarray) -> bool:
 def describe(magnitudes: np.ndarray) -> str:
     """One line per range that is not empty."""
     lines = []
-    for low, high, count in zip(EDGES, EDGES[1:], counts(magnitudes), strict=True):
+    for low, high, count in zip(EDGES[:-1], EDGES[1:], counts(magnitudes), strict=True):
         if count:
             bar = "#" * max(1, round(40 * count / len(magnitudes)))
             lines.append(f"  |gamma| {low:>5g} to {high:<5g} {count:>7,}  {bar}")

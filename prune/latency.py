@@ -3,6 +3,7 @@
 latency = measure_latency(student, image_size=224, threads=1); latency.milliseconds
 """
 
+import copy
 import importlib.util
 import io
 import statistics
@@ -70,7 +71,7 @@ def _onnx_inference(student: Student, image_size: int, threads: int) -> tuple[Ca
         # The tracing exporter takes a tenth of the time of its successor, which it warns about.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Tuple(student.cpu().float()).eval(),
+            _Tuple(_for_inference(student)),
             (image,),
             file,  # type: ignore[arg-type]  # only paths are declared; the tracing exporter writes to files, too
             dynamo=False,
@@ -85,7 +86,7 @@ def _onnx_inference(student: Student, image_size: int, threads: int) -> tuple[Ca
 
 def _torch_inference(student: Student, image_size: int, threads: int) -> Callable[[], object]:
     image = torch.zeros(1, 3, image_size, image_size)
-    model = student.cpu().float().eval()
+    model = _for_inference(student)
 
     def run() -> None:
         before = torch.get_num_threads()
@@ -97,3 +98,7 @@ def _torch_inference(student: Student, image_size: int, threads: int) -> Callabl
             torch.set_num_threads(before)
 
     return run
+
+
+def _for_inference(student: Student) -> Student:
+    return copy.deepcopy(student).cpu().float().eval()

@@ -28,6 +28,11 @@ class Proof:
     largest_logit: float
 
 
+def random_images(size: int, *, seed: int = 0) -> Tensor:
+    """Two, since float64 convolutions are slow: float32 [2, 3, size, size], normal."""
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
 @torch.no_grad()
 def prove(masked: Student, narrow: Student, inputs: Mapping[str, Tensor]) -> dict[str, Proof]:
     """Compare in float64. inputs: name -> images [N, 3, H, W]. Raises ProofError beyond TOLERANCE and for logits that

@@ -104,7 +104,9 @@ def _drops(
             losses = [_loss(logits[task], labels[task]) for task in logits]
         losses = losses if per_task else [torch.stack(losses).sum()]
         for number, loss in enumerate(losses):
-            gradients = torch.autograd.grad(loss, parameters, retain_graph=number + 1 < len(losses))
+            gradients = torch.autograd.grad(
+                loss, parameters, retain_graph=number + 1 < len(losses), allow_unused=True, materialize_grads=True
+            )
             by_id = {id(parameter): gradient for parameter, gradient in zip(parameters, gradients, strict=True)}
             for group in groups:
                 drop = _unit_drop(model, group, by_id)

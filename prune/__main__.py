@@ -1,0 +1,245 @@
+"""Prune a trained model: narrower layers, the same tasks, proved equal to the masked original.
+
+    python -m prune --model runs/a/best --out runs/a/pruned --ratio 0.3 --multiple 8
+    python -m prune --model runs/a/best --out runs/a/pruned --max-macs 60M --multiple 8 --data shards/a/train
+
+Writes model.safetensors and model.json (train/main.py fine-tunes them as `model.artifact`), prune.json (the plan) and
+widths.svg. Nothing of the optimizer is carried over. Train with a `sparsity:` section before ranking by gamma.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import Tensor
+
+from models.artifact import ArtifactMeta, load_artifact
+from models.errors import ModelError
+from models.groups import KINDS
+from prune.candidates import RULES, find_candidates
+from prune.change_table import change_table
+from prune.histogram import describe, is_sparse
+from prune.latency import measure_latency
+from prune.plan import make_plan
+from prune.proof import random_images
+from prune.pruning import Goal, Limits, prune_student
+from prune.recalibrate import recalibrate
+from prune.saving import save_pruned, save_scratch
+from prune.scores import NEEDS_DATA, SCORES, Batch
+from train.comm import Comm, CommError
+from train.command import run_command
+from train.exit_codes import ExitCode
+from train.model_inputs import model_inputs, require_labels
+from train.photo_arguments import not_negative, positive
+from train.photos import FilePhotos, ShardPhotos, open_photos
+
+Photos = ShardPhotos | FilePhotos
+BATCH_SIZE = 64
+PROOF_PHOTOS = 2  # float64 convolutions are slow
+
+
+def main(arguments: Sequence[str] | None = None) -> ExitCode:
+    options = _parser().parse_args(arguments)
+    return run_command(lambda comm: _prune(options, comm))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m prune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="PATH", help="folder of the trained model")
+    add("--out", required=True, type=Path, metavar="DIR", help="folder for the narrow model, its plan and a picture")
+    goals = parser.add_mutually_exclusive_group(required=True)
+    goals.add_argument("--ratio", type=float, metavar="R", help="share of the channels to prune, between 0 and 1")
+    goals.add_argument("--max-params", type=amount, metavar="N", help="parameters at most, for example 100000 or 1.5M")
+    goals.add_argument("--max-macs", type=amount, metavar="N", help="multiply-accumulates at most, for example 60M")
+    goals.add_argument("--max-latency-ms", type=float, metavar="T", help="measured time of one image at most")
+    add("--threads", type=positive, default=1, metavar="N", help="of latency measurements (%(default)s)")
+    add("--multiple", type=positive, default=1, metavar="N", help="round widths up to multiples of it; 8 is fast")
+    add("--floor", type=positive, default=8, metavar="N", help="channels that every layer keeps (%(default)s)")
+    add(
+        "--max-layer-ratio",
+        type=float,
+        default=1.0,
+        metavar="R",
+        help="largest share of a layer to prune (%(default)s)",
+    )
+    add(
+        "--threshold-cap",
+        action=argparse.BooleanOptionalAction,
+        help="no threshold above the smallest of the norms' maxima (default: with --ratio, not with a budget)",
+    )
+    add(
+        "--rule",
+        choices=RULES,
+        default="threshold",
+        help="expansion: MobileNetV2's hidden channels alone (%(default)s)",
+    )
+    add("--score", choices=list(SCORES), default="gamma", help="what ranks the channels (%(default)s)")
+    add("--kinds", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND", help=f"of {', '.join(KINDS)}: (all)")
+    add("--data", metavar="DIR", help="shard folder (or photos) for the proof, for --recalibrate and for some scores")
+    add(
+        "--score-batches",
+        type=positive,
+        default=8,
+        metavar="N",
+        help=f"batches of {BATCH_SIZE} for a score (%(default)s)",
+    )
+    add("--recalibrate", type=not_negative, default=0, metavar="N", help="measure norm statistics anew over N batches")
+    add("--fold", action=argparse.BooleanOptionalAction, default=True, help="pass on what pruned channels' biases add")
+    add("--scratch", action="store_true", help="also write DIR/scratch: the pruned shape with fresh weights, a control")
+    add("--seed", type=int, default=0, help="of the fresh weights and the random proof images (%(default)s)")
+    return parser
+
+
+def amount(text: str) -> int:
+    """An argparse type: 100000, 60M, 1.5G."""
+    factor = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}.get(text[-1:], 1)
+    try:
+        value = float(text if factor == 1 else text[:-1]) * factor
+    except ValueError:
+        value = 0
+    if not 1 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1, such as 100000 or 60M")
+    return round(value)
+
+
+def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
+    if comm.size > 1:
+        raise CommError("python -m prune works in one process; start it without horovodrun or srun")
+    _check(options)
+    student, meta = load_artifact(options.model)
+    if meta.path.resolve() == options.out.resolve():
+        raise ModelError(f"--out {options.out} is the model itself; name another folder")
+    photos, notes = open_photos(options.data) if options.data else (None, [])
+    size = int(meta.preprocessing["eval_size"])
+    if options.score in NEEDS_DATA and photos is not None:
+        require_labels(photos, meta)
+    remarks = list(notes)
+    console = Console(stderr=True)
+    with console.status("reading") as status:
+
+        def progress(text: str) -> None:
+            status.update(text)
+
+        progress("scoring the channels")
+        candidates = find_candidates(
+            student,
+            rule=options.rule,
+            score=options.score,
+            kinds=options.kinds,
+            batches=_batches(photos, meta, size, options.score_batches),
+        )
+        ranks_by_gamma = options.rule == "expansion" or options.score == "gamma"
+        if ranks_by_gamma and not is_sparse(candidates.magnitudes):
+            remarks.append(
+                "hardly any gamma is near zero, so this model was not trained sparse, and pruning by gamma cuts into "
+                f"what it needs (a `sparsity:` section in the config trains it so):\n{describe(candidates.magnitudes)}"
+            )
+        limits, goal = _limits(options), _goal(options, size)
+        pruned = prune_student(
+            student,
+            candidates,
+            limits=limits,
+            goal=goal,
+            inputs=_proof_images(photos, meta, size, options.seed),
+            fold=options.fold,
+            progress=progress,
+        )
+        num_batches = 0
+        if options.recalibrate:
+            progress("recalibrating")
+            num_batches = recalibrate(
+                pruned.student, (images for images, _ in _batches(photos, meta, size, options.recalibrate))
+            )
+        progress("measuring latency")
+        before, after = (
+            measure_latency(model, image_size=size, threads=options.threads) for model in (student, pruned.student)
+        )
+        plan = make_plan(
+            pruned,
+            candidates,
+            source={"model": str(meta.path), "sha256": meta.sha256},
+            rule=options.rule,
+            score="gamma" if options.rule == "expansion" else options.score,
+            goal=goal,
+            limits=limits,
+            folded=options.fold,
+            latency=(before, after),
+            recalibrated_batches=num_batches,
+            remarks=remarks,
+        )
+    written = save_pruned(pruned.student, meta, options.out, plan)
+    if options.scratch:
+        written.append(save_scratch(pruned.student, meta, options.out, plan, seed=options.seed))
+    _report(plan, written)
+    return ExitCode.DONE
+
+
+def _check(options: argparse.Namespace) -> None:
+    if not 0 < options.max_layer_ratio <= 1:
+        raise ModelError(f"--max-layer-ratio is {options.max_layer_ratio}; it is a share, above 0 and at most 1")
+    if options.max_latency_ms is not None and not options.max_latency_ms > 0:
+        raise ModelError(f"--max-latency-ms is {options.max_latency_ms}; it must be above 0")
+    needs = [f"--score {options.score}"] * (options.score in NEEDS_DATA) + ["--recalibrate"] * bool(options.recalibrate)
+    if needs and options.data is None:
+        raise ModelError(f"{needs[0]} looks at photos: name a shard folder with --data")
+
+
+def _limits(options: argparse.Namespace) -> Limits:
+    cap = options.ratio is not None if options.threshold_cap is None else options.threshold_cap
+    return Limits(cap, options.floor, options.max_layer_ratio, options.multiple)
+
+
+def _goal(options: argparse.Namespace, size: int) -> Goal:
+    goals = {
+        "ratio": options.ratio,
+        "parameters": options.max_params,
+        "macs": options.max_macs,
+        "latency": options.max_latency_ms,
+    }
+    kind, value = next((kind, value) for kind, value in goals.items() if value is not None)
+    return Goal(kind, value, image_size=size, threads=options.threads)
+
+
+def _batches(photos: Photos | None, meta: ArtifactMeta, size: int, count: int) -> Iterator[Batch]:
+    return (
+        iter(()) if photos is None else model_inputs(photos, meta, size=size, batch_size=BATCH_SIZE, max_batches=count)
+    )
+
+
+def _proof_images(photos: Photos | None, meta: ArtifactMeta, size: int, seed: int) -> dict[str, Tensor]:
+    inputs = {"random": random_images(size, seed=seed)}
+    if photos is not None:
+        for images, _ in model_inputs(photos, meta, size=size, batch_size=PROOF_PHOTOS, max_batches=1):
+            inputs["real"] = images
+    return inputs
+
+
+def _report(plan: Mapping[str, Any], written: Sequence[Path]) -> None:
+    # A pipe has no width; without one, rich would cut the table at 80 columns.
+    Console(width=None if sys.stdout.isatty() else 120).print(change_table(plan))
+    for remark in plan["remarks"]:
+        print(f"warning: {remark}", file=sys.stderr)
+    counts = Counter(layer["constants"] for layer in plan["layers"] if "constants" in layer)
+    if counts["dropped"]:
+        print(
+            f"constants of pruned channels: folded forward in {counts['folded']} layers, dropped in "
+            f"{counts['dropped']}, where padding or an activation changes them on the way (prune.json says which)"
+        )
+    for kind, proof in plan["proof"]["inputs"].items():
+        print(
+            f"masked = rebuilt on {proof['num_images']} {kind} images: {proof['difference']:.1e} apart, "
+            f"largest logit {proof['largest_logit']:.3g}"
+        )
+    for path in written:
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

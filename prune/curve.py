@@ -1,0 +1,244 @@
+"""Accuracy against parameters when a network is pruned round by round, and against the share of single weights zeroed.
+
+    python -m prune.curve --model runs/big/best --data shards/food11/val --out curve --rates 0.05,0.1 --rounds 8 \\
+        --config train/configs/slimming/finetune.yaml
+
+Each round prunes that share of the channels that are left; with --config, train/main.py then trains the narrow model by
+it (as model.artifact, in a run folder below --out), and the next round starts from the result. A round whose training
+is finished is not trained again. Writes curve.json, curve.svg and unstructured.svg.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from data.index import load_index
+from models.artifact import load_artifact, save_artifact
+from models.cost import count_cost
+from models.errors import ModelError
+from prune.candidates import find_candidates
+from prune.curve_picture import curve_picture
+from prune.latency import measure_latency
+from prune.plan import make_plan
+from prune.proof import random_images
+from prune.pruning import Goal, Limits, prune_student
+from prune.saving import save_pruned
+from prune.unstructured import share_of_zeros, without_small_weights
+from train.comm import Comm, CommError
+from train.command import run_command
+from train.ensemble import load_ensemble
+from train.evaluation import measure
+from train.exit_codes import ExitCode
+from train.machine import choose_device
+from train.photo_arguments import positive
+from train.photo_batches import photo_batches
+from train.photos import ShardPhotos
+
+TRAIN = Path(__file__).parents[1] / "train" / "main.py"
+RUN_NAME = "run"
+
+
+def main(arguments: Sequence[str] | None = None) -> ExitCode:
+    parser = argparse.ArgumentParser(
+        prog="python -m prune.curve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="PATH", help="folder of the trained model")
+    add("--data", required=True, metavar="DIR", help="shard folder with labels that accuracy is measured on")
+    add("--out", required=True, type=Path, metavar="DIR", help="folder for the curves and the models of all rounds")
+    add("--rates", type=shares, default=[0.05, 0.1], metavar="R,R", help="share to prune per round (0.05,0.1)")
+    add("--rounds", type=positive, default=5, metavar="N", help="of each rate (%(default)s)")
+    add("--config", metavar="FILE", help="how to train after each round; without it, nothing is trained")
+    add("--launcher", default="", metavar="COMMAND", help='for the training, for example "horovodrun -np 2"')
+    add("--unstructured", type=shares, default=[0.2, 0.4, 0.6, 0.8], metavar="R,R", help="(0.2,0.4,0.6,0.8)")
+    add("--score", choices=["gamma", "l2"], default="gamma", help="what ranks the channels (%(default)s)")
+    add("--multiple", type=positive, default=1, metavar="N", help="round widths up to multiples of it")
+    add("--floor", type=positive, default=8, metavar="N", help="channels that every layer keeps (%(default)s)")
+    options = parser.parse_args(arguments)
+    return run_command(lambda comm: _curve(options, comm))
+
+
+def shares(text: str) -> list[float]:
+    """An argparse type: numbers between 0 and 1, separated by commas; nothing for none."""
+    try:
+        values = [float(part) for part in text.split(",") if part]
+    except ValueError:
+        values = [0.0]
+    if not all(0 < value < 1 for value in values):
+        raise argparse.ArgumentTypeError(f"{text!r} must be shares between 0 and 1, such as 0.05,0.1")
+    return values
+
+
+@dataclass(frozen=True)
+class Meter:
+    """Measures saved models on the data."""
+
+    data: str
+    comm: Comm
+
+    def __call__(self, path: Path) -> dict[str, Any]:
+        """Parameters, MACs, latency and accuracy of the model in a folder."""
+        student, meta = load_artifact(path)
+        size = int(meta.preprocessing["eval_size"])
+        cost = count_cost(student, image_size=size)
+        latency = measure_latency(student, image_size=size, threads=1)
+        return {
+            "model": str(path),
+            "parameters": cost.parameters,
+            "macs": cost.macs,
+            "zeros": share_of_zeros(student),
+            "milliseconds": latency.milliseconds,
+            "runtime": latency.runtime,
+            **self._accuracy(path),
+        }
+
+    def _accuracy(self, path: Path) -> dict[str, Any]:
+        index = load_index(self.data)
+        device = choose_device("auto", self.comm, deterministic=True)
+        ensemble, _ = load_ensemble([str(path)], device=device, tasks=index.tasks, precision="fp32")
+        batches = photo_batches(
+            ShardPhotos(index), sizes=ensemble.sizes, num_views=1, batch_size=64, workers=0, comm=self.comm
+        )
+        num_classes = {task: len(names) for task, names in ensemble.tasks.items()}
+        evaluation = measure(ensemble, batches, self.comm, num_classes=num_classes, device=device)
+        return {
+            "mean_top1": evaluation.mean_top1,
+            "top1": {task: report["top1"] for task, report in evaluation.tasks.items()},
+            "unusable_photos": evaluation.num_bad,
+        }
+
+
+def _curve(options: argparse.Namespace, comm: Comm) -> ExitCode:
+    if comm.size > 1:
+        raise CommError("python -m prune.curve starts the ranks itself: see --launcher")
+    meter = Meter(options.data, comm)
+    original = meter(Path(options.model))
+    _say("the model itself", original)
+    rounds = {f"{rate:g}": [original, *_rounds(options, rate, meter)] for rate in options.rates}
+    zeroed = [original, *_zeroed(options, meter)]
+    result = {"data": options.data, "rounds": rounds, "unstructured": zeroed}
+    pictures = {
+        "curve.svg": _picture(rounds, "parameters", title="pruned round by round"),
+        "unstructured.svg": _picture({"magnitude": zeroed}, "zeros", title="single weights set to zero"),
+    }
+    (options.out / "curve.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    for name, svg in pictures.items():
+        (options.out / name).write_text(svg, encoding="utf-8")
+    _report(rounds, zeroed)
+    for name in ("curve.json", *pictures):
+        print(f"wrote {options.out / name}")
+    return ExitCode.DONE
+
+
+def _rounds(options: argparse.Namespace, rate: float, meter: Meter) -> list[dict[str, Any]]:
+    current, measured = Path(options.model), []
+    for number in range(1, options.rounds + 1):
+        folder = options.out / f"rate-{rate:g}" / f"round-{number:02d}"
+        try:
+            _prune(current, folder, rate, options)
+        except ModelError as error:
+            print(f"rate {rate:g} ends before round {number}: {error}", flush=True)
+            break
+        current = _trained(folder, options) if options.config else folder
+        measured.append(meter(current))
+        _say(f"rate {rate:g}, round {number}", measured[-1])
+    return measured
+
+
+def _prune(model: Path, folder: Path, rate: float, options: argparse.Namespace) -> None:
+    student, meta = load_artifact(model)
+    size = int(meta.preprocessing["eval_size"])
+    limits = Limits(floor=options.floor, multiple=options.multiple)
+    goal = Goal("ratio", rate, image_size=size)
+    candidates = find_candidates(student, score=options.score)
+    pruned = prune_student(student, candidates, limits=limits, goal=goal, inputs={"random": random_images(size)})
+    latency = tuple(measure_latency(each, image_size=size, threads=1) for each in (student, pruned.student))
+    plan = make_plan(
+        pruned,
+        candidates,
+        source={"model": str(meta.path), "sha256": meta.sha256},
+        rule="threshold",
+        score=options.score,
+        goal=goal,
+        limits=limits,
+        folded=True,
+        latency=(latency[0], latency[1]),
+        recalibrated_batches=0,
+        remarks=[],
+    )
+    save_pruned(pruned.student, meta, folder, plan)
+
+
+def _trained(folder: Path, options: argparse.Namespace) -> Path:
+    run = folder / RUN_NAME
+    command = [
+        *shlex.split(options.launcher),
+        *(sys.executable, str(TRAIN), "--config", options.config),
+        *(f"model.artifact={folder}", "model.backbone=", f"run.dir={run}"),
+    ]
+    done = subprocess.run(command, check=False)
+    if done.returncode:
+        raise CommError(f"training stopped with exit code {done.returncode}: {shlex.join(command)}")
+    best = run / "best"
+    return best if best.exists() else run / "last"
+
+
+def _zeroed(options: argparse.Namespace, meter: Meter) -> list[dict[str, Any]]:
+    measured = []
+    for ratio in options.unstructured:
+        student, meta = load_artifact(options.model)
+        folder = options.out / f"unstructured-{ratio:g}"
+        save_artifact(
+            without_small_weights(student, ratio=ratio),
+            folder,
+            tasks=meta.tasks,
+            preprocessing=meta.preprocessing,
+            metrics={},
+            provenance={**meta.provenance, "unstructured": {"ratio": ratio, "from": meta.sha256}},
+            ema=meta.ema,
+        )
+        measured.append(meter(folder))
+        _say(f"{ratio:g} of the weights set to zero", measured[-1])
+    return measured
+
+
+def _picture(lines: Mapping[str, Sequence[Mapping[str, Any]]], what: str, *, title: str) -> str:
+    points = {name: [(point[what], point["mean_top1"]) for point in line] for name, line in lines.items()}
+    label = {"parameters": "parameters", "zeros": "share of zero weights"}[what]
+    return curve_picture(points, title=title, x_label=label, y_label="mean top-1")
+
+
+def _say(what: str, point: Mapping[str, Any]) -> None:
+    print(f"{what}: {point['parameters']:,} parameters, mean top-1 {100 * point['mean_top1']:.1f} %", flush=True)
+
+
+def _report(rounds: Mapping[str, Sequence[Mapping[str, Any]]], zeroed: Sequence[Mapping[str, Any]]) -> None:
+    table = Table(title="accuracy and size", title_justify="left")
+    for column in ("pruned", "parameters", "MACs", "zero weights", "ms", "mean top-1"):
+        table.add_column(column, justify="left" if column == "pruned" else "right")
+    lines = {**{f"{rate} per round": line for rate, line in rounds.items()}, "single weights": zeroed}
+    for name, line in lines.items():
+        for number, point in enumerate(line):
+            table.add_row(
+                f"{name}, {number}" if number else "the model itself",
+                f"{point['parameters']:,}",
+                f"{point['macs']:,}",
+                f"{100 * point['zeros']:.0f} %",
+                f"{point['milliseconds']:.2f}",
+                f"{100 * point['mean_top1']:.1f} %",
+            )
+        table.add_section()
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Writes a pruned model as a folder: the artifact, `prune.json` and `widths.svg`.
+
+files = save_pruned(pruned.student, meta, directory, plan)
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.artifact import ArtifactMeta, save_artifact
+from models.student import Student, build_student
+from prune.picture import width_picture
+
+PLAN_NAME, PICTURE_NAME, SCRATCH_NAME = "prune.json", "widths.svg", "scratch"
+
+
+def save_pruned(student: Student, meta: ArtifactMeta, directory: Path, plan: Mapping[str, Any]) -> list[Path]:
+    """The written files. meta: of the model before; its metrics are not those of this one, so there are none."""
+    written = [_save(student, meta, directory, plan, ema=meta.ema)]
+    contents = {
+        PLAN_NAME: json.dumps(plan, indent=1, allow_nan=False) + "\n",
+        PICTURE_NAME: width_picture(
+            [(layer["name"], layer["before"], layer["after"]) for layer in plan["layers"]],
+            title=f"{_share(plan['parameters'])} of the parameters, {_share(plan['macs'])} of the MACs",
+        ),
+    }
+    for name, content in contents.items():
+        (directory / name).write_text(content, encoding="utf-8")
+        written.append(directory / name)
+    return written
+
+
+def save_scratch(student: Student, meta: ArtifactMeta, directory: Path, plan: Mapping[str, Any], *, seed: int) -> Path:
+    """The same shape with fresh weights: trained with the same budget, it says what the pruned weights are worth."""
+    torch.manual_seed(seed)
+    fresh = build_student(**student.architecture)
+    return _save(fresh, meta, directory / SCRATCH_NAME, {**plan, "fresh_weights_seed": seed}, ema=False)
+
+
+def _save(student: Student, meta: ArtifactMeta, directory: Path, plan: Mapping[str, Any], *, ema: bool) -> Path:
+    summary = {key: plan[key] for key in ("source", "goal", "rule", "score", "parameters", "macs")}
+    seed = {key: plan[key] for key in ("fresh_weights_seed",) if key in plan}
+    return save_artifact(
+        student,
+        directory,
+        tasks=meta.tasks,
+        preprocessing=meta.preprocessing,
+        metrics={},
+        provenance={**meta.provenance, "pruned": {**summary, **seed}},
+        ema=ema,
+    )
+
+
+def _share(counts: Mapping[str, int]) -> str:
+    return f"{100 * counts['after'] / counts['before']:.1f} %"
