@@ -1,0 +1,134 @@
+"""Compare two kinds of models on the same labelled photos, paired, with an interval for every task.
+
+    python -m train.compare --model runs/a0/best --model runs/a1/best --against runs/b0/best --against runs/b1/best \
+        --data shards/val [--json result.json]
+
+Name the models of both sides in the order of their seeds. The interval holds 95 % of a bootstrap over photos and seeds:
+where it leaves out 0, the difference is not the luck of these photos or seeds.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from data.errors import BadArgument, DataError
+from data.index import Index, load_index
+from data.index.dataset import write_atomically
+from train.comm import Comm
+from train.command import run_command
+from train.ensemble import Ensemble, load_ensemble
+from train.exit_codes import ExitCode
+from train.machine import choose_device, num_decoders
+from train.paired import PairedDifference, paired_difference
+from train.photo_arguments import output_file
+from train.photo_batches import photo_batches
+from train.photo_progress import photo_progress
+from train.photos import ShardPhotos
+
+_BATCH = 64
+
+
+def main(arguments: Sequence[str] | None = None) -> ExitCode:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", action="append", required=True, metavar="PATH", help="a model of the first side")
+    parser.add_argument("--against", action="append", required=True, metavar="PATH", help="a model of the second side")
+    parser.add_argument("--data", required=True, metavar="DIR", help="shard folder with labels")
+    parser.add_argument("--json", type=output_file, metavar="OUT", help="write the results")
+    options = parser.parse_args(arguments)
+    return run_command(lambda comm: _compare(options, comm))
+
+
+def _compare(options: argparse.Namespace, comm: Comm) -> ExitCode:
+    if comm.size > 1:
+        raise BadArgument("train.compare runs on one process; start it without horovodrun")
+    device = choose_device("auto", comm, deterministic=True)
+    index = load_index(options.data)
+    sides = {
+        side: [load_ensemble([path], device=device, tasks=index.tasks)[0] for path in paths]
+        for side, paths in (("ours", options.model), ("theirs", options.against))
+    }
+    everyone = [model for models in sides.values() for model in models]
+    tasks = [task for task in index.tasks if all(task in model.tasks for model in everyone)]
+    if not tasks:
+        raise DataError(f"the models have no task of {options.data} in common")
+    right = _answers(everyone, index, tasks, device, comm)
+    results = {
+        task: paired_difference(answers[: len(sides["ours"])], answers[len(sides["ours"]) :])
+        for task, answers in right.items()
+    }
+    _show(results, right, num_ours=len(sides["ours"]))
+    if options.json:
+        content = {"model": options.model, "against": options.against, "data": options.data}
+        plain = {task: asdict(result) for task, result in results.items()}
+        write_atomically(options.json, (json.dumps({**content, "tasks": plain}, indent=2) + "\n").encode())
+        print(f"wrote {options.json}")
+    return ExitCode.DONE
+
+
+@torch.inference_mode()
+def _answers(
+    models: Sequence[Ensemble], index: Index, tasks: Sequence[str], device: torch.device, comm: Comm
+) -> dict[str, np.ndarray]:
+    """Task -> bool [models, labelled photos]: was the answer right."""
+    batches = photo_batches(
+        ShardPhotos(index),
+        sizes=sorted({size for model in models for size in model.sizes}),
+        num_views=1,
+        batch_size=_BATCH,
+        workers=num_decoders(comm),
+        comm=comm,
+    )
+    found: dict[str, list[np.ndarray]] = {task: [] for task in tasks}
+    with photo_progress("Comparing", total=index.num_samples, shown=True) as advance:
+        for batch in batches:
+            if len(batch):
+                batch = batch.to(device)
+                answers = [model(batch) for model in models]
+                for task in tasks:
+                    label = batch.label[task]
+                    chosen = torch.stack([answer[task].argmax(dim=1) for answer in answers])
+                    found[task].append((chosen == label)[:, label >= 0].cpu().numpy())
+            advance(len(batch) + len(batch.bad))
+    right = {task: np.concatenate(parts, axis=1) for task, parts in found.items() if parts}
+    labelled = {task: answers for task, answers in right.items() if answers.shape[1]}
+    if not labelled:
+        raise DataError(f"{index.root}: no photo is labelled for {', '.join(tasks)}")
+    return labelled
+
+
+def _show(results: Mapping[str, PairedDifference], right: Mapping[str, np.ndarray], *, num_ours: int) -> None:
+    table = Table(title="top-1, paired over the same photos")
+    for column in ("task", "--model", "--against", "difference", "95 % interval", "clear", "photos"):
+        table.add_column(column, justify="left" if column == "task" else "right")
+    for task, result in results.items():
+        low, high = result.interval
+        table.add_row(
+            task,
+            _spread(right[task][:num_ours]),
+            _spread(right[task][num_ours:]),
+            f"{100 * result.difference:+.1f}",
+            f"{100 * low:+.1f} to {100 * high:+.1f}",
+            "yes" if result.is_clear else "no",
+            str(right[task].shape[1]),
+        )
+    Console().print(table)
+
+
+def _spread(answers: np.ndarray) -> str:
+    """Mean over the models, and the lowest and highest of several."""
+    shares = 100 * answers.mean(axis=1)
+    spread = f" ({shares.min():.1f} to {shares.max():.1f})" if len(shares) > 1 else ""
+    return f"{shares.mean():.1f} %{spread}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
