@@ -12,17 +12,17 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from data.cache import RangeCache
 from data.errors import DataError
 from data.index import Index, load_index
-from data.loader import Loader
+from data.loader import Loader, Order
 from data.pixels import Pixels
-from data.reader import ShardReader
-from data.teacher_logits import LogitReader, ShardWalk
+from data.teacher_logits import LogitReader
 from data.teacher_logits.record import record_bytes
+from data.views import Views
 from train.assemble import choose_device
 from train.assemble_data import num_workers, shard_cache, train_pixels
 from train.assemble_teacher import cache_manifest, teacher_size
@@ -39,13 +39,14 @@ from train.stop_signal import StopSignal
 from train.teacher import Teacher, load_teacher
 from train.teacher_blocks import teacher_blocks
 from train.teacher_caching import TeacherCaching
-from train.teacher_check import TOLERANCE, Check, check_entries, draw_entries
+from train.teacher_check import TOLERANCE, Check, EntryWalk, check_entries, draw_entries
 from train.watchdog import Watchdog
 
 START_SECONDS = 600.0  # weights and folders can be far
 # Enough to fill any device; the shards' batches, and with them the last bits, must not depend on the number of ranks.
 LARGEST_BATCH = 256
 SHOWN = 20
+NEW_VIEWS = Views()  # every epoch its own
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     parser.add_argument("--views", required=True, type=positive, metavar="K", help="views that the cache shall have")
     parser.add_argument("--verify", type=positive, metavar="N", help="then recompute N random entries and compare")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)  # overrides may stand anywhere
     return run_command(lambda comm: _run(options, comm))
 
 
@@ -128,11 +129,6 @@ def _cache(
 def _fill(work: Work, caching: TeacherCaching, *, views: int, stop_wanted: Callable[[], bool]) -> bool:
     """Compute what is missing; False when it was stopped."""
     stages = caching.stages(views)
-
-    def loader(walk: ShardWalk) -> Loader:
-        workers = num_workers(work.config, work.comm)
-        return Loader(work.index, walk, work.pixels, workers=workers, cache=shard_cache(work.config, work.index.root))
-
     with caching_progress(stages, work.index.counts, shown=work.comm.rank == 0) as advance:
 
         def progress(num_photos: int) -> None:
@@ -143,7 +139,7 @@ def _fill(work: Work, caching: TeacherCaching, *, views: int, stop_wanted: Calla
         blocks = teacher_blocks(
             work.index,
             stages,
-            loader=loader,
+            loader=partial(_loader, work),
             teacher=work.teacher,
             num_classes=caching.folder.manifest.num_classes,
             batch_size=work.batch_size,
@@ -157,23 +153,23 @@ def _fill(work: Work, caching: TeacherCaching, *, views: int, stop_wanted: Calla
 def _verify(work: Work, folder: CacheFolder, *, views: int, num_entries: int, stop_wanted: Callable[[], bool]) -> bool:
     """Every rank recomputes its part of the entries; False when it was stopped. DataError with the list when an entry
     of any rank is wrong."""
-    cache = shard_cache(work.config, work.index.root)
-    entries = draw_entries(work.index, views=views, num=num_entries, seed=work.config.seed)
+    entries = draw_entries(work.index.counts, views=views, num=num_entries, seed=work.config.seed)
     mine = entries[work.comm.rank :: work.comm.size]
+    walk = EntryWalk(mine, batch_size=work.batch_size)
     with photo_progress("Verifying", total=len(mine), shown=work.comm.rank == 0) as advance:
 
         def progress(num_photos: int) -> None:
             work.watchdog.feed("verifying a batch")
             advance(num_photos)
 
+        work.watchdog.feed("the first batch to verify", at_least=START_SECONDS)
         check = check_entries(
-            mine,
-            samples=ShardReader(work.index, RangeCache(cache[0], max_bytes=cache[1]) if cache else None),
+            _loader(work, walk, views=walk.views).batches(),
+            walk,
+            shard_names=[shard.name for shard in work.index.shards],
             logits=LogitReader(str(folder.path), work.index, num_views=views, cache=None),
-            pixels=work.pixels,
             teacher=work.teacher,
             tolerance=TOLERANCE[work.config.precision],
-            batch_size=work.batch_size,
             device=work.device,
             progress=progress,
             stop_wanted=stop_wanted,
@@ -182,6 +178,13 @@ def _verify(work: Work, folder: CacheFolder, *, views: int, num_entries: int, st
         return False
     _judge(check, num_entries=len(entries), tolerance=TOLERANCE[work.config.precision], comm=work.comm)
     return True
+
+
+def _loader(work: Work, walk: Order, views: Views = NEW_VIEWS) -> Loader:
+    """The photos of a walk, which is this rank's alone."""
+    cache = shard_cache(work.config, work.index.root)
+    workers = num_workers(work.config, work.comm)
+    return Loader(work.index, walk, work.pixels, workers=workers, cache=cache, views=views)
 
 
 def _judge(check: Check, *, num_entries: int, tolerance: float, comm: Comm) -> None:

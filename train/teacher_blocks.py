@@ -3,7 +3,7 @@
 for block in teacher_blocks(index, stages, ...): writer.append(block.logits)
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,6 +15,11 @@ from data.batch import Batch
 from data.index import Index
 from data.loader import Loader
 from data.teacher_logits import ShardWalk
+
+_NOT_FINITE = "the teacher's logits are not finite"
+
+
+Unusable = tuple[str, str, str]  # shard, key, reason
 
 
 @dataclass(frozen=True)
@@ -28,13 +33,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Block:
-    """One view of one shard. logits: float16 [num_samples, num_classes], NaN where the sample cannot be used; bad:
-    sample -> why it cannot."""
+    """One view of one shard. logits: float16 [num_samples, num_classes], NaN where the photo cannot be used; unusable:
+    (shard name, key, reason) of the samples without finite logits."""
 
     view: int
     shard: int
     logits: np.ndarray
-    bad: Mapping[int, str]
+    unusable: Sequence[Unusable]
 
 
 def plan_stages(num_views: Mapping[int, int], views: int) -> list[Stage]:
@@ -67,20 +72,22 @@ def teacher_blocks(
     for stage in stages:
         walk = ShardWalk(index.counts, shards=stage.shards, batch_size=batch_size)
         batches = loader(walk).batches(start=(stage.first, 0), stop_epoch=stage.stop)
-        logits, bad = np.empty(0), dict[int, str]()
+        logits, unusable = np.empty(0), list[Unusable]()
         for batch, answer in _answers(batches, teacher, device):
             shard, first, last = walk.span(batch.step)
             count = index.shards[shard].count
             if first == 0:
-                logits, bad = np.full((count, num_classes), np.nan, np.float16), {}
+                logits, unusable = np.full((count, num_classes), np.nan, np.float16), []
+            unusable += [(record.shard, record.key, record.reason) for record in batch.bad]
             if answer is not None:
                 logits[batch.index[:, 1].numpy()] = answer
-            bad |= {record.index[1]: record.reason for record in batch.bad}
+                wrong = np.flatnonzero(~np.isfinite(answer).all(axis=1)).tolist()
+                unusable += [(index.shards[shard].name, batch.key[at], _NOT_FINITE) for at in wrong]
             progress(last - first)
             if stop_wanted():
                 return
             if last == count:
-                yield Block(batch.epoch, shard, logits, bad)
+                yield Block(batch.epoch, shard, logits, unusable)
 
 
 class _OnTheWay:

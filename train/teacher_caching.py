@@ -21,17 +21,14 @@ from data.teacher_logits import SidecarWriter
 from train.bad_ledger import BadLedger
 from train.cache_folder import CacheFolder
 from train.comm import Comm
-from train.teacher_blocks import Block, Stage, plan_stages
+from train.teacher_blocks import Block, Stage, Unusable, plan_stages
 from train.watchdog import Watchdog
 
 _NAMED = 50  # samples without finite logits that the manifest names
 _SHOWN = 20
 # A rank that waits is not stuck: the others have their own watchdogs, and a lost one ends the wait at once.
 _WAIT_SECONDS = 7 * 86_400.0
-_NOT_FINITE = "the teacher's logits are not finite"
 _STORED = "no finite logits are stored (computed before an interruption, which took the reason with it)"
-
-Unusable = tuple[str, str, str]  # shard, key, reason
 
 
 def deal_shards(counts: Sequence[int], num_ranks: int) -> list[list[int]]:
@@ -70,6 +67,7 @@ class TeacherCaching:
         self.first_view = min(comm.allgather_object(fewest, name="cached views"))
         if self.first_view < folder.manifest.views:  # a sidecar was deleted or damaged: nobody may count on it
             folder.update(replace(folder.manifest, views=self.first_view), comm)
+        self._stored = self._unusable_stored()
 
     def stages(self, views: int) -> list[Stage]:
         """What this rank has to compute."""
@@ -81,38 +79,33 @@ class TeacherCaching:
         for view in range(self.first_view, views):
             started = time.monotonic()
             due = [shard for shard, count in self.num_views.items() if count <= view]
-            unusable: list[Unusable] = []
+            unusable = self._stored.get(view, [])
             for block in islice(blocks, len(due)):
                 self._writers[block.shard].append(block.logits)
-                unusable += self._unusable(block, _NOT_FINITE)
+                unusable += block.unusable
                 self._require_few(unusable)
             if stop_wanted():
                 return False
-            for shard in self.num_views.keys() - due:
-                unusable += self._unusable(self._stored(shard, view), _STORED)
             watchdog.feed("waiting for the other ranks", at_least=_WAIT_SECONDS)
             computed = sum(self.index.shards[shard].count for shard in due)
             self._finish(view, unusable, computed, started, views)
             watchdog.feed("the first batch of a view")
         return True
 
-    def _unusable(self, block: Block, otherwise: str) -> list[Unusable]:
-        """The samples without finite logits; `otherwise` is the reason where the photo itself is not known as bad."""
-        wrong = np.flatnonzero(~np.isfinite(block.logits).all(axis=1)).tolist()
-        if not wrong:
-            return []
-        name, info = self.index.shards[block.shard].name, self.index.load_shard(block.shard)
-        reasons = {**info.bad, **block.bad}
-        return [(name, info.key(sample), reasons.get(sample, otherwise)) for sample in wrong]
-
-    def _stored(self, shard: int, view: int) -> Block:
-        """What was written before a kill."""
-        logits = self._writers[shard].read(view)
-        if logits is None:
-            raise DataError(
-                f"{self._writers[shard].path}: view {view} is damaged; delete the file and repeat the command"
-            )
-        return Block(view, shard, logits, {})
+    def _unusable_stored(self) -> dict[int, list[Unusable]]:
+        """View -> samples without finite logits in views that a shard already has, but that some shard lacks."""
+        found: dict[int, list[Unusable]] = {}
+        for shard, writer in self._writers.items():
+            for view in range(self.first_view, writer.num_views):
+                logits = writer.read(view)
+                if logits is None:
+                    raise DataError(f"{writer.path}: view {view} is damaged (crc32c); delete it and repeat the command")
+                wrong = np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist()
+                if wrong:
+                    name, info = self.index.shards[shard].name, self.index.load_shard(shard)
+                    named = [(name, info.key(sample), info.bad.get(sample, _STORED)) for sample in wrong]
+                    found.setdefault(view, []).extend(named)
+        return found
 
     def _require_few(self, unusable: Sequence[Unusable]) -> None:
         """A broken teacher is told after one block, not after a whole view."""
