@@ -36,6 +36,16 @@ PATCHES = (
         "lock(m_, std::try_to_lock);\n  if (!lock) {\n",
         "lock(m_, std::try_to_lock);\n  if (!lock) {\n    usleep(50);\n",
     ),
+    # The connections that carry the sums belong to a "process set", which forgets the interface that was asked for and
+    # takes the address of the host's own name. Where that is a loopback address, as on Debian, hosts never meet.
+    Patch(
+        "horovod/common/gloo/gloo_context.cc",
+        "device_attr.iface = gloo_iface_;\n  device_attr.ai_family = AF_UNSPEC;\n"
+        "  auto dev = CreateDevice(device_attr);\n\n  global_ctx = global_context.ctx;",
+        "device_attr.iface = global_context.gloo_iface_;\n  device_attr.ai_family = AF_UNSPEC;\n"
+        "  auto dev = CreateDevice(device_attr);\n\n  gloo_iface_ = global_context.gloo_iface_;\n"
+        "  global_ctx = global_context.ctx;",
+    ),
     # distutils left the standard library with Python 3.12.
     Patch(
         "horovod/runner/js_run.py",

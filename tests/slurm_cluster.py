@@ -68,19 +68,21 @@ class SlurmCluster:
                 daemon.wait()
 
     def start_node(self, node: str) -> None:
-        self._start(node, ["slurmd", "-D", "-N", node, "-f", str(self.folder / "slurm.conf")])
+        cores = sorted(os.sched_getaffinity(0))
+        core = str(cores[NODES.index(node) % len(cores)])  # its own, as on a host of its own
+        self._start(node, ["taskset", "-c", core, "slurmd", "-D", "-N", node, "-f", str(self.folder / "slurm.conf")])
 
     def kill_node(self, node: str) -> None:
         """slurmd, its job steps and all their processes, at once, as when the power fails."""
         daemon = self._daemons.pop(node, None)
         victims = [psutil.Process(daemon.pid)] if daemon is not None else []
-        for process in psutil.process_iter(["cmdline"]):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                named = re.match(r"slurmstepd: \[", " ".join(process.info["cmdline"] or []))
-                if named and process.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]:
-                    tree = [process, *process.children(recursive=True)]
-                    if any(_node_of(member) == node for member in tree):
-                        victims += tree
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                variables = process.environ()
+                ours = variables.get("SLURM_CONF") == self.environment["SLURM_CONF"]
+                if ours and variables.get("SLURMD_NODENAME") == node:
+                    parent = process.parent()
+                    victims += [process] + ([parent] if parent and "slurmstepd" in parent.name() else [])
         for victim in victims:
             with contextlib.suppress(psutil.NoSuchProcess):
                 victim.send_signal(signal.SIGSTOP)
@@ -162,8 +164,8 @@ SlurmctldPort={ports[-1]}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-# A requeued job waits as long as its credential lives.
-AuthInfo=socket={self.folder}/munge.socket,cred_expire=2
+# A requeued job waits as long as its credential lives; 5 s is the least.
+AuthInfo=socket={self.folder}/munge.socket,cred_expire=5
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -184,12 +186,6 @@ JobAcctGatherType=jobacct_gather/none
 PartitionName=main Nodes={",".join(NODES)} Default=YES MaxTime=INFINITE State=UP
 """
         )
-
-
-def _node_of(process: psutil.Process) -> str | None:
-    with contextlib.suppress(psutil.Error):
-        return process.environ().get("SLURMD_NODENAME")
-    return None
 
 
 def _free_ports(count: int) -> list[int]:
