@@ -26,6 +26,7 @@ TASKS = {
     "food11": {"class": 11},
     "food11_compress": {"class": 11},
     "cifar10": {"class": 10},
+    "grocery": {"super": 3, "coarse": 43, "fine": 81},
     "solar": {"level": 4, "type": 2, "functional": 2},
     "attributes": {"gender": 2, "age": 5, "beauty": 5},
 }

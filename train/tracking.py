@@ -3,6 +3,7 @@
 tracker = Tracker([JsonlSink(path), ConsoleSink(), wandb_sink]); tracker.log({"kind": "train", "step": 20, ...})
 """
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,7 +65,8 @@ def describe_record(record: Record, tasks: Sequence[str], epochs: int) -> str:
     if record["kind"] == "evaluation":
         parts = [f"{task} {100 * record[f'{task}.top1']:.1f} %" for task in tasks if record.get(f"{task}.count")]
         return f"{head}  validation: {', '.join(parts)}"
-    losses = " ".join(f"{task} {record[f'loss.{task}']:.3f}" for task in tasks if f"loss.{task}" in record)
+    terms = {name.removeprefix("loss."): value for name, value in record.items() if name.startswith("loss.")}
+    losses = " ".join(f"{term} {value:.3f}" for term, value in terms.items() if not math.isnan(value))
     skipped = f"  {record['skipped_updates']:.0f} updates skipped" if record["skipped_updates"] else ""
     return (
         f"{head}  loss {record['loss']:.3f} ({losses})  lr {record['lr']:.2e}  "
