@@ -261,7 +261,7 @@ def test_what_would_end_the_same_is_not_tried_again(code: int, start: Start) -> 
 
 
 def test_a_lost_worker_that_comes_back_is_taken_into_a_new_start(start: Start, tmp_path: Path) -> None:
-    """As when Kubernetes replaces a pod; the other worker's rank, which would wait for ever, is ended and starts anew."""
+    """As when Kubernetes replaces a pod; the other worker's rank, which would wait for ever, starts anew."""
     port = free_port()
     ranks = (
         RANK + f"import pathlib, sys, time; time.sleep(0 if pathlib.Path({str(tmp_path)!r}, 'go').exists() else 100)"
