@@ -1,5 +1,6 @@
 """A student that learns from cached logits learns what it would from the teacher itself, on any number of ranks."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +77,10 @@ def test_the_loss_is_that_of_the_computing_teacher_up_to_fp16(
 def test_a_whole_run_stays_close_to_that_of_the_computing_teacher(
     tiny_shards: Path, teacher: Path, cache: Path, tmp_path: Path
 ) -> None:
-    student = ("model.backbone=test_convnext", "data.image_size=32")  # no batch norm, which would blow up any difference
+    student = (
+        "model.backbone=test_convnext",
+        "data.image_size=32",
+    )  # no batch norm, which would blow up any difference
     settings = ("augment.views=3", f"teacher={{model: {teacher}, image_size: 24}}")
     computed = trained(tiny_shards, tmp_path / "a", *student, *settings)
     cached = trained(tiny_shards, tmp_path / "b", *student, f"teacher={{cache: {cache}, image_size: 24}}")
@@ -163,6 +167,16 @@ def test_a_truncated_cache_is_refused_at_the_start(tiny_shards: Path, cache: Pat
     assert outcome.exit_code == 65
     assert f"{sidecar}: has " in outcome.stderr
     assert "(truncated?); python -m train.cache_teacher completes the cache" in outcome.stderr
+
+
+def test_a_cache_without_a_complete_view_is_refused(tiny_shards: Path, cache: Path, tmp_path: Path) -> None:
+    begun = tmp_path / "logits"
+    shutil.copytree(cache, begun)
+    manifest = json.loads((begun / "manifest.json").read_text())
+    (begun / "manifest.json").write_text(json.dumps({**manifest, "views": 0, "non_finite": []}))
+    outcome = train_small(tiny_shards, tmp_path, *STRONG, f"teacher={{cache: {begun}}}")
+    assert outcome.exit_code == 65
+    assert f"{begun}: no view is complete; python -m train.cache_teacher goes on with it" in outcome.stderr
 
 
 def test_workers_bring_the_same_logits(tiny_shards: Path, cache: Path) -> None:

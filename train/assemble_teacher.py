@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from data.batch import BadRecord, Batch
+from data.errors import DataError
 from data.index import Index
 from data.loader import TeacherData
 from data.teacher_logits import LogitManifest, TeacherSource, check_manifest, load_manifest
@@ -61,7 +62,10 @@ def views(config: Config) -> Views:
     settings = config.teacher
     if settings is None or settings.cache is None:
         return Views(config.augment.views)
-    chosen = settings.views or config.augment.views or load_manifest(settings.cache).views
+    cached = load_manifest(settings.cache).views
+    if cached == 0:
+        raise DataError(f"{settings.cache}: no view is complete; python -m train.cache_teacher goes on with it")
+    chosen = settings.views or config.augment.views or cached
     if config.augment.views not in (0, chosen):
         raise ConfigError(f"augment.views is {config.augment.views}, teacher.views {chosen}; leave one of them out")
     return Views(chosen, fresh_share=settings.fresh_share, seed=config.seed)
@@ -247,7 +251,9 @@ def _of_task(setting: float | dict[str, float] | None, task: str, default: float
 def _describe(config: Config, settings: TeacherConfig, teacher: Teacher | None, tasks: list[str]) -> str:
     parts = []
     if settings.cache is not None:
-        parts.append(f"cached logits of {views(config).num_views} views from {settings.cache}")
+        missing = sum(load_manifest(settings.cache).non_finite)
+        note = f" ({missing:,} of them are not finite and do not teach)" if missing else ""
+        parts.append(f"cached logits of {views(config).num_views} views from {settings.cache}{note}")
     if teacher is not None:
         count = sum(model.num_parameters for model in teacher.models)
         share = "every step" if settings.cache is None else f"{settings.fresh_share:.0%} of the steps, on new views"
