@@ -54,7 +54,7 @@ class _ViewOfStep(Views):
 
 
 class EntryWalk:
-    """Entries as an order of the loader, in batches of one view each. Attributes: views, what the loader needs beside."""
+    """Entries as an order of the loader, in batches of one view each; `views` tells the loader which."""
 
     def __init__(self, entries: Sequence[Entry], *, batch_size: int) -> None:
         of_view = [list(group) for _, group in groupby(sorted(entries), key=lambda entry: entry[0])]
