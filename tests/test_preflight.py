@@ -1,0 +1,103 @@
+"""The preflight: one line per thing that a run needs of its hosts, and exit 1 with the fix where one is missing."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.preflight import Host, judge
+from tests.conftest import REPOSITORY, rank_environment
+from tests.test_worker import free_port
+
+FACTS: dict[str, Any] = {
+    "versions": {"python": "3.11.7", "torch": "2.14.1", "horovod": "0.28.1", "numpy": "2.4", "timm": "1.0"},
+    "horovod": "",
+    "interfaces": {"eth0": "10.0.0.1"},
+    "folder": "/runs",
+    "token": "0",
+    "trouble": "",
+    "disk_gb": 100.0,
+    "shared_memory_gb": 8.0,
+    "gpus": 0,
+    "clock": 0.0,
+}
+
+
+def findings(**second: Any) -> dict[str, tuple[bool, str]]:
+    """What comes out for two hosts of which the second differs: first word -> (ok, line)."""
+    other = {**copy.deepcopy(FACTS), "token": "1", **second}
+    hosts = [Host("a", 1, FACTS), Host("b", 1, other)]
+    return {
+        finding.text.split(":")[0].split()[0]: (finding.ok, finding.text)
+        for finding in judge(hosts, promised=2, read=lambda index: str(index))
+    }
+
+
+def test_fit_hosts_pass_every_line() -> None:
+    told = findings()
+    assert list(told) == ["ranks", "versions", "Horovod", "network", "folder", "free", "/dev/shm", "GPUs", "clock"]
+    assert [line for ok, line in told.values() if not ok] == []
+
+
+@pytest.mark.parametrize(
+    ("what", "differs", "words"),
+    [
+        ("versions", {"versions": {**FACTS["versions"], "torch": "2.13.0"}}, "b has torch 2.13.0; install one set"),
+        ("Horovod", {"horovod": "built for torch 2.1: run `make setup`"}, "b: built for torch 2.1: run `make setup`"),
+        ("network", {"interfaces": {"ib0": "missing"}}, "--interface is not there on b; name one that all hosts have"),
+        ("folder", {"trouble": "Read-only file system"}, "b cannot write there (Read-only file system); put run.dir"),
+        ("folder", {"token": "x"}, "a does not see what b wrote: not the same folder; put run.dir"),
+        ("free", {"disk_gb": 0.5}, "0.5 GB on b, at least 5 wanted; free some"),
+        ("/dev/shm", {"shared_memory_gb": 0.06}, "0.1 GB on b, at least 1 wanted; mount a larger one"),
+        ("GPUs", {"gpus": 8}, "a 0, b 8; a has 1 ranks: start one rank a GPU"),
+        ("clock", {"clock": -7.3}, "b differs by -7.3 s from a; start a time service"),
+    ],
+)
+def test_what_is_not_fit_is_named_with_its_host_and_the_fix(what: str, differs: dict, words: str) -> None:
+    told = findings(**differs)
+    assert [name for name, (ok, _) in told.items() if not ok] == [what]
+    assert words in told[what][1]
+
+
+def test_workers_that_did_not_come_are_counted() -> None:
+    (finding, *_) = judge([Host("a", 4, FACTS)], promised=2, read=lambda index: "0")
+    assert str(finding) == (
+        "FAILED ranks: 4 by 1 of 2 promised workers on 1 nodes; see the logs of the workers that did not come"
+    )
+
+
+def check(folder: Path, index: int, port: int, *options: str) -> subprocess.Popen[str]:
+    variables = {"RANK": str(index), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "launch.worker", "--check", "--folder", str(folder), *options],
+        env=rank_environment({**variables, "SLIMHEADS_SECRET": "of this preflight alone"}),
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_two_workers_check_each_other_and_leave_nothing(tmp_path: Path) -> None:
+    port = free_port()
+    workers = [check(tmp_path, index, port, "--ranks", "2") for index in (1, 0)]
+    outputs = [worker.communicate(timeout=60)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
+    lines = outputs[1].splitlines()
+    assert len(lines) == 9
+    assert lines[0] == "ok     ranks: 4 by 2 of 2 promised workers on 1 nodes"
+    assert all(line.startswith("ok     ") for line in lines)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_that_does_not_come_and_a_folder_that_cannot_be_made_fail_the_check(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    worker = check(tmp_path / "file/folder", 0, free_port(), "--wait", "1")
+    output, _ = worker.communicate(timeout=60)
+    assert worker.returncode == 1
+    assert "FAILED ranks: 1 by 1 of 2 promised workers" in output
+    assert "cannot write there (Not a directory)" in output
+    assert "worker: exit 1: not fit to train yet, see above" in output
