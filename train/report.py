@@ -1,0 +1,62 @@
+"""One page that shows what was gained: runs, pruned and exported models in, a self-contained HTML file out.
+
+    python -m train.report runs/teacher runs/student pruned exported --out report.html
+
+A run that is going on or was cut off is shown as far as it came.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from data.index.dataset import write_atomically
+from train.comm import Comm
+from train.command import run_command
+from train.exit_codes import ExitCode
+from train.machine import num_decoders
+from train.photo_arguments import not_negative, output_file
+from train.photo_progress import photo_progress
+from train.report_page.page import build_page, read_material
+
+
+def main(arguments: Sequence[str] | None = None) -> ExitCode:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("folders", nargs="+", type=Path, metavar="RUN_DIR", help="runs, folders of python -m prune or models.export")
+    add("--out", required=True, type=output_file, metavar="PAGE.html", help="file to write")
+    add("--photos", type=not_negative, default=1000, metavar="N", help="that each model is asked about (%(default)s)")
+    add("--workers", type=not_negative, metavar="N", help="decoding processes (default: by cores)")
+    options = parser.parse_args(arguments)
+    words = [str(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    command = shlex.join(["python", "-m", "train.report", *words])
+    return run_command(lambda comm: _report(options, comm, command))
+
+
+def _report(options: argparse.Namespace, comm: Comm, command: str) -> ExitCode:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    material = read_material(options.folders)
+    workers = num_decoders(comm) if options.workers is None else options.workers
+    page = build_page(
+        material,
+        command=command,
+        most_photos=options.photos,
+        workers=workers,
+        bar=lambda name, total: photo_progress(f"Asking {name}", total=total),
+    )
+    write_atomically(options.out, page.encode())
+    for record in material.records:
+        if record.state != "finished":
+            Console().print(f"note: {record.name} is {record.state}; it is shown as far as it came", highlight=False)
+    print(f"wrote {options.out}")
+    return ExitCode.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

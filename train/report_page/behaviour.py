@@ -1,0 +1,72 @@
+"""How a model answers: confusion, calibration, and its surest mistakes as pictures.
+
+section = behaviour_section({"student": answers}, notes=["teacher: its photos are gone"])
+"""
+
+from collections.abc import Mapping, Sequence
+
+from train.report_page.answers import Answers, TaskAnswers
+from train.report_page.calibration import reliability
+from train.report_page.confusion import confusion_figure, mistaken_pairs
+from train.report_page.markup import Html, join, tag
+from train.report_page.numerals import count, percent
+from train.report_page.reliability_chart import reliability_chart
+
+_SHOWN = 8
+
+
+def behaviour_section(answers: Mapping[str, Answers], notes: Sequence[str]) -> Html:
+    """One part for each model; notes say why a model has none."""
+    parts = [_model(name, one) for name, one in answers.items()]
+    return tag(
+        "section",
+        tag("h2", "How they answer", id="answers"),
+        *(tag("p", note, class_="note") for note in notes),
+        *parts,
+    )
+
+
+def _model(name: str, answers: Answers) -> Html:
+    part = "all" if answers.num_photos == answers.num_all else f"{answers.num_photos:,} evenly spaced of"
+    asked = f"Asked about {part} {count(answers.num_all, 'photo')} of {answers.data}."
+    tasks = [_task(task, one, answers) for task, one in answers.tasks.items()]
+    return join(tag("h3", name), tag("p", asked, class_="note"), *tasks)
+
+
+def _task(task: str, one: TaskAnswers, answers: Answers) -> Html:
+    worst = one.worst(_SHOWN)
+    pictures = [_mistake(one, place, answers) for place in worst]
+    mistakes = int((~one.correct).sum())
+    said = (
+        f"{task}: {percent(float(one.correct.mean()))} of {count(len(one.true), 'answer')} right, {mistakes:,} wrong."
+    )
+    shown = f" The {count(len(worst), 'surest mistake')}:" if worst else ""
+    return join(
+        tag("p", tag("strong", said), shown),
+        tag("div", *pictures, class_="mistakes") if pictures else None,
+        tag(
+            "div",
+            confusion_figure(one.confusion, one.classes, title=f"Confusion of {task}"),
+            mistaken_pairs(one.confusion, one.classes),
+            reliability_chart(reliability(one.confidence, one.correct), title=f"Calibration of {task}"),
+            class_="trio",
+        ),
+    )
+
+
+def _mistake(one: TaskAnswers, place: int, answers: Answers) -> Html:
+    photo = int(one.photo[place])
+    name = answers.name(photo)
+    true, answer = one.classes[one.true[place]], one.classes[one.answer[place]]
+    sure = percent(float(one.confidence[place]), digits=0)
+    picture = tag("img", src=answers.thumbnail(photo), alt=f"a photo of {true}, taken for {answer}", loading="lazy")
+    return tag(
+        "div",
+        picture,
+        tag("b", answer),
+        f" ({sure}), is ",
+        tag("b", true),
+        tag("br"),
+        name.rsplit("/", 1)[-1],
+        title=name,
+    )

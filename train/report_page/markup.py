@@ -1,0 +1,50 @@
+"""HTML and SVG from nested calls, everything escaped: `tag("p", "a < b", class_="note")`."""
+
+from collections.abc import Sequence
+from html import escape
+
+
+class Html(str):
+    """Text that is markup already."""
+
+    __slots__ = ()
+
+
+Child = str | int | None  # Html is a str
+
+_VOID = {"meta", "img", "br", "circle", "line", "rect", "path", "polyline", "use"}
+
+
+def tag(name: str, /, *children: Child, **attributes: object) -> Html:
+    """One element. Strings are escaped, Html is not, None is left out; `class_` is `class`, `stroke_width` is
+    `stroke-width`."""
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(_number(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    if name in _VOID and not children:
+        return Html(f"<{name}{written}/>")
+    return Html(f"<{name}{written}>{join(*children)}</{name}>")
+
+
+def join(*children: Child) -> Html:
+    """Neighbours without a parent."""
+    shown = (child for child in children if child is not None)
+    return Html("".join(child if isinstance(child, Html) else escape(str(child)) for child in shown))
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[Child]], *, numbers_from: int = 1) -> Html:
+    """In a box that scrolls sideways where a phone is narrower; columns from `numbers_from` on are aligned right."""
+
+    def cells(kind: str, values: Sequence[Child]) -> Html:
+        kinds = ["number" if place >= numbers_from else None for place in range(len(values))]
+        return join(*(tag(kind, value, class_=one) for value, one in zip(values, kinds, strict=True)))
+
+    head = tag("thead", tag("tr", cells("th", headings)))
+    body = tag("tbody", *(tag("tr", cells("td", row)) for row in rows))
+    return tag("div", tag("table", head, body), class_="scroll")
+
+
+def _number(value: object) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

@@ -1,0 +1,146 @@
+"""A run folder as the report sees it, whether the run is finished, going on or was cut off.
+
+record = read_run("runs/mine"); record.state; record.evaluations
+"""
+
+import fcntl
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from models.artifact import ArtifactMeta, load_artifact_meta
+from models.errors import ModelError
+from train.jsonl import read_lines
+from train.report_page.numerals import flat
+from train.run_folder import RunFolder
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """state: finished, running or cut off. trained, evaluations: lines of metrics.jsonl, `epoch` counting from 0.
+    meta: of best/ (or last/), None where no model was saved yet. gaps: what could not be read, in words."""
+
+    name: str
+    path: Path
+    state: str
+    config: Record
+    trained: Sequence[Record]
+    evaluations: Sequence[Record]
+    bad: Sequence[Record]
+    meta: ArtifactMeta | None
+    gaps: Sequence[str]
+
+    @property
+    def epochs(self) -> int:
+        """As planned."""
+        return int(flat(self.config).get("schedule.epochs", 0))
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """From the first evaluation, or from how far the training had come."""
+        for record in [*self.evaluations[:1], *self.trained[-1:]]:
+            done = record["epoch"] + 1 if record["kind"] == "evaluation" else record["progress"] * self.epochs
+            if done:
+                return (record["step"] + 1) / done
+        return 1.0
+
+    @property
+    def epochs_done(self) -> float:
+        last = max((record["step"] + 1 for record in [*self.trained[-1:], *self.evaluations[-1:]]), default=0)
+        return last / self.steps_per_epoch
+
+    def curve(self, key: str, *, trained: bool = False) -> tuple[list[float], list[float]]:
+        """(epochs, values) of one number; records without it are left out."""
+        records = [record for record in (self.trained if trained else self.evaluations) if record.get(key) is not None]
+        return [(record["step"] + 1) / self.steps_per_epoch for record in records], [record[key] for record in records]
+
+    @property
+    def best(self) -> Record | None:
+        """The evaluation with the highest mean top-1."""
+        known = [record for record in self.evaluations if record.get("mean_top1") is not None]
+        return max(known, key=lambda record: record["mean_top1"], default=None)
+
+    @property
+    def model_path(self) -> Path | None:
+        return None if self.meta is None else self.meta.path
+
+
+def is_run(path: Path) -> bool:
+    """A run folder holds the config it began with or at least its numbers."""
+    return (path / "config.yaml").exists() or (path / "metrics.jsonl").exists()
+
+
+def read_run(path: Path) -> RunRecord:
+    """Whatever is there; nothing of it needs to be whole."""
+    folder = RunFolder(path)
+    gaps: list[str] = []
+    lines = read_lines(folder.metrics)
+    if not lines:
+        gaps.append("metrics.jsonl has no line yet")
+    finished = _result(folder, gaps)
+    return RunRecord(
+        name=path.name or str(path),
+        path=path,
+        state="finished" if finished else "running" if _is_locked(path / ".lock") else "cut off",
+        config=_config(folder, gaps),
+        trained=[line for line in lines if line.get("kind") == "train"],
+        evaluations=[line for line in lines if line.get("kind") == "evaluation"],
+        bad=read_lines(folder.bad_samples),
+        meta=_meta(folder, gaps),
+        gaps=gaps,
+    )
+
+
+def _result(folder: RunFolder, gaps: list[str]) -> bool:
+    try:
+        return folder.finished() is not None
+    except ValueError:
+        gaps.append("result.json is cut")
+        return False
+
+
+def _config(folder: RunFolder, gaps: list[str]) -> Record:
+    try:
+        content = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
+        gaps.append("config.yaml is empty")
+    except (OSError, yaml.YAMLError) as error:
+        gaps.append(f"config.yaml cannot be read ({type(error).__name__})")
+    return {}
+
+
+def _meta(folder: RunFolder, gaps: list[str]) -> ArtifactMeta | None:
+    for place in (folder.best, folder.last):
+        if place.exists():
+            try:
+                return load_artifact_meta(place)
+            except ModelError as error:
+                gaps.append(str(error))
+    gaps.append("no model was saved yet")
+    return None
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether another process holds the run's lock; asked without taking it."""
+    if not path.exists():
+        return False
+    question = struct.pack("hhqqi", fcntl.F_WRLCK, 0, 0, 0, 0)
+    with path.open("rb+") as file:
+        kind, *_ = struct.unpack("hhqqi", fcntl.fcntl(file, fcntl.F_GETLK, question.ljust(32, b"\0"))[:28])
+    return kind != fcntl.F_UNLCK
+
+
+def read_json(path: Path) -> Record:
+    """One JSON object. ValueError or OSError otherwise."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("not a JSON object")
+    return content

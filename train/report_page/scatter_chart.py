@@ -1,0 +1,88 @@
+"""Accuracy against a cost, one point a model, with the Pareto front.
+
+figure = scatter_chart([Point("student int8", 0.9e6, 0.81, place=1)], title="...", x_label="bytes", x_format=megabytes)
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from train.report_page.axis import BOTTOM, LEFT, RIGHT, TOP, Axis, fitted, frame, picture
+from train.report_page.markup import Html, tag
+from train.report_page.numerals import percent
+from train.report_page.palette import colour
+from train.report_page.pareto import pareto_front
+
+_LETTER, _LINE = 6.4, 14.0  # pixels of a label's letter and line
+_SHAPES = (
+    "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z",  # disc
+    "M-4.5-4.5h9v9h-9z",  # square
+    "M0-6l5.6 10h-11.2z",  # triangle
+    "M0-6.5l6.5 6.5l-6.5 6.5l-6.5-6.5z",  # diamond
+    "M-2-6h4v4h4v4h-4v4h-4v-4h-4v-4h4z",  # cross
+    "M0 6l5.6-10h-11.2z",  # triangle, upside down
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """cost to the right, gain (0..1) upwards. place: its colour and shape."""
+
+    name: str
+    cost: float
+    gain: float
+    place: int = 0
+
+
+def scatter_chart(
+    points: Sequence[Point], *, title: str, x_label: str, x_format: Callable[[float], str], y_label: str = "mean top-1"
+) -> Html:
+    """With a logarithmic cost, because models differ by factors."""
+    x = fitted([point.cost for point in points], LEFT + 12, RIGHT - 12, log=True, margin=0.12)
+    y = fitted([point.gain for point in points], BOTTOM, TOP, margin=0.15)
+    front = [points[place] for place in pareto_front([(point.cost, point.gain) for point in points])]
+    parts: list[Html | None] = [
+        frame(x, y, title=title, x_label=x_label, y_label=y_label, x_format=x_format, y_format=percent)
+    ]
+    # A staircase: between two models of the front, the cheaper one is what can be had.
+    corners = [(x.place(front[0].cost), BOTTOM), *_stairs(front, x, y), (RIGHT, y.place(front[-1].gain))]
+    parts.append(tag("polyline", points=" ".join(f"{left:.1f},{top:.1f}" for left, top in corners), class_="front"))
+    taken: list[tuple[float, float, float, float]] = []
+    spots = [(x.place(point.cost), y.place(point.gain)) for point in points]
+    for point, (left, top) in zip(points, spots, strict=True):
+        shape = _SHAPES[point.place % len(_SHAPES)]
+        parts.append(tag("path", d=shape, transform=f"translate({left:.1f} {top:.1f})", fill=colour(point.place)))
+        taken.append((left - 6, top - 6, left + 6, top + 6))
+    for point, (left, top) in zip(points, spots, strict=True):
+        parts.append(_label(point.name, left, top, taken))
+    named = "; ".join(f"{point.name}: {x_format(point.cost)}, {percent(point.gain)}" for point in points)
+    caption = tag("figcaption", "Dotted: the Pareto front. ", ", ".join(point.name for point in front), ".")
+    return tag("figure", picture(*parts, description=f"{title}. {named}"), caption)
+
+
+def _stairs(front: Sequence[Point], x: Axis, y: Axis) -> list[tuple[float, float]]:
+    corners: list[tuple[float, float]] = []
+    for point in front:
+        if corners:
+            corners.append((x.place(point.cost), corners[-1][1]))
+        corners.append((x.place(point.cost), y.place(point.gain)))
+    return corners
+
+
+def _label(name: str, left: float, top: float, taken: list[tuple[float, float, float, float]]) -> Html | None:
+    """At the first of eight places around the point where it covers nothing and stays inside; the table has the
+    names that found none."""
+    width = _LETTER * len(name)
+    for at_x, at_y in (
+        (left + 9, top + 4), (left - 9 - width, top + 4), (left - width / 2, top - 10), (left - width / 2, top + 20),
+        (left + 7, top - 9), (left - 7 - width, top - 9), (left + 7, top + 18), (left - 7 - width, top + 18),
+    ):  # fmt: skip
+        box = (at_x, at_y - _LINE + 4, at_x + width, at_y + 4)
+        inside = box[0] >= LEFT and box[2] <= RIGHT + 10 and box[1] >= TOP - 8 and box[3] <= BOTTOM
+        if inside and not any(_overlap(box, other) for other in taken):
+            taken.append(box)
+            return tag("text", name, x=at_x, y=at_y, class_="name")
+    return None
+
+
+def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
