@@ -19,6 +19,7 @@ GROUPS = {
     "planning": "an epoch of 10^9 samples, up to the first byte ranges",
     "memory": "loader memory and shard cache over a ten times larger set",
     "remote": "bytes fetched per rank against its share",
+    "survive": "a dead rank, a stuck one, and the way back after a kill",
 }
 
 
