@@ -17,21 +17,22 @@ from functools import partial
 import torch
 
 from data.errors import DataError
-from data.index import Index, load_index
+from data.index import Index
 from data.loader import Loader, Order
 from data.pixels import Pixels
 from data.teacher_logits import LogitReader
 from data.teacher_logits.record import record_bytes
 from data.views import Views
 from train.assemble import choose_device
-from train.assemble_data import num_workers, shard_cache, train_pixels
-from train.assemble_teacher import cache_manifest, teacher_size
+from train.assemble_data import choose_tasks, num_workers, open_data, shard_cache, train_pixels
+from train.assemble_teacher import cache_manifest, teacher_classes, teacher_size
 from train.cache_folder import CacheFolder
 from train.caching_progress import caching_progress
 from train.comm import Comm, RankLost
 from train.command import run_command
 from train.config import Config
 from train.config_file import ConfigError, load_config
+from train.distillation import teacher_columns
 from train.exit_codes import ExitCode
 from train.photo_arguments import positive
 from train.photo_progress import photo_progress
@@ -96,7 +97,7 @@ def _cache(
         raise ConfigError(
             f"{options.config}: caching needs teacher.model, the saved model, and teacher.cache, the folder to write"
         )
-    index = load_index(config.data.train)
+    index = _open_data(config)
     folder = CacheFolder(config.teacher.cache)
     folder.take(cache_manifest(config, index), comm)
     caching = TeacherCaching(folder, index, comm=comm, max_bad_share=config.data.max_bad_share)
@@ -124,6 +125,14 @@ def _cache(
     if comm.rank == 0:
         _tell(folder, index, asked=options.views)
     return ExitCode.DONE
+
+
+def _open_data(config: Config) -> Index:
+    """The training data. What a training would say of a teacher with other classes is said now, not after hours."""
+    classes = teacher_classes(config)
+    index, _ = open_data(config, classes)
+    teacher_columns(tasks={task: index.tasks[task] for task in choose_tasks(config, index)}, teacher=classes)
+    return index
 
 
 def _fill(work: Work, caching: TeacherCaching, *, views: int, stop_wanted: Callable[[], bool]) -> bool:

@@ -81,7 +81,9 @@ class TeacherCaching:
             due = [shard for shard, count in self.num_views.items() if count <= view]
             unusable = self._stored.get(view, [])
             for block in islice(blocks, len(due)):
-                self._writers[block.shard].append(block.logits)
+                writer = self._writers[block.shard]
+                assert writer.num_views == block.view == view
+                writer.append(block.logits)
                 unusable += block.unusable
                 self._require_few(unusable)
             if stop_wanted():
