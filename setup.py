@@ -40,7 +40,10 @@ setup(
     description="Turn a large multi-task image classifier into a small one that runs on a phone",
     python_requires=">=3.11",
     packages=find_packages(include=[name for package in PACKAGES for name in (package, f"{package}.*")]),
-    package_data={"train": ["configs/**/*.yaml", "report_page/*.css"], "launch": ["**/*.sbatch", "**/*.sh", "**/*.yaml"]},
+    package_data={
+        "train": ["configs/**/*.yaml", "report_page/*.css"],
+        "launch": ["**/*.sbatch", "**/*.sh", "**/*.yaml"],
+    },
     install_requires=[
         "fsspec[http]>=2024.2",
         "google-crc32c>=1.5",

@@ -73,8 +73,14 @@ def mistaken_pairs(matrix: np.ndarray, classes: Sequence[str]) -> Html:
         return tag("figure", tag("p", "No photo was mistaken.", class_="note"))
     totals = matrix.sum(axis=1)
     rows: list[list[Child]] = [
-        [classes[true], classes[answer], int(matrix[true, answer]), percent(matrix[true, answer] / totals[true])]
+        [
+            classes[true],
+            classes[answer],
+            f"{matrix[true, answer]} ({percent(matrix[true, answer] / totals[true], digits=0)})",
+        ]
         for true, answer in pairs
     ]
-    pairs_table = table(["true class", "taken for", "photos", "of the class"], rows, numbers_from=2)
-    return tag("figure", pairs_table, tag("figcaption", "The pairs that are mistaken most often."))
+    pairs_table = table(["true class", "taken for", "photos"], rows, numbers_from=2)
+    return tag(
+        "figure", pairs_table, tag("figcaption", "The pairs that are mistaken most often (share of the true class).")
+    )

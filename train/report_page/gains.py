@@ -23,7 +23,7 @@ def gains_section(stages: Sequence[Stage]) -> Html:
     for data, group in by_data(stages).items():
         said = f"Top-1 on {data}." if data else "Not measured."
         parts += [tag("h3", data), _table(group), tag("p", said, class_="note")]
-        if data:
+        if data and len(group) > 1:
             parts.append(tag("div", *(_plot(group, *cost) for cost in _COSTS), class_="plots"))
     return tag("section", tag("h2", "What was gained", id="gains"), *parts)
 

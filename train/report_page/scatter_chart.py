@@ -41,7 +41,7 @@ def scatter_chart(
     y = fitted([point.gain for point in points], BOTTOM, TOP, margin=0.15)
     front = [points[place] for place in pareto_front([(point.cost, point.gain) for point in points])]
     parts: list[Html | None] = [
-        frame(x, y, title=title, x_label=x_label, y_label=y_label, x_format=x_format, y_format=percent)
+        frame(x, y, title=title, x_label=x_label, y_label=y_label, x_format=x_format, y_format=_shares(y))
     ]
     # A staircase: between two models of the front, the cheaper one is what can be had.
     corners = [(x.place(front[0].cost), BOTTOM), *_stairs(front, x, y), (RIGHT, y.place(front[-1].gain))]
@@ -55,8 +55,14 @@ def scatter_chart(
     for point, (left, top) in zip(points, spots, strict=True):
         parts.append(_label(point.name, left, top, taken))
     named = "; ".join(f"{point.name}: {x_format(point.cost)}, {percent(point.gain)}" for point in points)
-    caption = tag("figcaption", "Dotted: the Pareto front. ", ", ".join(point.name for point in front), ".")
+    caption = tag("figcaption", "Pareto front (dotted): ", ", ".join(point.name for point in front), ".")
     return tag("figure", picture(*parts, description=f"{title}. {named}"), caption)
+
+
+def _shares(y: Axis) -> Callable[[float], str]:
+    """As many digits as tell neighbouring ticks apart."""
+    digits = 0 if y.high - y.low > 0.06 else 1 if y.high - y.low > 0.006 else 2
+    return lambda value: percent(value, digits=digits)
 
 
 def _stairs(front: Sequence[Point], x: Axis, y: Axis) -> list[tuple[float, float]]:

@@ -1,0 +1,324 @@
+"""`python -m train.report`: one page that holds what the folders hold, finished or not, and opens in a browser."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.artifact import load_artifact
+from tests.conftest import rank_environment
+from tests.small_run import train_small
+from train import report
+from train.exit_codes import ExitCode
+from train.report_page.run_record import read_run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None and not os.environ.get("CI"), reason="chromium is not installed (apt-get install chromium)"
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two finished runs; the second is named to be escaped."""
+    root = tmp_path_factory.mktemp("runs")
+    for name, epochs in (("first", 3), ("a<b>&c", 2)):
+        outcome = train_small(tiny_shards, root / "made" / str(epochs), f"schedule.epochs={epochs}")
+        assert outcome.exit_code == 0, outcome.stderr
+        outcome.run.rename(root / name)
+    return {"first": root / "first", "odd": root / "a<b>&c"}
+
+
+class Page(HTMLParser):
+    """What a reader sees: texts, and the elements with their attributes; fails where tags do not match."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "img", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in ("meta", "link", "img", "br"):
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.texts)
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def page_of(out: Path, *folders: Path, code: ExitCode = ExitCode.DONE, photos: int = 50) -> Page:
+    arguments = [*map(str, folders), "--out", str(out), "--photos", str(photos), "--workers", "0"]
+    assert report.main(arguments) == code
+    return Page(out.read_text())
+
+
+@pytest.fixture(scope="module")
+def page(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return page_of(tmp_path_factory.mktemp("page") / "made" / "page.html", *runs.values())
+
+
+def test_every_section_is_there_and_every_link_of_the_page_leads_to_one(page: Page) -> None:
+    headings = ["What was gained", "What was trained on what", "Curves", "How they answer", "Bad samples"]
+    assert [heading for heading in headings if heading not in page.texts] == []
+    places = {attributes.get("id") for _, attributes in page.elements}
+    links = [str(attributes["href"]) for attributes in page.named("a")]
+    assert links
+    assert {link.removeprefix("#") for link in links} <= places
+
+
+def test_nothing_is_loaded_and_no_script_runs(page: Page) -> None:
+    assert page.named("script") == []
+    sources = [
+        str(value) for _, attributes in page.elements for key, value in attributes.items() if key in ("src", "href")
+    ]
+    assert [source for source in sources if not source.startswith(("data:", "#"))] == []
+    assert not any(key.startswith("on") for _, attributes in page.elements for key in attributes)
+
+
+def test_names_are_shown_as_they_are_and_never_become_markup(page: Page) -> None:
+    assert "a<b>&c" in page.texts
+    assert page.named("b>&c") == []
+
+
+def test_the_numbers_of_the_runs_are_on_the_page(page: Page, runs: dict[str, Path]) -> None:
+    for folder in runs.values():
+        result = json.loads((folder / "result.json").read_text())["metrics"]
+        assert f"{100 * result['mean_top1']:.1f} %" in page.texts
+        assert f"{100 * result['colour.top1']:.1f} %" in page.texts
+        assert read_run(folder).state == "finished"
+    _, meta = load_artifact(runs["first"] / "best")
+    assert f"{meta.num_parameters / 1000:.3g}k" in page.text
+    assert "3 of 3" in page.texts
+    assert "2 of 2" in page.texts
+    for words in ("food11_student", "multi-fc", "33", "colour, tone"):
+        assert words in page.text
+
+
+def test_each_curve_ends_where_the_run_ended(page: Page, runs: dict[str, Path]) -> None:
+    described = [str(attributes["aria-label"]) for attributes in page.named("svg") if "aria-label" in attributes]
+    validation = next(text for text in described if text.startswith("Top-1 of tone, validation"))
+    losses = next(text for text in described if text.startswith("first by epoch"))
+    last = read_run(runs["first"])
+    assert f"first ends at {100 * last.evaluations[-1]['tone.top1']:.0f} %" in validation
+    for term, key in (("sum", "loss"), ("colour", "loss.colour"), ("tone", "loss.tone")):
+        assert f"{term} ends at {last.trained[-1][key]:.3g}" in losses
+
+
+def test_mistakes_have_thumbnails_and_the_confusion_adds_up(page: Page) -> None:
+    assert all(str(image["src"]).startswith("data:image/jpeg;base64,") for image in page.named("img"))
+    wrong = re.findall(r"(\d+) wrong\.", page.text)
+    assert len(wrong) == 4  # two tasks of two runs
+    assert len(page.named("img")) == sum(min(8, int(number)) for number in wrong)
+    cells = [attributes for name, attributes in page.elements if name == "td" and attributes.get("class") == "cell"]
+    assert len(cells) == 2 * (3 * 3 + 2 * 2)
+    assert "expected calibration error" in page.text
+
+
+def test_the_command_and_the_config_that_made_a_run_are_there(page: Page, runs: dict[str, Path]) -> None:
+    assert f"python train/main.py --config {runs['first']}/config.yaml" in page.text
+    assert "python -m train.report" in page.text
+    assert "backbone: food11_student" in page.text
+    assert f"torch {torch.__version__.split('+')[0]}" in page.text
+
+
+def test_bad_samples_are_named(runs: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(runs["first"], folder)
+    lines = [{"step": 0, "shard": "s.tar", "key": f"photo{at}", "reason": "is cut"} for at in range(25)]
+    (folder / "bad_samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = page_of(tmp_path / "page.html", folder).text
+    assert "25 samples could not be used." in text
+    assert "5 more are in the runs' bad_samples.jsonl" in text
+    assert "photo19" in text
+    assert "photo20" not in text
+
+
+@pytest.mark.parametrize("damage", ["no result", "cut metrics", "no model", "cut model.json", "no config", "empty"])
+def test_a_run_that_was_cut_off_is_shown_as_far_as_it_came(
+    runs: dict[str, Path], tmp_path: Path, damage: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(runs["first"], folder)
+    (folder / "result.json").unlink()
+    metrics = folder / "metrics.jsonl"
+    if damage == "cut metrics":
+        metrics.write_bytes(metrics.read_bytes()[: metrics.stat().st_size // 2])
+    if damage == "no model":
+        shutil.rmtree(folder / "best")
+        shutil.rmtree(folder / "last")
+    if damage == "cut model.json":
+        for place in ("best", "last"):
+            (folder / place / "model.json").write_text('{"format"')
+    if damage == "no config":
+        (folder / "config.yaml").write_text("")
+    if damage == "empty":
+        for place in list(folder.iterdir()):
+            shutil.rmtree(place) if place.is_dir() else place.unlink()
+        metrics.touch()
+    page = page_of(tmp_path / "page.html", folder, runs["odd"])
+    assert "broken is cut off" in capfd.readouterr().out
+    assert "cut off" in page.texts
+    assert "broken was cut off after" in page.text
+    said = {
+        "no model": "no model was saved yet",
+        "cut model.json": "not JSON, or cut",
+        "no config": "config.yaml is empty",
+        "empty": "metrics.jsonl has no line yet",
+    }
+    assert said.get(damage, "") in page.text
+    assert "a<b>&c" in page.texts
+
+
+def test_a_run_that_is_going_on_is_told_from_one_that_was_cut_off(runs: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "live"
+    shutil.copytree(runs["first"], folder)
+    (folder / "result.json").unlink()
+    code = textwrap.dedent("""
+        import sys
+        from train.run_folder import RunFolder
+        RunFolder(sys.argv[1]).lock()
+        print("locked", flush=True)
+        sys.stdin.read()
+    """)
+    command = [sys.executable, "-c", code, str(folder)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=rank_environment(), text=True, **pipes) as owner:  # type: ignore[call-overload]
+        assert owner.stdout.readline() == "locked\n"
+        assert read_run(folder).state == "running"
+        assert (
+            "live is still being trained, after 3 of 3 epochs" in page_of(tmp_path / "page.html", folder, photos=0).text
+        )
+        owner.stdin.close()
+    assert read_run(folder).state == "cut off"
+
+
+def test_photos_that_are_gone_leave_a_note_and_the_rest(runs: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(runs["first"], folder)
+    config = folder / "config.yaml"
+    config.write_text(re.sub(r"val: .*", "val: /nowhere/val", config.read_text()))
+    page = page_of(tmp_path / "page.html", folder)
+    assert "run: confusion, calibration and mistakes are not shown" in page.text
+    assert "/nowhere/val" in page.text
+    assert page.named("img") == []
+    assert "Mean top-1, validation" in page.text
+
+
+def test_exports_and_prunings_are_stages_with_their_widths(runs: dict[str, Path], tmp_path: Path) -> None:
+    exported, pruned = tmp_path / "exported", tmp_path / "pruned"
+    exported.mkdir()
+    pruned.mkdir()
+    shutil.copy(runs["first"] / "best" / "model.json", exported)
+    tasks = {"colour": {"top1": 0.75}, "tone": {"top1": 0.5}}
+    val = read_run(runs["first"]).config["data"]["val"]
+    variants = {
+        "torch fp32": {
+            "file": "model.safetensors",
+            "bytes": 400_000,
+            "milliseconds": 2.0,
+            "mean_top1": 0.6,
+            "tasks": tasks,
+        },
+        "onnx int8": {
+            "file": "model.int8.onnx",
+            "bytes": 123_456,
+            "milliseconds": 0.25,
+            "mean_top1": 0.625,
+            "tasks": tasks,
+        },
+    }
+    export = {"model": {"path": "runs/first/best"}, "image_size": 24, "data": val, "variants": variants}
+    (exported / "export.json").write_text(json.dumps(export))
+    layers = [{"name": "blocks.0", "before": 64, "after": 24}, {"name": "blocks.1", "before": 32, "after": 32}]
+    counts = {"parameters": {"before": 2000, "after": 1000}, "macs": {"before": 4000, "after": 3000, "image_size": 24}}
+    plan = {"layers": layers, **counts, "source": {"path": "runs/first/best"}}
+    (pruned / "prune.json").write_text(json.dumps(plan))
+    page = page_of(tmp_path / "page.html", runs["first"], exported, pruned)
+    for words in ("exported onnx int8", "62.5 %", "0.12 MB", "0.25 ms", "64 → 24", "parameters 2k → 1k", "blocks.1"):
+        assert words in page.text
+    assert "exported torch fp32" not in page.text  # the run itself stands for it
+    time = next(str(one["aria-label"]) for one in page.named("svg") if "against time" in str(one.get("aria-label")))
+    assert "exported onnx int8: 0.25 ms, 62.5 %" in time
+
+
+def test_a_folder_that_is_none_of_these_is_refused_by_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "none"):
+        assert report.main([str(folder), "--out", str(tmp_path / "page.html")]) == ExitCode.BAD_CONFIG
+        assert f"error: {folder}: neither a run (config.yaml, metrics.jsonl) nor" in capfd.readouterr().err
+    assert not (tmp_path / "page.html").exists()
+
+
+@pytest.fixture(scope="module")
+def html(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("browser") / "page.html"
+    page_of(path, *runs.values())
+    return path.read_text()
+
+
+def browse(folder: Path, html: str, *options: str) -> subprocess.CompletedProcess[str]:
+    assert CHROMIUM is not None, "chromium is missing; .ci/run installs it"
+    (folder / "page.html").write_text(html)
+    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
+    command += [f"--user-data-dir={folder / 'profile'}", *options, (folder / "page.html").as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+
+
+@needs_browser
+def test_a_browser_opens_the_page_without_a_word_on_the_console(html: str, tmp_path: Path) -> None:
+    loud = browse(tmp_path, html.replace("</body>", "<script>console.error('heard')</script></body>"), "--dump-dom")
+    assert "CONSOLE" in loud.stderr, "the browser's console is not heard: this test would see nothing"
+    done = browse(tmp_path, html, "--dump-dom")
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    assert done.stdout.count("<figure") == html.count("<figure") > 10
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 500])
+def test_without_javascript_the_page_is_painted_and_no_wider_than_the_window(
+    html: str, tmp_path: Path, width: int
+) -> None:
+    no_script = """<meta http-equiv="Content-Security-Policy" content="script-src 'none'">"""
+    html = html.replace("<head>", f"<head>{no_script}")
+    picture = tmp_path / "page.png"
+    browse(tmp_path, html, "--hide-scrollbars", f"--window-size={width},3000", f"--screenshot={picture}")
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    assert pixels.shape[1] == width
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 200  # text, lines, colours
+    assert (pixels[:, -3:] == pixels[0, -1]).all(), "something runs over the right edge"
