@@ -1,0 +1,226 @@
+"""Sparse training: the penalty reaches every gamma, in full, once, and whatever the precision."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import nn
+
+from data.batch import Batch
+from models.errors import ModelError
+from models.parameter_groups import freeze_parts
+from models.student import Student, build_student
+from train.buckets import GradientBuckets
+from train.comm import SingleProcess
+from train.control import Control
+from train.meter import Meter
+from train.objective import Objective, label_term
+from train.sparsity import (
+    PenalisedNorm,
+    ProximalSparsity,
+    SubgradientSparsity,
+    gamma_report,
+    penalised_norms,
+    sparsity_factor,
+)
+from train.step import Normalise, Stepper
+
+CPU = torch.device("cpu")
+TASKS = {"colour": 3, "tone": 2}
+RATE, STRENGTH = 0.1, 0.02
+
+
+def small_student(seed: int = 0) -> Student:
+    torch.manual_seed(seed)
+    student = build_student(
+        backbone="food11_student", head={"kind": "multi-embedding", "width": 8}, tasks=TASKS
+    ).train()
+    with torch.no_grad():
+        for norm in penalised_norms(student):
+            norm.weight.uniform_(-1, 1)
+    return student
+
+
+def some_batch() -> Batch:
+    draw = torch.Generator().manual_seed(3)
+    image = torch.randint(256, (8, 32, 32, 3), dtype=torch.uint8, generator=draw)
+    label = {task: torch.randint(classes, (8,), generator=draw) for task, classes in TASKS.items()}
+    number = torch.arange(8)
+    return Batch(
+        epoch=0,
+        step=0,
+        image=image,
+        label=label,
+        valid={task: column >= 0 for task, column in label.items()},
+        key=[f"photo{at}" for at in range(8)],
+        index=torch.stack([torch.zeros_like(number), number], dim=1),
+        row=number,
+        bad=[],
+    )
+
+
+def train(
+    student: Student,
+    *,
+    kind: str,
+    strength: float = STRENGTH,
+    steps: int = 1,
+    precision: str = "fp32",
+    momentum: float = 0.0,
+    clip_norm: float | None = None,
+    micro_batch: int | None = None,
+    scales: Sequence[float] = (),
+) -> Stepper:
+    """A few updates with the stage of that kind; `scales` set the loss scale before each step."""
+    optimizer = torch.optim.SGD(student.parameters(), lr=RATE, momentum=momentum, fused=True)
+    objective = Objective([label_term(task) for task in TASKS])
+    comm = SingleProcess()
+    norms = penalised_norms(student)
+    stepper = Stepper(
+        model=student,
+        normalise=Normalise((0.5,) * 3, (0.25,) * 3),
+        objective=objective,
+        optimizer=optimizer,
+        buckets=GradientBuckets(student, comm),
+        meter=Meter(objective, list(TASKS), CPU),
+        comm=comm,
+        device=CPU,
+        learning_rate=lambda step: RATE,
+        precision=precision,
+        clip_norm=clip_norm,
+        micro_batch=micro_batch,
+        gradient_stages=[SubgradientSparsity(norms, strength=lambda _: strength)] if kind == "subgradient" else [],
+        update_stages=([ProximalSparsity(norms, optimizer, strength=lambda _: strength)] if kind == "proximal" else []),
+    )
+    control = Control(objective, comm)
+    for step in range(steps):
+        if stepper.scale is not None and scales:
+            stepper.scale.value.fill_(scales[step])
+        batch = some_batch()
+        control.start(batch, stop=False)
+        stepper.update(batch, control.finish(), step=step)
+    return stepper
+
+
+def gammas(student: nn.Module) -> torch.Tensor:
+    return torch.cat([norm.weight.detach().flatten() for norm in penalised_norms(student)])
+
+
+def pull(kind: str, *, precision: str = "fp32", **options: object) -> tuple[torch.Tensor, torch.Tensor]:
+    """(start, what the penalty alone changed): the same step with and without it."""
+    start = gammas(small_student())
+    with_penalty, without = small_student(), small_student()
+    train(with_penalty, kind=kind, precision=precision, **options)  # type: ignore[arg-type]
+    train(without, kind="none", precision=precision, **options)  # type: ignore[arg-type]
+    return start, gammas(with_penalty) - gammas(without)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_the_subgradient_pulls_every_gamma_by_rate_times_strength(precision: str) -> None:
+    """In fp16 the loss is scaled by up to 65,536; a penalty added before the unscaling would all but vanish."""
+    start, change = pull("subgradient", precision=precision, scales=[1024.0])
+    torch.testing.assert_close(change, -RATE * STRENGTH * start.sign(), rtol=1e-3, atol=1e-6)
+
+
+def test_clipping_and_micro_batches_leave_the_penalty_whole() -> None:
+    start, change = pull("subgradient", clip_norm=1e-3, micro_batch=3)
+    torch.testing.assert_close(change, -RATE * STRENGTH * start.sign(), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_proximal_step_is_a_soft_threshold_with_exact_zeros(precision: str) -> None:
+    strength = 3.0  # rate x strength = 0.3: about a third of the gammas
+    without, with_penalty = small_student(), small_student()
+    train(without, kind="none", precision=precision, scales=[1024.0])
+    train(with_penalty, kind="proximal", strength=strength, precision=precision, scales=[1024.0])
+    moved, ours = gammas(without), gammas(with_penalty)
+    expected = moved.sign() * (moved.abs() - RATE * strength).clamp(min=0)
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-7)
+    zeros = ours == 0
+    assert 0.2 < zeros.float().mean() < 0.4
+    assert torch.equal(zeros, moved.abs() <= RATE * strength)
+
+
+def test_the_proximal_step_follows_the_rate_of_each_optimizer_group() -> None:
+    slow, fast = nn.Parameter(torch.ones(4)), nn.Parameter(-torch.ones(4))
+    optimizer = torch.optim.SGD([{"params": [slow], "lr": 0.01}, {"params": [fast], "lr": 0.1}], lr=1.0)
+    optimizer.found_inf = torch.zeros(())  # type: ignore[attr-defined]
+    norms = [PenalisedNorm("slow", slow, 1.0), PenalisedNorm("fast", fast, 2.0)]
+    ProximalSparsity(norms, optimizer, strength=lambda step: 1.0 + step)(1)
+    torch.testing.assert_close(slow.detach(), torch.full((4,), 1 - 0.01 * 2))
+    torch.testing.assert_close(fast.detach(), torch.full((4,), -(1 - 0.1 * 2 * 2)))
+
+
+@pytest.mark.parametrize("kind", ["subgradient", "proximal"])
+def test_a_skipped_update_moves_no_gamma(kind: str) -> None:
+    student = small_student()
+    before = gammas(student)
+    stepper = train(student, kind=kind, precision="fp16", scales=[1e30])
+    assert stepper.meter.norms[1] == 1  # one update was skipped
+    assert torch.equal(gammas(student), before)
+
+
+def test_many_small_steps_make_many_gammas_near_zero() -> None:
+    sparse, plain = small_student(), small_student()
+    train(sparse, kind="proximal", strength=0.4, steps=30)
+    train(plain, kind="none", steps=30)
+    near = [gamma_report(penalised_norms(student))["gamma.near_zero"] for student in (sparse, plain)]
+    assert near[0] > 0.5 * len(gammas(sparse)) > 10 * near[1]
+
+
+def test_only_norms_are_penalised_and_frozen_ones_are_not() -> None:
+    student = small_student()
+    names = {norm.name for norm in penalised_norms(student)}
+    assert names == {
+        name for name, module in student.named_modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+    }
+    freeze_parts(student, ["backbone.stem"])
+    assert names - {norm.name for norm in penalised_norms(student)} == {"backbone.stem.1"}
+
+
+def test_factors_go_by_part_then_kind() -> None:
+    student = build_student(backbone="mobilenetv2_050", head={"kind": "multi-embedding", "width": 8}, tasks=TASKS)
+    groups = {"hidden": 1.0, "stream": 0.5, "backbone.blocks.1": 0.1, "backbone.blocks.1.0": 2.0, "heads": 0.0}
+    factors = {norm.name: norm.factor for norm in penalised_norms(student, groups=groups)}
+    assert factors["backbone.blocks.3.0.bn1"] == factors["backbone.blocks.3.0.bn2"] == 1.0
+    assert factors["backbone.blocks.3.0.bn3"] == 0.5
+    assert factors["backbone.blocks.1.1.bn1"] == 0.1
+    assert factors["backbone.blocks.1.0.bn3"] == 2.0
+    assert "backbone.bn1" not in factors  # the stem is no kind that was named
+    assert not any(name.startswith("heads") for name in factors)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"hiden": 1.0}, "'hiden' is neither a part of the model nor a kind"),
+        ({"heads": 0.0}, "no trainable batch norm"),
+    ],
+)
+def test_groups_that_name_nothing_are_refused(groups: dict[str, float], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        penalised_norms(small_student(), groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("step", "start", "ramp", "factor"),
+    [
+        (0, 0, 0, 1.0),
+        (19, 2, 0, 0.0),
+        (20, 2, 0, 1.0),
+        (20, 2, 4, 0.0),
+        (40, 2, 4, 0.5),
+        (60, 2, 4, 1.0),
+        (90, 2, 4, 1.0),
+    ],
+)
+def test_the_ramp_is_a_function_of_the_step(step: int, start: float, ramp: float, factor: float) -> None:
+    assert sparsity_factor(step, steps_per_epoch=10, start_epoch=start, ramp_epochs=ramp) == pytest.approx(factor)
+
+
+def test_the_report_counts_every_gamma_once() -> None:
+    weight = nn.Parameter(torch.tensor([0.0, 0.005, -0.009, 0.05, -0.5, 2.0]))
+    report = gamma_report([PenalisedNorm("norm", weight, 1.0)])
+    assert (report["gamma.count"], report["gamma.near_zero"], report["gamma.near_zero_share"]) == (6, 3, 0.5)
+    assert report["gamma.histogram"] == [1, 2, 1, 0, 1, 1]
+    assert report["gamma.histogram_edges"] == [0.0, 0.001, 0.01, 0.1, 0.3, 1.0]
