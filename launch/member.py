@@ -26,6 +26,7 @@ _TRY_SECONDS = 3.0  # one attempt to connect
 _FIRST_WORD_SECONDS = 10.0  # of waiting before it is said
 _ABORTED_SECONDS = 1.0  # to write the stacks
 _CUT_OFF_SECONDS = 5.0  # for ranks whose head is gone
+_PAIRS_PER_SECOND = 200  # a fifth of what the rendezvous manages, see docs/SCALING.md
 _SECRETS = ("SLIMHEADS_SECRET", "SLIMHEADS_SECRET_FILE")
 _STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -180,9 +181,11 @@ class Member:
             "PYTHONFAULTHANDLER": "1",
         }
         inherited = {name: value for name, value in os.environ.items() if name not in _SECRETS}
-        inherited.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", "60")  # a slow folder may delay one rank's start
+        # A slow folder may delay one rank's start, and Gloo asks the rendezvous for every pair of ranks.
+        size = event["slots"][0]["size"]
+        inherited.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", str(60 + size * size // _PAIRS_PER_SECOND))
         self._logs.mkdir(parents=True, exist_ok=True)
-        width = len(str(max(1, event["slots"][0]["size"] - 1)))
+        width = len(str(max(1, size - 1)))
         for slot in event["slots"]:
             rank, local_rank = slot["rank"], slot["local_rank"]
             own = {
@@ -222,6 +225,7 @@ class Member:
         """Ranks that still run are stuck: they write their stacks and die."""
         for process in self._ranks.values():
             process.signal(signal.SIGABRT)
+            process.signal(signal.SIGCONT)  # a stopped one, too
         deadline = time.monotonic() + _ABORTED_SECONDS
         while any(process.runs for process in self._ranks.values()) and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -10,7 +10,7 @@ from launch.peers import Peer
 from launch.verdict import Codes, RankEnd
 
 # A rank that failed takes the others with it within a second; who then still runs does not come by itself.
-_AFTER_FAILURE_SECONDS = 3.0
+_AFTER_FAILURE_SECONDS = 2.0
 # The others may still be writing.
 _AFTER_SUCCESS_SECONDS = 120.0
 _KILLED_SECONDS = 10.0  # from the order to end the ranks to the report

@@ -13,6 +13,7 @@ SIGUSR1 make the ranks finish their step, save, and end with 75.
 import argparse
 import contextlib
 import os
+import resource
 import socket
 import sys
 import threading
@@ -45,6 +46,8 @@ CODES = Codes(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(sys.argv[1:] if arguments is None else list(arguments))
+    # Gloo keeps connections between all ranks; at 256 of them they are more than the usual 1024 files.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     speaks = True
     try:
         place = read_place(os.environ, hostname=socket.gethostname())

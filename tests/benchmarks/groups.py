@@ -19,6 +19,8 @@ GROUPS = {
     "planning": "an epoch of 10^9 samples, up to the first byte ranges",
     "memory": "loader memory and shard cache over a ten times larger set",
     "remote": "bytes fetched per rank against its share",
+    "export": "int8 against fp32 ONNX, and the time of a report",
+    "scaling": "what the start of 2, 4 and 8 ranks costs",
     "survive": "a dead rank, a stuck one, and the way back after a kill",
 }
 

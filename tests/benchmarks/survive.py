@@ -1,7 +1,7 @@
-"""How long a job takes to notice that a rank died or is stuck, and to be back at work after a kill. Two ranks, real runs.
+"""How soon a job notices that a rank died or is stuck, and is back at work after a kill; two ranks, real runs.
 
-death_seconds: from the kill of a rank to the end of the job. stuck_overrun_seconds: from the moment at which the watchdog
-should act on a stopped rank to the end of the job. restart_seconds: from the kill to the first step after the restart.
+death_seconds: from the kill of a rank to the end of the job. stuck_overrun_seconds: from the moment at which the
+watchdog should act on a stopped rank to the end of the job. restart_seconds: from the kill to the first step after it.
 """
 
 import os
@@ -91,8 +91,10 @@ def _start(folder: Path, shards: Path, *options: str) -> subprocess.Popen[bytes]
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     python = Path(sys.executable)
     return subprocess.Popen(
-        [python, "-m", "launch.worker", "--ranks", "2", *options, "--"]
-        + [python, "train/main.py", "--config", folder / "config.yaml"],
+        [
+            *(python, "-m", "launch.worker", "--ranks", "2", *options, "--"),
+            *(python, "train/main.py", "--config", folder / "config.yaml"),
+        ],
         env={**os.environ, "PYTHONPATH": str(_REPOSITORY), "OMP_NUM_THREADS": "1"},
         cwd=_REPOSITORY,
         stdout=(folder / "log").open("wb"),
