@@ -22,6 +22,8 @@ EXTRAS = {
     "dev": [
         "efficientnet-lite-pytorch==0.1.0",  # the packaged weights' own architecture, to compare ours with
         "hypothesis>=6.100",
+        "jsonschema>=4.20",
+        "kubernetes-validate>=1.31",
         "moto[server]>=5.0",
         "mypy>=1.11",
         "pytest>=8.2",
