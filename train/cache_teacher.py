@@ -39,7 +39,7 @@ from train.photo_progress import photo_progress
 from train.stop_signal import StopSignal
 from train.teacher import Teacher, load_teacher
 from train.teacher_blocks import teacher_blocks
-from train.teacher_caching import TeacherCaching
+from train.teacher_caching import WAIT_SECONDS, TeacherCaching
 from train.teacher_check import TOLERANCE, Check, EntryWalk, check_entries, draw_entries
 from train.watchdog import Watchdog
 
@@ -185,6 +185,7 @@ def _verify(work: Work, folder: CacheFolder, *, views: int, num_entries: int, st
         )
     if check is None:
         return False
+    work.watchdog.feed("waiting for the other ranks' verdicts", at_least=WAIT_SECONDS)
     _judge(check, num_entries=len(entries), tolerance=TOLERANCE[work.config.precision], comm=work.comm)
     return True
 

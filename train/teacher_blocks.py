@@ -18,7 +18,6 @@ from data.teacher_logits import ShardWalk
 
 _NOT_FINITE = "the teacher's logits are not finite"
 
-
 Unusable = tuple[str, str, str]  # shard, key, reason
 
 

@@ -27,7 +27,7 @@ from train.watchdog import Watchdog
 _NAMED = 50  # samples without finite logits that the manifest names
 _SHOWN = 20
 # A rank that waits is not stuck: the others have their own watchdogs, and a lost one ends the wait at once.
-_WAIT_SECONDS = 7 * 86_400.0
+WAIT_SECONDS = 7 * 86_400.0
 _STORED = "no finite logits are stored (computed before an interruption, which took the reason with it)"
 
 
@@ -88,7 +88,7 @@ class TeacherCaching:
                 self._require_few(unusable)
             if stop_wanted():
                 return False
-            watchdog.feed("waiting for the other ranks", at_least=_WAIT_SECONDS)
+            watchdog.feed("waiting for the other ranks", at_least=WAIT_SECONDS)
             computed = sum(self.index.shards[shard].count for shard in due)
             self._finish(view, unusable, computed, started, views)
             watchdog.feed("the first batch of a view")
