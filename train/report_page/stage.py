@@ -3,8 +3,10 @@
 stages = run_stages(record) + export_stages(export)
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,12 @@ def role_of(record: RunRecord, teachers: set[Path]) -> str:
 
 def count_macs(meta: ArtifactMeta, image_size: int) -> int:
     """Multiply-accumulates of one image; nothing is computed and no weight is made."""
+    return _count_macs(json.dumps(meta.architecture), image_size)
+
+
+@cache
+def _count_macs(architecture: str, image_size: int) -> int:
+    """Once for all models of one shape."""
     with torch.device("meta"):
-        model: nn.Module = build_student(**meta.architecture)
+        model: nn.Module = build_student(**json.loads(architecture))
     return count_cost(model, image_size=image_size).macs
