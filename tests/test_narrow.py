@@ -15,6 +15,7 @@ from models.narrow import Norm
 from models.student import Student, build_student
 from models.summary import summarize
 from prune.proof import ProofError, prove
+from prune.recalibrate import recalibrate
 from prune.rewrite import rewrite
 
 TASKS = {"type": 2, "age": 5, "beauty": 3}
@@ -40,7 +41,7 @@ DISTINCT = {
 
 
 def lively_student(backbone: str, head: str = "multi-fc", *, seed: int = 0) -> Student:
-    """Norms with gammas, betas and statistics of all sorts, as training leaves them: nothing is 0 or 1 by chance."""
+    """Gammas and betas of all sorts, and statistics that fit them, so that one layer's errors reach the logits."""
     torch.manual_seed(seed)
     options = {"groups": 4} if head == "single-shuffle-conv" else {}
     student = build_student(backbone=backbone, head={"kind": head, **options}, tasks=TASKS)
@@ -49,8 +50,8 @@ def lively_student(backbone: str, head: str = "multi-fc", *, seed: int = 0) -> S
             if isinstance(module, Norm):
                 module.weight.uniform_(-1, 1)
                 module.bias.normal_()
-                module.running_mean.normal_()
-                module.running_var.uniform_(0.5, 2)
+    size = FAMILIES[backbone]
+    recalibrate(student, [torch.randn(4, 3, size, size)])
     return student.eval()
 
 
@@ -117,7 +118,7 @@ def test_folding_moves_the_output_less_than_dropping() -> None:
     with torch.no_grad():
         for name, group in groups.items():
             gone = [unit for unit in range(group.num_units) if unit not in kept[name]]
-            student.get_submodule(group.gates[-1].module).weight[gone] = 1e-9
+            student.get_submodule(group.gates[-1].module).weight[gone] = 1e-12
         inputs = images(32).double()
         whole = copy.deepcopy(student).double()(inputs)
         folded, dropped = (rewrite(student, kept, fold=fold)[1](inputs) for fold in (True, False))
@@ -169,12 +170,13 @@ def test_the_shuffle_keeps_its_permutation_over_fewer_channels() -> None:
         assert all(torch.equal(ours[task], theirs[task]) for task in TASKS)
 
 
-def test_a_wrong_rebuild_is_refused() -> None:
+@pytest.mark.parametrize("place", [0, 3, -3], ids=["first", "inside", "last"])
+def test_a_wrong_rebuild_is_refused_wherever_it_is(place: int) -> None:
     student = lively_student("mobilenetv2_050")
-    group = student.channel_groups()[3]
+    group = student.channel_groups()[place]
     masked, narrow = rewrite(student, {group.name: some_units(group, 0.5)}, fold=True)
     with torch.no_grad():
-        narrow.get_submodule(group.consumers[0].module).weight.mul_(1 + 1e-6)
+        narrow.get_submodule(group.consumers[0].module).weight[0, 0] *= 1 + 1e-4
     with pytest.raises(ProofError, match=r"differs from the masked one by .*nothing was written"):
         prove(masked, narrow, {"random": images(32)})
     with torch.no_grad():

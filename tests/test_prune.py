@@ -1,0 +1,431 @@
+"""`python -m prune` as a user runs it: what it writes, what it promises, and what it says to bad input."""
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+import prune.pruning
+from models.artifact import load_artifact, save_artifact
+from models.cost import count_cost
+from models.narrow import Norm
+from models.student import Student, build_student
+from prune.__main__ import main
+from prune.curve import main as curve
+from prune.latency import Latency
+from tests.conftest import REPOSITORY, TINY_TASKS, rank_environment
+from tests.small_run import OPTIONS
+from tests.test_prune_selection import expansion_rule
+
+SIZE = 32
+COUNTS = {task: len(names) for task, names in TINY_TASKS.items()}
+
+
+def save(student: Student, folder: Path) -> Path:
+    preprocessing = {"mean": [0.5] * 3, "std": [0.25] * 3, "train_size": SIZE, "eval_size": SIZE}
+    save_artifact(
+        student, folder, tasks=TINY_TASKS, preprocessing=preprocessing, metrics={}, provenance={"step": 7}, ema=False
+    )
+    return folder
+
+
+def sparse_student(backbone: str = "food11_student", head: str = "multi-embedding", *, seed: int = 0) -> Student:
+    """With gammas as sparse training leaves them: a third near zero, the others spread."""
+    torch.manual_seed(seed)
+    options = {"width": 32} if head in ("multi-embedding", "multi-shared-fc") else {}
+    student = build_student(backbone=backbone, head={"kind": head, **options}, tasks=COUNTS)
+    with torch.no_grad():
+        for module in student.modules():
+            if isinstance(module, Norm):
+                module.weight.uniform_(0.05, 1)
+                module.weight[torch.rand(len(module.weight)) < 0.33] *= 1e-3
+                module.bias.normal_(std=0.3)
+                module.running_mean.normal_(std=0.1)
+                module.running_var.uniform_(0.5, 2)
+    return student.eval()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(sparse_student(), tmp_path_factory.mktemp("model") / "best")
+
+
+@pytest.fixture(scope="module")
+def mobile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(sparse_student("mobilenetv2_050"), tmp_path_factory.mktemp("mobile") / "best")
+
+
+@pytest.fixture(autouse=True)
+def quick_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latency as a function of MACs, so that no test waits for a clock or depends on one."""
+
+    def measure(student: Student, *, image_size: int, threads: int) -> Latency:
+        macs = count_cost(student, image_size=image_size).macs
+        return Latency(macs / 1e6, "a calculation", threads, image_size)
+
+    for place in ("prune.pruning", "prune.__main__", "prune.curve"):
+        monkeypatch.setattr(f"{place}.measure_latency", measure)
+
+
+def run(model: Path, out: Path, *arguments: str) -> dict[str, Any]:
+    assert main(["--model", str(model), "--out", str(out), *arguments]) == 0
+    return json.loads((out / "prune.json").read_text())
+
+
+def logits(student: nn.Module) -> torch.Tensor:
+    images = torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    with torch.no_grad():
+        return torch.cat(list(student.double().eval()(images).values()), dim=1)
+
+
+def masked(model: Path, plan: Mapping[str, Any]) -> Student:
+    """The original with gamma = beta = 0 for every unit that the plan took."""
+    student, _ = load_artifact(model)
+    kept = {layer["name"]: layer["kept_units"] for layer in plan["layers"] if "kept_units" in layer}
+    with torch.no_grad():
+        for group in student.channel_groups():
+            if group.name in kept:
+                gone = sorted(set(range(group.num_units)) - set(kept[group.name]))
+                for gate in group.gates:
+                    places = gate.positions(group.num_units)[gone].flatten()
+                    for parameter in student.get_submodule(gate.module).parameters(recurse=False):
+                        parameter[places] = 0
+    return student
+
+
+def test_the_saved_model_is_the_masked_one(model: Path, tmp_path: Path) -> None:
+    plan = run(model, tmp_path / "out", "--ratio", "0.3", "--multiple", "8", "--no-fold")
+    narrow, _ = load_artifact(tmp_path / "out")
+    ours, theirs = logits(narrow), logits(masked(model, plan))
+    assert (ours - theirs).abs().max() <= 1e-9 * theirs.abs().max()
+    assert (ours - logits(load_artifact(model)[0])).abs().max() > 1e-3 * theirs.abs().max()
+
+
+def test_folding_keeps_what_channels_near_zero_passed_on(model: Path, tmp_path: Path) -> None:
+    arguments = ("--ratio", "0.25", "--multiple", "1", "--floor", "1")
+    plan = run(model, tmp_path / "folded", *arguments)
+    assert {layer.get("constants", "folded") for layer in plan["layers"]} == {"folded"}
+    run(model, tmp_path / "dropped", *arguments, "--no-fold")
+    whole = logits(load_artifact(model)[0])
+    folded, dropped = (logits(load_artifact(tmp_path / name)[0]) for name in ("folded", "dropped"))
+    assert (folded - whole).abs().max() < 0.1 * (dropped - whole).abs().max()
+
+
+def test_a_pruned_model_loads_in_a_fresh_process_without_anything_else(model: Path, tmp_path: Path) -> None:
+    run(model, tmp_path / "out", "--ratio", "0.3", "--multiple", "8")
+    code = (
+        "import sys, torch; from models.artifact import load_artifact\n"
+        "model, meta = load_artifact(sys.argv[1])\n"
+        f"logits = model(torch.ones(1, 3, {SIZE}, {SIZE}))\n"
+        "print(sum(values.double().sum().item() for values in logits.values()), model.num_parameters)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        env=rank_environment(),
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    total, parameters = done.stdout.split()
+    narrow, meta = load_artifact(tmp_path / "out")
+    with torch.no_grad():
+        ours = sum(values.double().sum().item() for values in narrow(torch.ones(1, 3, SIZE, SIZE)).values())
+    assert float(total) == pytest.approx(ours, rel=1e-6)
+    assert int(parameters) == narrow.num_parameters == meta.num_parameters
+    assert narrow.num_parameters < load_artifact(model)[0].num_parameters
+
+
+def test_the_plan_says_what_happened_and_the_picture_shows_it(model: Path, tmp_path: Path) -> None:
+    plan = run(model, tmp_path / "out", "--ratio", "0.3", "--multiple", "8", "--floor", "16")
+    before, after = load_artifact(model)[0], load_artifact(tmp_path / "out")[0]
+    assert plan["parameters"] == {"before": before.num_parameters, "after": after.num_parameters}
+    assert plan["macs"]["after"] == count_cost(after, image_size=SIZE).macs < plan["macs"]["before"]
+    assert plan["latency_ms"]["after"] < plan["latency_ms"]["before"]
+    assert plan["proof"]["inputs"]["random"]["difference"] <= 1e-9 * plan["proof"]["inputs"]["random"]["largest_logit"]
+    widths = {layer["name"]: layer["after"] for layer in plan["layers"] if layer["after"] < layer["before"]}
+    assert widths == after.architecture["widths"]
+    for layer in plan["layers"]:
+        assert layer["after"] >= 16
+        assert layer["after"] % 8 == 0 or layer["after"] == layer["before"]
+    assert plan["threshold"] <= plan["cap"]
+    texts = [node.text for node in ElementTree.parse(tmp_path / "out" / "widths.svg").iter() if node.text]
+    assert {f"{layer['before']} → {layer['after']}" for layer in plan["layers"] if "kept_units" in layer} <= set(texts)
+    _, meta = load_artifact(tmp_path / "out")
+    assert meta.provenance["step"] == 7
+    assert meta.provenance["pruned"]["source"]["sha256"] == load_artifact(model)[1].sha256
+
+
+def test_rule_expansion_is_recipe_a_on_a_real_network(mobile: Path, tmp_path: Path) -> None:
+    plan = run(mobile, tmp_path / "out", "--ratio", "0.2", "--rule", "expansion", "--floor", "1")
+    student, _ = load_artifact(mobile)
+    gammas = {}
+    for name, module in student.named_modules():
+        if type(module).__name__ == "InvertedResidual":
+            pair = (module.bn1.weight, module.bn2.weight)
+            gammas[f"{name}.conv_pw"] = tuple(weight.detach().abs().double().numpy() for weight in pair)
+    assert len(gammas) == 16
+    threshold, masks = expansion_rule(gammas, 0.2)
+    assert plan["threshold"] == threshold
+    kept = {layer["name"]: set(layer["kept_units"]) for layer in plan["layers"] if "kept_units" in layer}
+    assert kept == {name: mask for name, mask in masks.items() if len(mask) < len(gammas[name][0])}
+    assert "backbone.blocks.0.0.conv_pw" not in kept
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "key", "value"),
+    [("--max-params", "30k", "parameters", 30_000), ("--max-macs", "0.6M", "macs", 600_000)],
+)
+def test_a_budget_is_met_by_the_mildest_pruning(
+    flag: str, text: str, key: str, value: int, model: Path, tmp_path: Path
+) -> None:
+    plan = run(model, tmp_path / "out", flag, text)
+    assert 0.95 * value < plan[key]["after"] <= value
+    narrow, _ = load_artifact(tmp_path / "out")
+    cost = count_cost(narrow, image_size=SIZE)
+    assert {"parameters": cost.parameters, "macs": cost.macs}[key] == plan[key]["after"]
+
+
+def test_a_latency_budget_is_met_as_measured(model: Path, tmp_path: Path) -> None:
+    plan = run(model, tmp_path / "out", "--max-latency-ms", "0.6", "--threads", "2", "--multiple", "8")
+    assert plan["latency_ms"]["after"] <= 0.6 < plan["latency_ms"]["before"]
+    assert plan["latency_ms"]["threads"] == 2
+    assert plan["macs"]["after"] == plan["latency_ms"]["after"] * 1e6
+
+
+def test_a_pruned_model_can_be_pruned_again(model: Path, tmp_path: Path) -> None:
+    first = run(model, tmp_path / "one", "--ratio", "0.2", "--multiple", "4")
+    second = run(tmp_path / "one", tmp_path / "two", "--ratio", "0.3", "--multiple", "4")
+    assert second["parameters"]["before"] == first["parameters"]["after"] > second["parameters"]["after"]
+    narrow, _ = load_artifact(tmp_path / "two")
+    widths = {layer["name"]: layer["after"] for layer in second["layers"]}
+    assert {name: widths[name] for name in narrow.architecture["widths"]} == narrow.architecture["widths"]
+
+
+def test_scratch_is_the_same_shape_with_fresh_weights(model: Path, tmp_path: Path) -> None:
+    run(model, tmp_path / "out", "--ratio", "0.3", "--multiple", "8", "--scratch", "--seed", "3")
+    pruned, fresh = load_artifact(tmp_path / "out")[0], load_artifact(tmp_path / "out" / "scratch")[0]
+    assert fresh.architecture == pruned.architecture
+    shapes = [{name: tensor.shape for name, tensor in each.state_dict().items()} for each in (pruned, fresh)]
+    assert shapes[0] == shapes[1]
+    gammas = torch.cat([module.weight.flatten() for module in fresh.modules() if isinstance(module, Norm)])
+    assert torch.equal(gammas, torch.ones_like(gammas))
+    assert not torch.equal(pruned.backbone.layer1[3].weight, fresh.backbone.layer1[3].weight)
+
+
+def test_data_is_used_for_the_proof_the_score_and_the_statistics(
+    model: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", str(tiny_shards / "train")]
+    plan = run(model, tmp_path / "a", "--ratio", "0.3", "--score", "max-drop", "--recalibrate", "2", *data)
+    assert plan["proof"]["inputs"]["real"]["num_images"] == 2
+    assert plan["recalibrated_batches"] == 1  # all there is
+    assert "on 2 real images" in capsys.readouterr().out
+    other = run(model, tmp_path / "b", "--ratio", "0.3", "--score", "max-drop", *data)
+    assert [layer.get("kept_units") for layer in other["layers"]] == [
+        layer.get("kept_units") for layer in plan["layers"]
+    ]
+    ours, theirs = load_artifact(tmp_path / "a")[0], load_artifact(tmp_path / "b")[0]
+    different = {
+        name for name, tensor in ours.state_dict().items() if not torch.equal(tensor, theirs.state_dict()[name])
+    }
+    assert different
+    assert all("running_" in name or "num_batches" in name for name in different)
+
+
+def broken(student: Student, change: Callable[[Student], None]) -> Student:
+    with torch.no_grad():
+        change(student)
+    return student
+
+
+def all_equal(student: Student) -> None:
+    for module in student.modules():
+        if isinstance(module, Norm):
+            module.weight.fill_(0.7)
+
+
+BAD = {
+    "ratio 0": (["--ratio", "0"], "the ratio is 0.0; it is the share of channels to prune, between 0 and 1"),
+    "ratio 1": (["--ratio", "1"], "between 0 and 1"),
+    "ratio 2": (["--ratio", "2"], "between 0 and 1"),
+    "parameters": (["--max-params", "10"], "cannot be reached: with these floors and limits the smallest is"),
+    "macs": (["--max-macs", "1k"], "MACs"),
+    "latency": (["--max-latency-ms", "1e-9"], " ms; lower --floor"),
+    "no latency": (["--max-latency-ms", "0"], "--max-latency-ms is 0.0; it must be above 0"),
+    "fits already": (["--max-params", "100M"], "already fits"),
+    "multiple": (["--ratio", "0.3", "--multiple", "512"], "nothing would be pruned: with multiples of 512"),
+    "layer ratio": (["--ratio", "0.3", "--max-layer-ratio", "0"], "--max-layer-ratio is 0.0"),
+    "no data": (["--ratio", "0.3", "--score", "taylor"], "name a shard folder with --data"),
+    "no data for statistics": (["--ratio", "0.3", "--recalibrate", "2"], "--recalibrate looks at photos"),
+    "expansion": (["--ratio", "0.3", "--rule", "expansion"], "inverted residual blocks (MobileNetV2)"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_arguments_end_with_one_clear_line_and_no_model(
+    case: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, message = BAD[case]
+    assert main(["--model", str(model), "--out", str(tmp_path / "out"), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_models_own_folder_is_not_overwritten(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--model", str(model), "--out", str(model), "--ratio", "0.3"]) == 2
+    assert "is the model itself" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["0", "-5", "many", "1T", "nan"])
+def test_an_amount_is_a_number_with_a_suffix(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--model", "a", "--out", "b", f"--max-macs={text}"])
+    assert "such as 100000 or 60M" in capsys.readouterr().err
+
+
+def test_a_model_without_norms_is_pruned_by_weights_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    student = build_student(backbone="cifar10_student", head={"kind": "multi-fc"}, tasks=COUNTS)
+    path = save(student, tmp_path / "model")
+    assert main(["--model", str(path), "--out", str(tmp_path / "a"), "--ratio", "0.3"]) == 2
+    assert "no norms whose channels could be pruned; rank by weights instead: --score l2" in capsys.readouterr().err
+    plan = run(path, tmp_path / "b", "--ratio", "0.3", "--score", "l2")
+    assert plan["parameters"]["after"] < plan["parameters"]["before"]
+
+
+def test_nan_gammas_name_their_norm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def spoil(student: Student) -> None:
+        student.get_submodule("backbone.layer2.4").weight[3] = torch.nan
+
+    path = save(broken(sparse_student(), spoil), tmp_path / "model")
+    assert main(["--model", str(path), "--out", str(tmp_path / "out"), "--ratio", "0.3"]) == 2
+    assert "backbone.layer2.4: 1 of its 128 weights are not finite" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_equal_gammas_rank_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save(broken(sparse_student(), all_equal), tmp_path / "model")
+    assert main(["--model", str(path), "--out", str(tmp_path / "out"), "--ratio", "0.3"]) == 2
+    message = capsys.readouterr().err
+    assert "gamma scores are equal, so they rank nothing" in message
+    assert "|gamma|   0.3 to 1" in message
+
+
+def test_gammas_that_were_never_trained_sparse_are_shown_in_a_warning(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def spread(student: Student) -> None:
+        for module in student.modules():
+            if isinstance(module, Norm):
+                module.weight.uniform_(0.5, 1.5)
+
+    path = save(broken(sparse_student(), spread), tmp_path / "model")
+    plan = run(path, tmp_path / "out", "--ratio", "0.3")
+    said = capsys.readouterr().err
+    assert "was not trained sparse" in said
+    assert "|gamma|   0.3 to 1" in said
+    assert len(plan["remarks"]) == 1
+    assert run(model, tmp_path / "sparse", "--ratio", "0.3")["remarks"] == []
+
+
+def test_an_artifact_of_another_version_is_refused(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in model.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes().replace(b"slimheads-model/1", b"slimheads-model/9"))
+    assert main(["--model", str(folder), "--out", str(tmp_path / "out"), "--ratio", "0.3"]) == 2
+    assert "its format is 'slimheads-model/9'" in capsys.readouterr().err
+
+
+def test_a_failed_proof_writes_nothing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    honest = prune.pruning.rewrite
+
+    def wrong(*arguments: Any, **options: Any) -> tuple[Student, Student]:
+        one, other = honest(*arguments, **options)
+        with torch.no_grad():
+            next(other.heads.parameters()).mul_(1 + 1e-6)
+        return one, other
+
+    monkeypatch.setattr(prune.pruning, "rewrite", wrong)
+    assert main(["--model", str(model), "--out", str(tmp_path / "out"), "--ratio", "0.3"]) == 2
+    assert "differs from the masked one" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def finetune_config(folder: Path, shards: Path) -> Path:
+    config = {
+        **OPTIONS,
+        "run": {"dir": str(folder / "run")},
+        "data": {**OPTIONS["data"], "image_size": SIZE, "train": str(shards / "train"), "val": str(shards / "val")},
+        "schedule": {"epochs": 1, "warmup_epochs": 0},
+        "trace_samples": False,
+    }
+    path = folder / "finetune.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def test_a_pruned_model_is_fine_tuned_on_two_ranks(
+    model: Path, tiny_shards: Path, tmp_path: Path, run_ranks: Callable[..., Any]
+) -> None:
+    run(model, tmp_path / "pruned", "--ratio", "0.3", "--multiple", "8")
+    config = finetune_config(tmp_path, tiny_shards)
+    overrides = [f"model.artifact={tmp_path / 'pruned'}", "model.backbone="]
+    result = run_ranks(2, ["train/main.py", "--config", str(config), *overrides])
+    assert result.exit_code == 0, result.output
+    before, after = load_artifact(tmp_path / "pruned")[0], load_artifact(tmp_path / "run" / "last")[0]
+    assert after.architecture == before.architecture
+    assert not torch.equal(before.backbone.layer1[3].weight, after.backbone.layer1[3].weight)
+
+
+def test_the_curve_goes_down_round_by_round_and_zeros_do_not_shrink(
+    model: Path, tiny_shards: Path, tmp_path: Path
+) -> None:
+    config = finetune_config(tmp_path, tiny_shards)
+    arguments = ["--rates", "0.2", "--rounds", "2", "--unstructured", "0.5", "--config", str(config)]
+    out = tmp_path / "curve"
+    assert curve(["--model", str(model), "--data", str(tiny_shards / "val"), "--out", str(out), *arguments]) == 0
+    result = json.loads((out / "curve.json").read_text())
+    rounds = result["rounds"]["0.2"]
+    assert len(rounds) == 3
+    assert rounds[0]["parameters"] > rounds[1]["parameters"] > rounds[2]["parameters"]
+    assert all(0 <= point["mean_top1"] <= 1 for point in rounds)
+    assert [Path(point["model"]).parts[-3:] for point in rounds[1:]] == [
+        ("round-01", "run", "best"),
+        ("round-02", "run", "best"),
+    ]
+    assert load_artifact(rounds[2]["model"])[0].num_parameters == rounds[2]["parameters"]
+    plain, zeroed = result["unstructured"]
+    assert zeroed["zeros"] == pytest.approx(0.5, abs=0.01)
+    assert (zeroed["parameters"], zeroed["macs"]) == (plain["parameters"], plain["macs"])
+    for name in ("curve.svg", "unstructured.svg"):
+        circles = [node for node in ElementTree.parse(out / name).iter() if node.tag.endswith("circle")]
+        assert len(circles) == (3 if name == "curve.svg" else 2)
+
+
+def test_the_commands_explain_themselves() -> None:
+    for module in ("prune", "prune.curve"):
+        done = subprocess.run(
+            [sys.executable, "-m", module, "--help"],
+            capture_output=True,
+            text=True,
+            cwd=REPOSITORY,
+            env=rank_environment(),
+            check=False,
+        )
+        assert done.returncode == 0
+        assert "--ratio" in done.stdout or "--rates" in done.stdout
