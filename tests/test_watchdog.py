@@ -30,7 +30,7 @@ def test_a_stall_ends_with_stacks_and_code_76(stall: str) -> None:
     code = (
         "def the_function_that_hangs():\n"
         f"    {stall}\n"
-        "with Watchdog(0.5, rank=3) as watchdog:\n"
+        "with Watchdog(0.5, rank=3, last_collective=lambda: 'bucket1 (12,) float32') as watchdog:\n"
         "    watchdog.feed('epoch 2 step 17')\n"
         "    the_function_that_hangs()\n"
     )
@@ -40,6 +40,7 @@ def test_a_stall_ends_with_stacks_and_code_76(stall: str) -> None:
     assert "rank 3: no progress for" in result.stderr
     assert "epoch 2 step 17" in result.stderr
     assert "the_function_that_hangs" in result.stderr
+    assert "rank 3: the last collective that it started: bucket1 (12,) float32" in result.stderr
     assert result.stderr.rstrip().splitlines()[-1].startswith("rank 3: exit 76: a step did not finish in time")
 
 
