@@ -9,6 +9,7 @@ Ends with 1 where a task loses more than the gate allows, and names the layers t
 
 import argparse
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -69,6 +70,8 @@ class Export:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options.command = shlex.join(["python", "-m", "models.export", *words])
     try:
         return run_command(lambda comm: _export(options, comm))
     except GateMissed as error:
@@ -260,6 +263,7 @@ def _report(export: Export, results: Mapping[str, Comparison], milliseconds: Map
         data=options.data,
         quantisation=quantisation,
         gate=options.gate,
+        command=options.command,
     )
     (options.out / "export.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
     Console().print(export_table(content))

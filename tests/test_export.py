@@ -162,6 +162,7 @@ def test_the_report_holds_size_time_and_accuracy_of_each_file(
     model: Path, exported: Path, tiny_shards: Path, tmp_path: Path
 ) -> None:
     report = json.loads((exported / "export.json").read_text())
+    assert report["command"].startswith(f"python -m models.export --model {model} --out {exported} --int8")
     assert list(report["variants"]) == ["torch fp32", "onnx fp32", "onnx int8"]
     for name, variant in report["variants"].items():
         folder = model if name == "torch fp32" else exported

@@ -262,7 +262,13 @@ def test_exports_and_prunings_are_stages_with_their_widths(runs: dict[str, Path]
             "tasks": tasks,
         },
     }
-    export = {"model": {"path": "runs/first/best"}, "image_size": 24, "data": val, "variants": variants}
+    export = {
+        "command": "python -m models.export --model x",
+        "model": {"path": "runs/first/best"},
+        "image_size": 24,
+        "data": val,
+        "variants": variants,
+    }
     (exported / "export.json").write_text(json.dumps(export))
     layers = [{"name": "blocks.0", "before": 64, "after": 24}, {"name": "blocks.1", "before": 32, "after": 32}]
     counts = {"parameters": {"before": 2000, "after": 1000}, "macs": {"before": 4000, "after": 3000, "image_size": 24}}
@@ -271,6 +277,7 @@ def test_exports_and_prunings_are_stages_with_their_widths(runs: dict[str, Path]
     page = page_of(tmp_path / "page.html", runs["first"], exported, pruned)
     for words in ("exported onnx int8", "62.5 %", "0.12 MB", "0.25 ms", "64 → 24", "parameters 2k → 1k", "blocks.1"):
         assert words in page.text
+    assert "python -m models.export --model x" in page.texts
     assert "exported torch fp32" not in page.text  # the run itself stands for it
     time = next(str(one["aria-label"]) for one in page.named("svg") if "against time" in str(one.get("aria-label")))
     assert "exported onnx int8: 0.25 ms, 62.5 %" in time

@@ -30,6 +30,7 @@ def export_report(
     data: str | None,
     quantisation: Mapping[str, Any],
     gate: float | None,
+    command: str,
 ) -> dict[str, Any]:
     """files: variant -> file (of the reference: the weights). results and milliseconds may lack variants.
 
@@ -54,6 +55,7 @@ def export_report(
         variants[name] = variant
     return {
         "format": FORMAT,
+        "command": command,
         "model": {"path": str(meta.path), "sha256": meta.sha256, "num_parameters": meta.num_parameters},
         "image_size": image_size,
         "data": data,

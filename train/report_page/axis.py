@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from train.report_page.markup import Html, join, tag
 
 WIDTH, HEIGHT = 488, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 464, 30, 252
+LEFT, RIGHT, TOP, BOTTOM = 66, 466, 30, 252
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def frame(
     y_format: Callable[[float], str],
 ) -> Html:
     """Grid, tick labels, axis labels and title."""
-    parts = [tag("text", title, x=LEFT - 44, y=16, class_="plot-title")]
+    parts = [tag("text", title, x=14, y=16, class_="plot-title")]
     for value in y.ticks():
         at = y.place(value)
         parts.append(tag("line", x1=LEFT, x2=RIGHT, y1=at, y2=at, class_="grid"))
