@@ -356,11 +356,21 @@ def test_a_signal_stops_it_and_the_same_command_continues(
     assert files_of(tmp_path / "cache") == many_views
 
 
-def test_more_ranks_than_shards_and_verification_on_all_of_them(
-    three_views: dict[str, bytes], tiny_shards: Path, teacher: Path, tmp_path: Path, run_ranks: Callable[..., RankRun]
+SLOW_DISK = """
+import sys, time
+from train import cache_folder, cache_teacher
+write = cache_folder.write_manifest
+cache_folder.write_manifest = lambda *arguments: (time.sleep(0.5), write(*arguments))
+sys.exit(cache_teacher.main({arguments}))
+"""
+
+
+def test_more_ranks_than_shards_verify_what_a_slow_disk_has_taken(
+    tiny_shards: Path, teacher: Path, tmp_path: Path, run_ranks: Callable[..., RankRun]
 ) -> None:
     config = write_config(tmp_path, tiny_shards / "val", teacher)  # one shard
-    result = run_ranks(3, command(config, 2, "--verify", "12"))
+    arguments = ["--config", str(config), "--views", "2", "--verify", "12"]
+    result = run_ranks(3, code=SLOW_DISK.format(arguments=arguments))
     assert result.exit_code == 0, result.output
     assert "view 2 of 2: 12 photos" in result.output
     assert "verified 12 entries" in result.output
