@@ -106,7 +106,7 @@ def _start_head(
     head = Head(
         door,
         count=place.count,
-        bounds=None,
+        bounds=(config.elastic.min_ranks, config.elastic.max_ranks) if config and config.elastic else None,
         restarts=options.restarts,
         wait_seconds=options.wait,
         grow_seconds=options.grow_after,

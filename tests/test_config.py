@@ -83,6 +83,7 @@ DEFAULTS = {
     "deterministic": True,
     "ema": None,
     "checkpoint": {"every_steps": 500, "every_epochs": 1, "keep": 2, "monitor": "mean_top1"},
+    "elastic": None,
     "tracking": {
         "wandb": {"mode": "offline", "project": "slimheads", "name": None},
         "log_every": 20,

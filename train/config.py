@@ -187,6 +187,19 @@ class EmaConfig(Strict):
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.9999
 
 
+class ElasticConfig(Strict):
+    """`python -m launch.worker` goes on with fewer ranks when one is lost, and takes in those that come."""
+
+    min_ranks: Positive = 1
+    max_ranks: Positive
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "ElasticConfig":
+        if self.min_ranks > self.max_ranks:
+            raise ValueError(f"min_ranks {self.min_ranks} is more than max_ranks {self.max_ranks}")
+        return self
+
+
 class CheckpointConfig(Strict):
     every_steps: Positive | None = 500
     every_epochs: Positive = 1
@@ -223,9 +236,17 @@ class Config(Strict):
     deterministic: bool = True
     ema: EmaConfig | None = None
     checkpoint: CheckpointConfig = CheckpointConfig()
+    elastic: ElasticConfig | None = None
     tracking: TrackingConfig = TrackingConfig()
     watchdog_seconds: Annotated[float, Field(gt=0)] = 600.0
     trace_samples: bool = False
+
+    @model_validator(mode="after")
+    def _elastic_fits(self) -> "Config":
+        for name, most in (("data.lanes", self.data.lanes), ("batch_size", self.batch_size)):
+            if self.elastic and self.elastic.max_ranks > most:
+                raise ValueError(f"elastic.max_ranks {self.elastic.max_ranks} is more than {name} {most}; lower it")
+        return self
 
 
 def describe(config: Config) -> dict[str, Any]:

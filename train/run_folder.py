@@ -25,6 +25,7 @@ _FREE = (
     "watchdog_seconds",
     "trace_samples",
     "micro_batch",
+    "elastic",
     "device",
 )
 
