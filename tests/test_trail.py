@@ -33,8 +33,8 @@ def test_names_shapes_types_and_numbers_count() -> None:
 
 
 def test_the_last_collective_is_known() -> None:
-    assert Trail().last == "none"
-    assert trail_of("bucket0", "control").last == "control (3,) float32"
+    assert Trail().last() == "none"
+    assert trail_of("bucket0", "control").last() == "control (3,) float32"
 
 
 def test_the_ranks_that_differ_from_most_are_named_with_what_they_did() -> None:

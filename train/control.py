@@ -6,12 +6,13 @@ It carries the weight sum of every loss term, the number of samples, the number 
 fingerprint of the collectives so far, so that ranks that no longer do the same are named.
 """
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
 
 from data.batch import Batch
-from train.comm import Comm, RanksDiverged
+from train.comm import Comm, RankLost, RanksDiverged
 from train.objective import Objective
 from train.trail import describe_divergence
 
@@ -55,7 +56,8 @@ class Control:
         return StepTotals(masses, int(num_samples), int(num_bad), bool(stop))
 
     def drain(self) -> None:
-        """Take in a message that nobody will read, if one is under way."""
+        """Take in a message that nobody will read, if one is under way. Whoever is lost is told elsewhere."""
         if self._under_way:
             self._under_way = False
-            self._comm.wait(self._handle)
+            with contextlib.suppress(RankLost):
+                self._comm.wait(self._handle)

@@ -27,7 +27,6 @@ class Trail:
         self._recent.append(entry)
         self.fingerprint = (self.fingerprint + zlib.crc32(entry.encode())) % _MODULUS
 
-    @property
     def last(self) -> str:
         """The collective that was started last."""
         return self._recent[-1] if self._recent else "none"
