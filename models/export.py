@@ -30,7 +30,7 @@ from models.deploy.graph import export_graph, save_graph, with_pixel_input
 from models.deploy.int8 import METHODS
 from models.deploy.latency import measure_latency
 from models.deploy.loading import load_model
-from models.deploy.parity import require_parity
+from models.deploy.parity import require_parity, require_same_logits
 from models.deploy.sensitivity import worst_layers
 from models.deploy.storage8 import write_uint8
 from models.student import Student
@@ -204,14 +204,9 @@ def _measure(export: Export) -> dict[str, Comparison]:
             if name.endswith("fp32"):
                 require_parity(name, result.difference, results[REFERENCE].largest)
         return results
-    images = torch.randn(4, 3, export.image_size, export.image_size, generator=torch.Generator().manual_seed(0))
-    for name, path in paths.items():
-        loaded = load_model(path)
-        if name.endswith("fp32") and not loaded.takes_pixels:
-            with torch.no_grad():
-                expected, given = export.model(images), loaded.model(images)
-            difference = {task: (given[task] - logits).abs().max().item() for task, logits in expected.items()}
-            require_parity(name, difference, {task: logits.abs().max().item() for task, logits in expected.items()})
+    for name in paths:
+        if name.endswith("fp32"):
+            require_same_logits(export.model, paths[name], image_size=export.image_size)
     return {}
 
 
@@ -247,13 +242,8 @@ def _report(export: Export, results: Mapping[str, Comparison], milliseconds: Map
     options, int8 = export.options, export.int8
     quantisation: dict[str, Any] = {}
     if options.int8:
-        quantisation = {"calibrate": options.calibrate, "photos": sum(map(len, export.batches))}
-    if int8 is not None:
-        quantisation |= {
-            "method": int8.ranges.method,
-            "mean_top1_by_method": dict(int8.candidates),
-            "float_layers": list(int8.float_layers),
-        }
+        photos = {"calibrate": options.calibrate, "photos": sum(map(len, export.batches))}
+        quantisation = {**photos, **({} if int8 is None else int8.facts())}
     content = export_report(
         export.meta,
         files=export.files,

@@ -283,6 +283,14 @@ def test_exports_and_prunings_are_stages_with_their_widths(runs: dict[str, Path]
     assert "exported onnx int8: 0.25 ms, 62.5 %" in time
 
 
+def test_runs_of_the_same_name_are_told_apart_and_both_are_shown(runs: dict[str, Path], tmp_path: Path) -> None:
+    for place, source in (("one", "first"), ("two", "odd")):
+        shutil.copytree(runs[source], tmp_path / place / "student")
+    page = page_of(tmp_path / "page.html", tmp_path / "one" / "student", tmp_path / "two" / "student")
+    for place in ("one", "two"):
+        assert page.texts.count(str(tmp_path / place / "student")) >= 4  # in the tables, its answers, its commands
+
+
 def test_a_folder_that_is_none_of_these_is_refused_by_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "empty", tmp_path / "none"):

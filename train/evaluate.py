@@ -1,6 +1,7 @@
-"""Measure saved models on a labelled shard folder; several models answer as an ensemble.
+"""Measure saved or exported models on a labelled shard folder; several models answer as an ensemble.
 
     python -m train.evaluate --model runs/a/best [--model runs/b/best] --data shards/val [--tta 8] [--json result.json]
+    python -m train.evaluate --model exported/model.int8.onnx --data shards/val
 
 Under horovodrun the ranks share the photos, with the same result.
 """

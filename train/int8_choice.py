@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto
@@ -35,6 +36,14 @@ class Int8Choice:
     candidates: Mapping[str, float]
     float_layers: Sequence[str]
     damages: Damages | None
+
+    def facts(self) -> dict[str, Any]:
+        """What export.json says of it."""
+        return {
+            "method": self.ranges.method,
+            "mean_top1_by_method": dict(self.candidates),
+            "float_layers": list(self.float_layers),
+        }
 
 
 def choose_int8(

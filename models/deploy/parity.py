@@ -1,6 +1,12 @@
-"""Whether an exported file computes what the torch network computes: `require_parity("model.onnx", given, torchs)`."""
+"""Whether an exported file computes what the torch network computes: `require_same_logits(model, path, ...)`."""
 
 from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from models.deploy.loading import load_model
+from models.student import Student
 
 PARITY_LIMIT = 1e-3  # of the largest number; float sums in another order stay below 1e-5
 
@@ -12,3 +18,17 @@ def require_parity(name: str, difference: Mapping[str, float], largest: Mapping[
         limit = PARITY_LIMIT * max(1.0, largest[task])
         if not value <= limit:
             raise AssertionError(f"{name}: task {task!r} differs from torch by {value:.2g}, allowed are {limit:.2g}")
+
+
+def require_same_logits(model: Student, path: str | Path, *, image_size: int) -> None:
+    """On a few images of noise, for want of photos. path: a float file. AssertionError as above."""
+    loaded = load_model(path)
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (4, image_size, image_size, 3), dtype=torch.uint8, generator=draw)
+    mean, std = (torch.tensor(loaded.meta.preprocessing[name]) for name in ("mean", "std"))
+    images = ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        expected = model(images)
+        given = loaded.model(pixels if loaded.takes_pixels else images)
+    difference = {task: (given[task] - logits).abs().max().item() for task, logits in expected.items()}
+    require_parity(str(path), difference, {task: logits.abs().max().item() for task, logits in expected.items()})

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -60,6 +60,7 @@ def read_material(folders: Sequence[Path]) -> Material:
             origin = Path((record.config.get("model") or {}).get("artifact") or folder)
             if (origin / PRUNE_NAME).exists():
                 _add_written(found, origin, PRUNE_NAME)
+    found.records = _told_apart(found.records)
     return found
 
 
@@ -96,6 +97,12 @@ def build_page(material: Material, *, command: str, most_photos: int, workers: i
         tag("footer", f"Made {made}. This file is whole: it loads nothing and runs no script."),
     )
     return Html("<!doctype html>\n" + tag("html", head, body, lang="en") + "\n")
+
+
+def _told_apart(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Runs whose folders have the same name go by their paths."""
+    names = [record.name for record in records]
+    return [replace(one, name=str(one.path)) if names.count(one.name) > 1 else one for one in records]
 
 
 def _add_written(found: Material, folder: Path, name: str) -> None:
