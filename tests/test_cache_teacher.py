@@ -279,7 +279,7 @@ def one_core() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 90) -> str:
+def finish(process: subprocess.Popen[str], timeout: float = 150) -> str:
     try:
         return process.communicate(timeout=timeout)[0]
     except subprocess.TimeoutExpired:
@@ -289,7 +289,7 @@ def finish(process: subprocess.Popen[str], timeout: float = 90) -> str:
 
 def wait_for_view(folder: Path, view: int, process: subprocess.Popen[str]) -> None:
     """Until the manifest promises so many views."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not ((folder / "manifest.json").exists() and load_manifest(str(folder)).views >= view):
         if process.poll() is not None or time.monotonic() > deadline:
             end_process_tree(process) if process.poll() is None else None
