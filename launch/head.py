@@ -9,9 +9,9 @@ has to be moved between living ranks.
 
 import queue
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
-from launch.channel import Channel
+from launch.meeting import where_ranks_meet
 from launch.network import is_loopback
 from launch.peers import BEAT_SECONDS, Door, Event, Peer
 from launch.rendezvous import Rendezvous
@@ -249,11 +249,3 @@ def fitting(peers: list[Peer], most: int) -> list[Peer]:
         if sum(other.num_ranks for other in chosen) + peer.num_ranks <= most:
             chosen.append(peer)
     return chosen
-
-
-def where_ranks_meet(channels: Collection[Channel]) -> tuple[str, set[str]]:
-    """(address of this host that all ranks reach, addresses that they come from); loopback where all are here."""
-    remote = {channel.remote_address for channel in channels}
-    outside = [channel.local_address for channel in channels if not is_loopback(channel.remote_address)]
-    address = outside[0] if outside else "127.0.0.1"
-    return address, remote | {address}

@@ -1,10 +1,12 @@
-"""Where worker 0 listens, and where the others find it.
+"""Where worker 0 listens, where the others find it, and where the ranks then meet.
 
 door = Door(listening_address(place, interface=None), place.port, secret); address = head_address(place)
 """
 
 import socket
+from collections.abc import Collection
 
+from launch.channel import Channel
 from launch.errors import LaunchError
 from launch.network import address_of, is_loopback
 from launch.place import Place, slurm_address
@@ -41,6 +43,14 @@ def listening_address(place: Place, *, interface: str | None) -> str:
 def own_address(listening: str) -> str:
     """How worker 0 reaches itself."""
     return "127.0.0.1" if listening == _EVERYWHERE else listening
+
+
+def where_ranks_meet(channels: Collection[Channel]) -> tuple[str, set[str]]:
+    """(address of this host that all ranks reach, addresses that they come from); loopback where all are here."""
+    remote = {channel.remote_address for channel in channels}
+    outside = [channel.local_address for channel in channels if not is_loopback(channel.remote_address)]
+    address = outside[0] if outside else "127.0.0.1"
+    return address, remote | {address}
 
 
 def _resolve(name: str) -> str | None:

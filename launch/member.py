@@ -20,14 +20,13 @@ from launch.network import interface_of
 from launch.peers import BEAT_SECONDS, SILENT_SECONDS
 from launch.place import Place
 from launch.rank_process import RankProcess
+from launch.rank_variables import rank_variables
 from launch.verdict import Codes, Outcome
 
 _TRY_SECONDS = 3.0  # one attempt to connect
 _FIRST_WORD_SECONDS = 10.0  # of waiting before it is said
 _ABORTED_SECONDS = 1.0  # to write the stacks
 _CUT_OFF_SECONDS = 5.0  # for ranks whose head is gone
-_PAIRS_PER_SECOND = 200  # a fifth of what the rendezvous manages, see docs/SCALING.md
-_SECRETS = ("SLIMHEADS_SECRET", "SLIMHEADS_SECRET_FILE")
 _STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
@@ -167,43 +166,18 @@ class Member:
     def _start(self, event: Mapping[str, Any]) -> None:
         self._end_ranks()
         self._number, self._ends = event["number"], []
-        address, port = event["rendezvous"]
         interface = self._interface or interface_of(event["address"])
-        shared = {
-            "HOROVOD_GLOO_RENDEZVOUS_ADDR": address,
-            "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
-            "HOROVOD_GLOO_IFACE": interface,
-            "HOROVOD_CONTROLLER": "gloo",
-            "HOROVOD_CPU_OPERATIONS": "gloo",
-            "NCCL_SOCKET_IFNAME": interface,
-            "PYTHONUNBUFFERED": "1",
-            # The stacks of a rank that is ended because it is stuck.
-            "PYTHONFAULTHANDLER": "1",
-        }
-        inherited = {name: value for name, value in os.environ.items() if name not in _SECRETS}
-        # A slow folder may delay one rank's start, and Gloo asks the rendezvous for every pair of ranks.
-        size = event["slots"][0]["size"]
-        inherited.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", str(60 + size * size // _PAIRS_PER_SECOND))
         self._logs.mkdir(parents=True, exist_ok=True)
-        width = len(str(max(1, size - 1)))
+        size = event["slots"][0]["size"]
+        width, now = len(str(max(1, size - 1))), time.strftime("%Y-%m-%d %H:%M:%S")
         for slot in event["slots"]:
             rank, local_rank = slot["rank"], slot["local_rank"]
-            own = {
-                "HOROVOD_RANK": str(rank),
-                "HOROVOD_SIZE": str(slot["size"]),
-                "HOROVOD_LOCAL_RANK": str(local_rank),
-                "HOROVOD_LOCAL_SIZE": str(slot["local_size"]),
-                "HOROVOD_CROSS_RANK": str(slot["cross_rank"]),
-                "HOROVOD_CROSS_SIZE": str(slot["cross_size"]),
-                "HOROVOD_HOSTNAME": slot["hostname"],
-            }
-            now = time.strftime("%Y-%m-%d %H:%M:%S")
             self._ranks[local_rank] = RankProcess(
                 self._command,
-                {**inherited, **shared, **own},
+                rank_variables(os.environ, slot, rendezvous=tuple(event["rendezvous"]), interface=interface),
                 rank=rank,
                 log=self._logs / f"rank-{rank:0{width}d}.log",
-                headline=f"start {event['number']}: rank {rank} of {slot['size']} on {self._place.node}, {now}",
+                headline=f"start {event['number']}: rank {rank} of {size} on {self._place.node}, {now}",
                 on_end=partial(self._report_end, event["number"], rank, local_rank),
             )
         if self._stopped:  # the signal came between the head's word and this line
