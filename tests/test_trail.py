@@ -1,13 +1,11 @@
 """Ranks that no longer do the same are named with what they did, and not waited for."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.small_run import small_config
 from train.trail import Trail, describe_divergence
 
 
@@ -92,9 +90,3 @@ def test_ranks_that_sum_tensors_of_different_shapes_are_told_so(run_ranks: Calla
     result = run_ranks(2, code=MISMATCHED, timeout=60)
     assert "exit 78" in result.output
     assert "Mismatched ALLREDUCE tensor shapes" in result.output
-
-
-def test_a_run_without_fault_never_sees_a_difference(tiny_shards: Path, tmp_path: Path, run_ranks: Callable) -> None:
-    """Two ranks with unequal samples, evaluations, checkpoints and a short last batch."""
-    result = run_ranks(2, ["train/main.py", "--config", str(small_config(tiny_shards, tmp_path)), "batch_size=7"])
-    assert result.exit_code == 0, result.output
