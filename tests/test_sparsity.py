@@ -1,6 +1,8 @@
 """Sparse training: the penalty reaches every gamma, in full, once, and whatever the precision."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +12,12 @@ from data.batch import Batch
 from models.errors import ModelError
 from models.parameter_groups import freeze_parts
 from models.student import Student, build_student
+from tests.small_run import STEPS, train_small
+from tests.test_ranks import assert_close, outcome_of, write_config
 from train.buckets import GradientBuckets
 from train.comm import SingleProcess
 from train.control import Control
+from train.main import main
 from train.meter import Meter
 from train.objective import Objective, label_term
 from train.sparsity import (
@@ -223,4 +228,74 @@ def test_the_report_counts_every_gamma_once() -> None:
     report = gamma_report([PenalisedNorm("norm", weight, 1.0)])
     assert (report["gamma.count"], report["gamma.near_zero"], report["gamma.near_zero_share"]) == (6, 3, 0.5)
     assert report["gamma.histogram"] == [1, 2, 1, 0, 1, 1]
-    assert report["gamma.histogram_edges"] == [0.0, 0.001, 0.01, 0.1, 0.3, 1.0]
+    assert report["gamma.histogram_edges"] == [0.0, 0.001, 0.01, 0.1, 0.3, 1.0, 2.0]
+
+
+SPARSE = {
+    "subgradient": ["sparsity.kind=subgradient", "sparsity.strength=1.0"],
+    "proximal": ["sparsity.kind=proximal", "sparsity.strength=2.0", "sparsity.groups={backbone: 1.0, heads: 0.5}"],
+}
+
+
+@pytest.mark.parametrize("kind", SPARSE)
+def test_two_ranks_train_sparse_as_one_does(
+    kind: str, tiny_shards: Path, tmp_path: Path, run_ranks: Callable[..., Any]
+) -> None:
+    """Micro-batches of one photo keep the norms on their statistics, which would otherwise be those of each rank."""
+    model = {"backbone": "food11_student", "head": {"kind": "multi-embedding", "width": 8}}
+    plain = ["micro_batch=1", "schedule.epochs=1"]
+    runs = {}
+    for name, overrides in (("one", [*plain, *SPARSE[kind]]), ("without", plain)):
+        (tmp_path / name).mkdir()
+        config = write_config(tmp_path / name, tiny_shards, model=model)
+        assert main(["--config", str(config), *overrides]) == 0
+        runs[name] = outcome_of(tmp_path / name / "run", 1).weights
+    (tmp_path / "two").mkdir()
+    config = write_config(tmp_path / "two", tiny_shards, model=model)
+    result = run_ranks(2, ["train/main.py", "--config", str(config), *plain, *SPARSE[kind]])
+    assert result.exit_code == 0, result.output
+    two = outcome_of(tmp_path / "two" / "run", 2).weights
+    assert_close(two, runs["one"])
+    sizes = {name: weights["backbone.layer3.1.weight"].abs().mean() for name, weights in runs.items()}
+    assert sizes["one"] < 0.95 * sizes["without"]
+
+
+def test_a_sparse_run_logs_its_gammas_and_one_without_does_not(tiny_shards: Path, tmp_path: Path) -> None:
+    sparse = train_small(
+        tiny_shards, tmp_path / "sparse", "sparsity.kind=proximal", "sparsity.strength=100", "sparsity.start_epoch=1"
+    )
+    assert sparse.exit_code == 0, sparse.stderr
+    lines = [line for line in sparse.lines("metrics.jsonl") if line["kind"] == "train"]
+    near_zero = [line["gamma.near_zero"] for line in lines]
+    assert near_zero[:STEPS] == [0] * STEPS  # before start_epoch
+    assert near_zero[-1] > 0
+    assert all(sum(line["gamma.histogram"]) == line["gamma.count"] for line in lines)
+    assert len(lines[0]["gamma.histogram_edges"]) == len(lines[0]["gamma.histogram"]) + 1
+    plain = train_small(tiny_shards, tmp_path / "plain")
+    assert not any(key.startswith("gamma") for line in plain.lines("metrics.jsonl") for key in line)
+
+
+def test_wandb_gets_the_gammas_as_a_histogram(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[dict[str, Any]] = []
+    monkeypatch.setattr("wandb.sdk.wandb_run.Run.log", lambda self, values: logged.append(values))
+    arguments = ("sparsity.kind=subgradient", "tracking.wandb.mode=offline", "schedule.epochs=1")
+    assert train_small(tiny_shards, tmp_path, *arguments).exit_code == 0
+    values = next(values for values in logged if "train/gamma.near_zero" in values)
+    assert sum(values["train/gamma.histogram"].histogram) == values["train/gamma.count"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sparsity.strength=0", "sparsity.strength: Input should be greater than 0"),
+        ("sparsity.kind=lasso", "sparsity.kind"),
+        ("sparsity.strenght=1", "did you mean 'strength'?"),
+        ("sparsity.groups={hiden: 1}", "sparsity.groups: 'hiden' is neither a part of the model nor a kind"),
+    ],
+)
+def test_a_wrong_sparsity_section_is_named(override: str, message: str, tiny_shards: Path, tmp_path: Path) -> None:
+    outcome = train_small(tiny_shards, tmp_path, override)
+    assert outcome.exit_code == 2
+    assert message in outcome.stderr

@@ -183,6 +183,16 @@ class ScheduleConfig(Strict):
         return self
 
 
+class SparsityConfig(Strict):
+    """An L1 penalty on the weights of batch norms, so that channels can be pruned."""
+
+    kind: Literal["subgradient", "proximal"] = "subgradient"
+    strength: Annotated[float, Field(gt=0)] = 1.0e-4
+    start_epoch: NotNegative = 0.0
+    ramp_epochs: NotNegative = 0.0  # from 0 to full strength
+    groups: dict[str, NotNegative] | None = None  # factors for parts and kinds of channels; default: every norm
+
+
 class EmaConfig(Strict):
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.9999
 
@@ -234,6 +244,7 @@ class Config(Strict):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     deterministic: bool = True
+    sparsity: SparsityConfig | None = None
     ema: EmaConfig | None = None
     checkpoint: CheckpointConfig = CheckpointConfig()
     elastic: ElasticConfig | None = None

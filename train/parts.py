@@ -12,6 +12,7 @@ from data.loader import Loader
 from data.order import SampleOrder
 from models.student import Student
 from train import assemble, assemble_data, assemble_teacher
+from train.assemble_sparsity import Sparsity, build_sparsity
 from train.assemble_teacher import Lessons
 from train.buckets import GradientBuckets
 from train.comm import Comm
@@ -34,6 +35,7 @@ class Parts:
     loader: Loader
     trainee: Trainee
     lessons: Lessons
+    sparsity: Sparsity
     ema: Ema[Student] | None
     stepper: Stepper
 
@@ -72,6 +74,7 @@ def build_parts(config: Config, comm: Comm) -> Parts:
     trainee = Trainee(model, lessons.bridges)
     # In this order: the optimizer freezes parts, the buckets move the statistics, and only then is the model copied.
     optimizer = assemble.build_optimizer(config, model, lessons.bridges)
+    sparsity = build_sparsity(config, model, optimizer, steps_per_epoch=steps_per_epoch)
     buckets = GradientBuckets(trainee, comm)
     ema = Ema(model, decay=config.ema.decay) if config.ema else None
     stepper = Stepper(
@@ -89,6 +92,10 @@ def build_parts(config: Config, comm: Comm) -> Parts:
         clip_norm=config.optimizer.clip_norm,
         seed=config.seed,
         batch_stages=lessons.stages,
-        update_stages=[ema.update] if ema else [],
+        gradient_stages=sparsity.gradient_stages,
+        # The average is of what the penalty left.
+        update_stages=[*sparsity.update_stages, *([ema.update] if ema else [])],
     )
-    return Parts(device, train_index, val_index, tasks, objective, order, loader, trainee, lessons, ema, stepper)
+    return Parts(
+        device, train_index, val_index, tasks, objective, order, loader, trainee, lessons, sparsity, ema, stepper
+    )

@@ -17,6 +17,7 @@ from train.config_file import ConfigError
 from train.control import Control
 from train.evaluation import Evaluation, measure
 from train.exit_codes import ExitCode
+from train.gamma_tracker import GammaTracker
 from train.jsonl import JsonLines, cut_lines, without_nan
 from train.model_saver import ModelSaver
 from train.parts import Parts, build_parts
@@ -72,7 +73,7 @@ def _train(config: Config, comm: Comm, watchdog: Watchdog) -> ExitCode:
             print(f"not used: {problem}", flush=True)
         if progress.step:
             print(f"continues after step {progress.step}", flush=True)
-    tracker = _build_tracker(config, folder, parts.tasks, parts.train_index, saved, comm)
+    tracker = _build_tracker(config, folder, parts, saved, comm)
     saver = ModelSaver(config, parts, progress, comm)
     watchdog.feed("the first batch", at_least=_START_SECONDS)
     trainer = Trainer(
@@ -143,18 +144,16 @@ def _cut_logs(folder: RunFolder, step: int, comm: Comm) -> None:
     comm.allgather_object(None, name="logs are cut")
 
 
-def _build_tracker(
-    config: Config, folder: RunFolder, tasks: dict[str, int], index: Index, saved: SavedState, comm: Comm
-) -> Tracker:
+def _build_tracker(config: Config, folder: RunFolder, parts: Parts, saved: SavedState, comm: Comm) -> Tracker:
     if comm.rank != 0:
         return Tracker([])
     sinks: list[Sink] = [JsonlSink(folder.metrics)]
     if sys.stdout.isatty():
         from train.progress_sink import ProgressSink
 
-        sinks.append(ProgressSink(list(tasks), epochs=config.schedule.epochs))
+        sinks.append(ProgressSink(list(parts.tasks), epochs=config.schedule.epochs))
     else:
-        sinks.append(PlainSink(list(tasks), epochs=config.schedule.epochs))
+        sinks.append(PlainSink(list(parts.tasks), epochs=config.schedule.epochs))
     settings = config.tracking.wandb
     if settings.mode != "disabled":
         sinks.append(
@@ -165,10 +164,10 @@ def _build_tracker(
                 directory=folder.path,
                 run_id=saved.wandb_id,
                 config=describe(config),
-                classes=index.tasks,
+                classes=parts.train_index.tasks,
             )
         )
-    return Tracker(sinks)
+    return GammaTracker(sinks, parts.sparsity.norms)
 
 
 def _evaluate(config: Config, parts: Parts, index: Index, comm: Comm, watchdog: Watchdog) -> Evaluation:

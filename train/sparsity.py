@@ -158,6 +158,6 @@ def gamma_report(norms: Sequence[PenalisedNorm]) -> dict[str, float | list[float
         "gamma.near_zero": near_zero,
         "gamma.near_zero_share": near_zero / len(magnitudes),
         "gamma.mean": float(magnitudes.mean()),
-        "gamma.histogram_edges": list(EDGES[:-1]),
+        "gamma.histogram_edges": [*EDGES[:-1], max(2.0, float(magnitudes.max()))],
         "gamma.histogram": counts(magnitudes),
     }

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from train.tracking import Record
 
 
@@ -71,7 +73,14 @@ class WandbSink:
         }
         for task, matrix in record.get("confusion", {}).items():
             values[f"{kind}/confusion.{task}"] = self._confusion_table(task, matrix)
+        for key in [key for key in record if key.endswith(".histogram")]:
+            values[f"{kind}/{key}"] = self._histogram(record[key], record[f"{key}_edges"])
         self._run.log({"step": record["step"], **values})
+
+    def _histogram(self, counts: Sequence[int], edges: Sequence[float]) -> Any:
+        import wandb
+
+        return wandb.Histogram(np_histogram=(np.array(counts), np.array(edges)))
 
     def _confusion_table(self, task: str, matrix: Sequence[Sequence[float]]) -> Any:
         import wandb
