@@ -81,6 +81,7 @@ DEFAULTS = {
     "precision": "fp32",
     "device": "auto",
     "deterministic": True,
+    "sparsity": None,
     "ema": None,
     "checkpoint": {"every_steps": 500, "every_epochs": 1, "keep": 2, "monitor": "mean_top1"},
     "elastic": None,

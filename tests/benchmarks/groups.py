@@ -20,6 +20,7 @@ GROUPS = {
     "memory": "loader memory and shard cache over a ten times larger set",
     "remote": "bytes fetched per rank against its share",
     "export": "int8 against fp32 ONNX, and the time of a report",
+    "prune": "pruning to a ratio and to a latency, a sparse step, and what narrower layers gain",
     "scaling": "what the start of 2, 4 and 8 ranks costs",
     "survive": "a dead rank, a stuck one, and the way back after a kill",
 }

@@ -61,6 +61,7 @@ def our_steps(
     num_buckets: int = 3,
     more_terms: Sequence[Term] = (),
     batch_stages: Sequence[Callable[[Batch], Batch]] = (),
+    gradient_stages: Sequence[Callable[[int], None]] = (),
 ) -> Callable[[int], None]:
     """A number of updates as train.trainer makes them: the next batch's control message leaves before each.
 
@@ -80,6 +81,7 @@ def our_steps(
         learning_rate=lambda step: _RATE,
         precision=precision,
         batch_stages=batch_stages,
+        gradient_stages=gradient_stages,
     )
     control = Control(objective, comm)
 

@@ -1,0 +1,118 @@
+"""Pruning MobileNetV2 x1.0 with three heads: how long it takes, what a sparse step costs, what narrower layers gain.
+
+One thread. The gammas are drawn, since times do not depend on what was learned. Without ONNX Runtime, latency is torch's.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from models.artifact import save_artifact
+from models.cost import count_cost
+from models.narrow import Norm
+from models.student import Student, build_student
+from prune.__main__ import main
+from prune.candidates import find_candidates
+from prune.latency import inference, measure_latency
+from prune.proof import random_images
+from prune.pruning import Goal, Limits, prune_student
+from tests.benchmarks.figure import Figure
+from tests.benchmarks.pairs import median_ratio, timed_in_turn
+from tests.benchmarks.training import TASKS, new_student, our_steps, random_batch
+from train.allocator import keep_freed_memory
+from train.comm import SingleProcess
+from train.sparsity import SubgradientSparsity, penalised_norms
+
+_SIZE, _BATCH, _TRAIN_SIZE = 224, 32, 96
+
+
+def measure(folder: Path, *, quick: bool) -> list[Figure]:
+    """Changes this process's number of threads: for a process of its own."""
+    torch.set_num_threads(1)
+    keep_freed_memory()  # as train.main does
+    student = _drawn_student()
+    return [*_prunes(student, folder), _speedup(student, rounds=5 if quick else 200), _sparse_step(3 if quick else 60)]
+
+
+def _drawn_student() -> Student:
+    torch.manual_seed(0)
+    head = {"kind": "multi-embedding", "width": 512}
+    student = build_student(backbone="mobilenetv2_100", head=head, tasks=TASKS)
+    with torch.no_grad():
+        for module in student.modules():
+            if isinstance(module, Norm):
+                module.weight.uniform_(0, 1)
+    return student.eval()
+
+
+def _prunes(student: Student, folder: Path) -> list[Figure]:
+    """As the command does it, from the saved model to the written one."""
+    save_artifact(
+        student,
+        folder / "model",
+        tasks={task: [str(number) for number in range(count)] for task, count in TASKS.items()},
+        preprocessing={"mean": [0.5] * 3, "std": [0.25] * 3, "train_size": _SIZE, "eval_size": _SIZE},
+        metrics={},
+        provenance={},
+        ema=False,
+    )
+    half = 0.5 * measure_latency(student, image_size=_SIZE, threads=1).milliseconds
+    model = ["--model", str(folder / "model"), "--multiple", "8"]
+    ratio = _seconds(partial(main, [*model, "--out", str(folder / "ratio"), "--ratio", "0.3"]))
+    budget = _seconds(partial(main, [*model, "--out", str(folder / "latency"), f"--max-latency-ms={half}"]))
+    note = f"MobileNetV2 x1.0, three heads, {_SIZE} px, measured latency included"
+    return [
+        Figure("prune_seconds", ratio, target=5, note=note),
+        Figure("prune_latency_seconds", budget, target=60, note=f"{note}, to half the latency"),
+    ]
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def _speedup(student: Student, *, rounds: int) -> Figure:
+    before = count_cost(student, image_size=_SIZE)
+    pruned = prune_student(
+        student,
+        find_candidates(student),
+        limits=Limits(threshold_cap=False, multiple=8),
+        goal=Goal("macs", before.macs / 2, image_size=_SIZE),
+        inputs={"random": random_images(_SIZE)},
+    )
+    wide, runtime = inference(student, image_size=_SIZE, threads=1)
+    narrow, _ = inference(pruned.student, image_size=_SIZE, threads=1)
+    timed_in_turn([wide, narrow], rounds=3)  # warm-up
+    seconds = timed_in_turn([wide, narrow], rounds=rounds)
+    gained = pruned.before.macs / pruned.after.macs
+    ratio, (low, high) = median_ratio(*seconds.T)
+    return Figure(
+        "prune_speedup_vs_macs",
+        ratio / gained,
+        target=0.8,
+        at_least=True,
+        interval=(low / gained, high / gained),
+        note=f"{runtime}, {gained:.2f} times fewer MACs, {ratio:.2f} times faster, multiples of 8, {rounds} pairs",
+    )
+
+
+def _sparse_step(rounds: int) -> Figure:
+    """An update with the penalty on every norm against the same update without it, MobileNetV2 x0.5."""
+    batch = random_batch(_BATCH, size=_TRAIN_SIZE)
+    sparse = new_student()
+    stage = SubgradientSparsity(penalised_norms(sparse), strength=lambda step: 1e-4)
+    ways = [
+        our_steps(sparse, batch, SingleProcess(), gradient_stages=[stage]),
+        our_steps(new_student(), batch, SingleProcess()),
+    ]
+    for way in ways:
+        way(2)  # warm-up
+    ours, plain = timed_in_turn([partial(way, 1) for way in ways], rounds=rounds).T
+    ratio, interval = median_ratio(ours, plain)
+    note = f"fp32, {_TRAIN_SIZE} px, batch {_BATCH}, {rounds} pairs"
+    return Figure("sparse_vs_plain", ratio, target=1.02, interval=interval, note=note)
