@@ -26,7 +26,7 @@ def ask(port: int, method: str, path: str, body: bytes = b"", headers: dict[str,
 def is_open(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
+    except ConnectionRefusedError:
         return False
     return True
 
@@ -72,6 +72,7 @@ def test_the_rendezvous_closes_when_every_rank_has_signed_off() -> None:
         deadline = time.monotonic() + 5
         while is_open(rendezvous.port):
             assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_ranks_are_numbered_in_the_workers_order_and_per_node() -> None:
