@@ -10,6 +10,7 @@ has to be moved between living ranks.
 import queue
 import time
 from collections.abc import Callable
+from typing import Any
 
 from launch.meeting import where_ranks_meet
 from launch.network import is_loopback
@@ -159,7 +160,7 @@ class Head:
                     current.save_and_end()
         return current
 
-    def _during(self, current: Round, peer: Peer, message: dict[str, object]) -> None:
+    def _during(self, current: Round, peer: Peer, message: dict[str, Any]) -> None:
         """What happens while ranks run."""
         if message["kind"] == "join":
             before = self._peers.get(peer.index)
@@ -169,10 +170,10 @@ class Head:
             if refused is not None:
                 self._say(refused.reason)
         elif message["kind"] == "lost":
-            current.lose(peer, str(message["why"]))
+            current.lose(peer, message["why"])
             self._forget(peer)
         elif message["kind"] == "ended" and message["number"] == self._rounds:
-            current.end(peer, int(str(message["rank"])), int(str(message["code"])))
+            current.end(peer, message["rank"], message["code"])
         elif message["kind"] == "stop":
             self._stop(peer)
             if peer.leaving:

@@ -69,8 +69,10 @@ class Member:
             channel = self._connect()
             if isinstance(channel, Outcome):
                 return channel
-            outcome = self._follow(channel)
-            channel.close()
+            try:
+                outcome = self._follow(channel)
+            finally:
+                channel.close()
             if outcome is not None:
                 return outcome
             lost = Outcome(self._codes.lost, f"worker 0 at {self._head[0]} was lost")

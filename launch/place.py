@@ -6,7 +6,7 @@ place = read_place(os.environ, hostname="a")
 import re
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from launch.errors import LaunchError
 
@@ -34,16 +34,19 @@ class Place:
 
 def read_place(environment: Mapping[str, str], *, hostname: str) -> Place:
     """From SLURM's step, a Kubernetes Indexed Job, or RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; else alone.
+    SLIMHEADS_PORT goes before the port that follows from these.
 
     Raises LaunchError where variables are missing or contradict each other.
     """
     if "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment:
-        return _slurm(environment, hostname)
-    if "JOB_COMPLETION_INDEX" in environment:
-        return _kubernetes(environment, hostname)
-    if "RANK" in environment or "WORLD_SIZE" in environment:
-        return _plain(environment, hostname)
-    return Place(0, 1, hostname, "127.0.0.1", 0, "no scheduler", 1)
+        place = _slurm(environment, hostname)
+    elif "JOB_COMPLETION_INDEX" in environment:
+        place = _kubernetes(environment, hostname)
+    elif "RANK" in environment or "WORLD_SIZE" in environment:
+        place = _plain(environment, hostname)
+    else:
+        place = Place(0, 1, hostname, "127.0.0.1", 0, "no scheduler", 1)
+    return replace(place, port=_port(environment, "SLIMHEADS_PORT")) if "SLIMHEADS_PORT" in environment else place
 
 
 def _slurm(environment: Mapping[str, str], hostname: str) -> Place:
@@ -85,10 +88,14 @@ def _plain(environment: Mapping[str, str], hostname: str) -> Place:
     head = environment.get("MASTER_ADDR", "")
     if not head:
         raise LaunchError(f"WORLD_SIZE={count}, so MASTER_ADDR must name the host of the worker with RANK=0")
-    port = _number(environment, "MASTER_PORT")
+    return Place(index, count, hostname, head, _port(environment, "MASTER_PORT"), "variables")
+
+
+def _port(environment: Mapping[str, str], name: str) -> int:
+    port = _number(environment, name)
     if not 0 < port < 65536:
-        raise LaunchError(f"MASTER_PORT={port} is not a port (1 to 65535)")
-    return Place(index, count, hostname, head, port, "variables")
+        raise LaunchError(f"{name}={port} is not a port (1 to 65535)")
+    return port
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:

@@ -18,7 +18,6 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from launch.errors import LaunchError
@@ -51,8 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     speaks = True
     try:
         place = read_place(os.environ, hostname=socket.gethostname())
-        if port := os.environ.get("SLIMHEADS_PORT"):
-            place = replace(place, port=int(port))
         outcome = _work(options, place, _config_of(options.command))
         speaks = place.index == 0 or outcome.code not in (0, CODES.stopped)
     except (LaunchError, ConfigError) as error:

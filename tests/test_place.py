@@ -30,6 +30,7 @@ PLAIN = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "294
         ({}, Place(0, 1, "here", "127.0.0.1", 0, "no scheduler", 1)),
         (SLURM, Place(5, 8, "gpu08", "gpu07", 15372, "SLURM", 2)),
         (KUBERNETES, Place(1, 4, "solar-1", "solar-0.slimheads", 29400, "Kubernetes", 4)),
+        ({**KUBERNETES, "SLIMHEADS_PORT": "7"}, Place(1, 4, "solar-1", "solar-0.slimheads", 7, "Kubernetes", 4)),
         (PLAIN, Place(1, 2, "here", "a", 29400, "variables")),
         ({"RANK": "0", "WORLD_SIZE": "1"}, Place(0, 1, "here", "127.0.0.1", 0, "variables", 1)),
         # An allocation without a step: `python -m launch.worker` in a batch script is one worker.
@@ -55,6 +56,7 @@ def test_the_place_that_variables_tell(environment: dict[str, str], place: Place
         ({**PLAIN, "MASTER_ADDR": ""}, "MASTER_ADDR must name the host of the worker with RANK=0"),
         ({**PLAIN, "MASTER_PORT": "70000"}, "MASTER_PORT=70000 is not a port"),
         ({"WORLD_SIZE": "2"}, "RANK is not set"),
+        ({**KUBERNETES, "SLIMHEADS_PORT": "http"}, "SLIMHEADS_PORT='http' is not a number"),
     ],
 )
 def test_what_does_not_fit_is_named(environment: dict[str, str], message: str) -> None:

@@ -101,6 +101,24 @@ def test_a_job_whose_node_died_starts_again_when_it_is_back(
     assert weights_and_ledger(tmp_path) == undisturbed
 
 
+@pytest.mark.soak
+def test_the_time_limit_sends_a_job_back_to_the_queue_with_all_that_it_did(
+    cluster: SlurmCluster, tiny_shards: Path, tmp_path: Path
+) -> None:
+    """SLURM counts in minutes and may signal up to a minute early, so this takes some."""
+    config = small_config(tiny_shards, tmp_path)
+    job = cluster.submit(
+        *("launch/slurm/train.sbatch", "--config", str(config), "schedule.epochs=200000"),
+        options=["--time=2", "--signal=USR1@30", f"--output={tmp_path}/job.log"],
+    )
+    deadline = time.monotonic() + 240
+    while "continues after step" not in (tmp_path / "job.log").read_text() if (tmp_path / "job.log").exists() else True:
+        assert time.monotonic() < deadline, cluster.logs()
+        time.sleep(0.5)
+    cluster.run("scancel", job)
+    assert f"exit 75: job {job} goes back to the queue" in (tmp_path / "job.log").read_text()
+
+
 def test_a_sweep_trains_each_line_in_a_folder_of_its_own(
     cluster: SlurmCluster, tiny_shards: Path, tmp_path: Path
 ) -> None:

@@ -180,6 +180,22 @@ def test_a_signal_before_a_rank_can_take_it_leaves_the_last_checkpoint(start: St
     assert "the last checkpoint stands" in stderr
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_signal_while_waiting_for_the_others_ends_the_wait(index: int, start: Start) -> None:
+    worker = start(SHOW, index=index, count=2, port=free_port())
+    time.sleep(1.5)  # it has nothing to say that could be waited for
+    worker.terminate()
+    assert result(worker, timeout=10)[0] == 75
+
+
+def test_a_place_for_logs_that_cannot_be_written_is_told(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, _, stderr = result(start(SHOW, "--logs", str(tmp_path / "file/logs")))
+    assert code == 74
+    assert "Not a directory" in stderr
+    assert str(tmp_path / "file/logs") in stderr
+
+
 @pytest.mark.parametrize("who", ["worker", "rank"])
 def test_nothing_outlives_a_kill(who: str, start: Start, tmp_path: Path) -> None:
     """A rank dies with its worker, and what a rank started dies with the rank."""
