@@ -161,6 +161,11 @@ def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
         before, after = (
             measure_latency(model, image_size=size, threads=options.threads) for model in (student, pruned.student)
         )
+        if options.max_latency_ms is not None and after.milliseconds > options.max_latency_ms:
+            remarks.append(
+                f"measured once more, the pruned model took {after.milliseconds:.2f} ms, more than the budget: the "
+                "machine is busy; repeat on an idle one, or ask for less"
+            )
         plan = make_plan(
             pruned,
             candidates,

@@ -1,8 +1,10 @@
 """Pruning MobileNetV2 x1.0 with three heads: how long it takes, what a sparse step costs, what narrower layers gain.
 
-One thread. The gammas are drawn, since times do not depend on what was learned. Without ONNX Runtime, latency is torch's.
+One thread. The gammas are drawn, since times do not depend on what was learned.
 """
 
+import contextlib
+import io
 import time
 from collections.abc import Callable
 from functools import partial
@@ -72,7 +74,8 @@ def _prunes(student: Student, folder: Path) -> list[Figure]:
 
 def _seconds(work: Callable[[], object]) -> float:
     begin = time.perf_counter()
-    work()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        work()
     return time.perf_counter() - begin
 
 
