@@ -39,7 +39,7 @@ from train.command import run_command
 from train.comparison import Comparison
 from train.exit_codes import ExitCode
 from train.export_measurement import calibration_batches, measure_files, shard_photos
-from train.export_report import REFERENCE, export_report, export_table, gate_message, losses_over_gate
+from train.export_report import REFERENCE, export_report, export_table, gate_message, losses_over_gate, require_measured
 from train.int8_choice import Int8Choice, choose_int8, layer_damages
 from train.machine import num_decoders
 from train.photo_arguments import not_negative, positive
@@ -134,6 +134,8 @@ def _export(options: argparse.Namespace, comm: Comm) -> ExitCode:
         _write_graphs(export)
     results = _measure(export)
     _report(export, results, _latency(export))
+    if options.gate is not None:
+        require_measured(results, list(meta.tasks), data=options.data)
     if options.gate is not None and (lost := losses_over_gate(results, gate=options.gate)):
         raise GateMissed(gate_message(lost, gate=options.gate, worst=_worst(export, lost)))
     return ExitCode.DONE

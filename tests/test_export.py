@@ -101,6 +101,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 def test_the_graph_is_checked_its_outputs_are_the_tasks_and_any_batch_size_fits(exported: Path) -> None:
     for name in ("model.onnx", "model.int8.onnx"):
         onnx.checker.check_model(onnx.load(exported / name), full_check=True)
+        assert {entry.domain for entry in onnx.load(exported / name).opset_import} == {""}
         graph = session(exported / name)
         assert [output.name for output in graph.get_outputs()] == list(TINY_TASKS)
         images = np.random.default_rng(0).normal(size=(5, 3, SIZE, SIZE)).astype(np.float32)
@@ -361,6 +362,16 @@ def test_a_cut_graph_a_foreign_graph_and_a_foreign_model_json_are_refused(export
     shutil.copyfile(other / "model.json", folder / "model.json")
     with pytest.raises(ModelError, match="was made from another model"):
         load_model(folder / "model.onnx")
+
+
+def test_a_gate_over_a_task_without_labels_is_no_gate(
+    tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = save_tiny_model(tmp_path / "a", seed=1, tasks={**TINY_TASKS, "mood": ("good", "bad")})
+    options = ("--model", model, "--storage", "uint8", "--data", tiny_shards / "val")
+    assert run(*options, "--out", tmp_path / "b", "--gate", 0.9) == ExitCode.BAD_DATA
+    assert "is labelled for task 'mood', so nobody knows what it loses" in capfd.readouterr().err
+    assert run(*options, "--out", tmp_path / "c") == 0
 
 
 def test_executorch_is_asked_for_by_name_where_it_is_missing(

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
+from data.errors import DataError
 from models.artifact import ArtifactMeta
 from train.comparison import Comparison
 
@@ -80,6 +81,13 @@ def export_table(content: Mapping[str, Any]) -> Table:
         cells = ["-" if share is None else f"{100 * share:.2f} %" for share in shares]
         table.add_row(name, f"{variant['bytes']:,}", time, *cells)
     return table
+
+
+def require_measured(results: Mapping[str, Comparison], tasks: Sequence[str], *, data: str) -> None:
+    """A gate over a task that no photo is labelled for would always pass. DataError naming it."""
+    for task in tasks:
+        if not results[REFERENCE].tasks.get(task, {}).get("count"):
+            raise DataError(f"--gate: no photo of {data} is labelled for task {task!r}, so nobody knows what it loses")
 
 
 def losses_over_gate(results: Mapping[str, Comparison], *, gate: float) -> dict[str, dict[str, float]]:

@@ -23,7 +23,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator, save_tensors_data
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from models.deploy.graph import INPUT, layer_nodes
+from models.deploy.graph import INPUT, METADATA, layer_nodes
 from models.errors import ModelError
 
 METHODS = {
@@ -101,9 +101,12 @@ def quantise(
             extra_options=options,
         )
         small = onnx.load(f"{folder}/int8.onnx")
-    properties = {entry.key: entry.value for entry in graph.metadata_props}
+    properties = {entry.key: entry.value for entry in graph.metadata_props if entry.key in METADATA}
     changes = {"precision": "int8", "calibration": ranges.method, "float_layers": sorted(keep_float)}
     helper.set_model_props(small, {**properties, **{key: json.dumps(value) for key, value in changes.items()}})
+    used = {"", *(node.domain for node in small.graph.node)}
+    for unused in [entry for entry in small.opset_import if entry.domain not in used]:
+        small.opset_import.remove(unused)  # the optimiser names all that it could have used
     checker.check_model(small, full_check=True)
     return small
 
