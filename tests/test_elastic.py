@@ -15,7 +15,7 @@ from tests.test_worker import SECRET, free_port
 from train.config_file import ConfigError, parse_config
 from train.main import main
 
-EPOCHS = 20
+EPOCHS = 16
 
 
 class Worker:
