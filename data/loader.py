@@ -21,7 +21,7 @@ from data.batch import BadRecord, Batch, Part, join_parts
 from data.cache import RangeCache
 from data.errors import BadSample, DataError
 from data.index import Index
-from data.order import Owner, Rows, SampleOrder
+from data.order import Owner, Rows, Run, SampleOrder
 from data.pixels import Pixels
 from data.reader import ShardReader
 from data.teacher_logits import LogitReader
@@ -112,7 +112,13 @@ class _Stream(IterableDataset[Part | DataError]):
             logits = LogitReader(self.teacher.cache, self.index, num_views=self.views.num_views, cache=cache)
         lookahead = None
         if isinstance(self.order, SampleOrder):
-            lookahead = Lookahead(self.order, owner, self.start, reader, stop_epoch=self.stop_epoch)
+
+            def announce(epoch: int, runs: list[Run]) -> None:
+                reader.will_need(runs)
+                if logits is not None:
+                    logits.will_need(runs, view=epoch % self.views.num_views)
+
+            lookahead = Lookahead(self.order, owner, self.start, announce, stop_epoch=self.stop_epoch)
         first_epoch, first_step = self.start
         try:
             for epoch in range(first_epoch, self.stop_epoch):
@@ -120,6 +126,8 @@ class _Stream(IterableDataset[Part | DataError]):
                     rows = self.order.rows(epoch, step, owner)
                     if lookahead is not None:
                         lookahead.consume(len(rows.row))
+                    else:
+                        reader.will_need(_single_runs(rows))
                     yield self._part(reader, logits, epoch, step, rows)
         finally:
             reader.close()
@@ -171,6 +179,13 @@ class _Stream(IterableDataset[Part | DataError]):
             teacher_image=None if large is None else large[:num],
             teacher=None if teacher is None else teacher[:num],
         )
+
+
+def _single_runs(rows: Rows) -> list[Run]:
+    """Each sample for itself: the samples between them are other workers' to fetch."""
+    return [
+        Run(shard, sample, sample + 1) for shard, sample in zip(rows.shard.tolist(), rows.sample.tolist(), strict=True)
+    ]
 
 
 def _empty_image(count: int, size: int) -> torch.Tensor:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from data.index import load_index
 from data.views import Views
 from tests.conftest import TINY_TASKS
+from tests.range_server import serve
 from tests.small_run import OPTIONS, Outcome, small_config, train_small
 from tests.tiny_models import save_tiny_model
 from train.cache_teacher import main as cache_teacher
@@ -180,6 +181,22 @@ def test_a_cache_without_a_complete_view_is_refused(tiny_shards: Path, cache: Pa
     outcome = train_small(tiny_shards, tmp_path, *STRONG, f"teacher={{cache: {begun}}}")
     assert outcome.exit_code == 65
     assert f"{begun}: no view is complete; python -m train.cache_teacher goes on with it" in outcome.stderr
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_cache_behind_http_teaches_the_same(workers: int, tiny_shards: Path, cache: Path, tmp_path: Path) -> None:
+    """Its ranges are announced with those of the photos and come in few requests."""
+    local = trained(tiny_shards, tmp_path / "a", f"teacher={{cache: {cache}}}")
+    with serve(cache) as server:
+        remote = trained(
+            tiny_shards,
+            tmp_path / "b",
+            f"teacher={{cache: '{server.url}'}}",
+            f"data.workers={workers}",
+            f"data.cache.dir={tmp_path / 'ranges'}",
+        )
+        assert server.num_requests < 60  # 4 epochs of 33 samples, a request each, would be more
+    assert_close(remote.run, local.run, tolerance=0.0)
 
 
 def test_workers_bring_the_same_logits(tiny_shards: Path, cache: Path) -> None:

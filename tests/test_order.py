@@ -119,13 +119,13 @@ def test_lanes_read_neighbours_and_ranks_their_share() -> None:
             self.samples: list[tuple[int, int]] = []
             self.num_runs = 0
 
-        def will_need(self, runs: list) -> None:
+        def announce(self, epoch: int, runs: list) -> None:
             self.num_runs += len(runs)
             self.samples += [(run.shard, sample) for run in runs for sample in range(run.first, run.last)]
 
     owner = Owner(1, 4)
     recorder = Recorder()
-    lookahead = Lookahead(order, owner, (0, 0), recorder)
+    lookahead = Lookahead(order, owner, (0, 0), recorder.announce)
     needed = epoch_of(order, 0, owner)
     for step in range(order.steps_per_epoch):
         rows = order.rows(0, step, owner)

@@ -15,7 +15,7 @@ class Announcements:
     def __init__(self) -> None:
         self.samples: Counter[tuple[int, int]] = Counter()
 
-    def will_need(self, runs: list[Run]) -> None:
+    def announce(self, epoch: int, runs: list[Run]) -> None:
         self.samples.update((run.shard, sample) for run in runs for sample in range(run.first, run.last))
 
 
@@ -24,7 +24,7 @@ def test_every_sample_is_announced_once_an_epoch_and_none_past_the_last(num_epoc
     counts = np.array([13, 40, 7, 25])
     order = SampleOrder(counts, seed=3, batch_size=8, block=30, lanes=4, window=5)
     announced = Announcements()
-    lookahead = Lookahead(order, Owner(), (0, 0), announced, stop_epoch=num_epochs)
+    lookahead = Lookahead(order, Owner(), (0, 0), announced.announce, stop_epoch=num_epochs)
     for epoch in range(num_epochs):
         for step in range(order.steps_per_epoch):
             lookahead.consume(len(order.rows(epoch, step).row))

@@ -2,8 +2,8 @@
 
 Use: `source = read_manifest(Path("photos/labels.csv"))`
 
-Image paths are relative to the manifest. Without any task column the images have no labels. A column named `split` (train, val, test) gives published splits. Classes are
-sorted by name, by number where all are whole numbers.
+Image paths are relative to the manifest. Without any task column the images have no labels. A column named `split`
+(train, val, test) gives published splits. Classes are sorted by name, by number where all are whole numbers.
 """
 
 import csv

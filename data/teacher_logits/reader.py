@@ -6,6 +6,7 @@ logits = reader.read(shard=3, sample=17, view=epoch % 4)  # float16 [num_classes
 
 import hashlib
 import mmap
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from data.order import Run
 from data.storage import is_remote, join_url, local_root, read_bytes
 from data.teacher_logits.manifest import MANIFEST_NAME, parse_manifest
 from data.teacher_logits.record import record_bytes, sidecar_name, unpack_record
+
+_OPEN_FILES = 256
 
 
 class LogitReader:
@@ -49,7 +52,7 @@ class LogitReader:
         self._record = record_bytes(self.num_classes)
         self._counts = index.counts.tolist()
         self._sidecars = self._list_sidecars(index, identity=hashlib.sha256(data).hexdigest())
-        self._files: list[mmap.mmap | None] = [None] * len(self._counts)
+        self._files: OrderedDict[int, mmap.mmap] = OrderedDict()
         if not self._remote:
             for shard in self._sidecars.shards:
                 self._require_whole(shard)
@@ -59,7 +62,11 @@ class LogitReader:
         offset = (view * self._counts[shard] + sample) * self._record
         if self._remote:
             return self._read_remote(shard, sample, view, offset)
-        file = self._files[shard] or self._map(shard)
+        file = self._files.get(shard)
+        if file is None:
+            file = self._map(shard)
+        else:
+            self._files.move_to_end(shard)
         logits = unpack_record(file[offset : offset + self._record])
         if logits is None:
             raise self._damaged(shard, sample, view)
@@ -103,6 +110,8 @@ class LogitReader:
         self._require_whole(sidecar)
         with (Path(self.root) / sidecar.name).open("rb") as file:
             mapped = self._files[shard] = mmap.mmap(file.fileno(), sidecar.bytes, access=mmap.ACCESS_READ)
+        if len(self._files) > _OPEN_FILES:  # a mapping holds a file descriptor, of which a process has about 1,000
+            self._files.popitem(last=False)[1].close()
         return mapped
 
     def _read_remote(self, shard: int, sample: int, view: int, offset: int) -> np.ndarray:

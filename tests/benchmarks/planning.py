@@ -57,7 +57,7 @@ def plan(folder: Path, start: tuple[int, int]) -> tuple[float, float, list[tuple
     order = SampleOrder(index.counts, seed=0, batch_size=_BATCH)
     owner = Owner(_RANK, _NUM_RANKS)
     reader = ShardReader(index)
-    lookahead = Lookahead(order, owner, start, reader)
+    lookahead = Lookahead(order, owner, start, lambda epoch, runs: reader.will_need(runs))
     rows = order.rows(*start, owner)
     lookahead.consume(len(rows.row))
     ranges = []
