@@ -176,8 +176,10 @@ class Head:
             current.end(peer, message["rank"], message["code"])
         elif message["kind"] == "stop":
             self._stop(peer)
-            if peer.leaving:
+            if peer.leaving and current.has(peer):
                 current.changing = True
+            elif peer.leaving:
+                self._send_away(peer)
 
     def _after(self, outcome: Outcome, finished: Round) -> Outcome | None:
         """The job's outcome, or None for another round."""

@@ -34,6 +34,10 @@ class Round:
         self._enforce()
         return not self._running
 
+    def has(self, peer: Peer) -> bool:
+        """Whether ranks of this worker run."""
+        return peer in self._running
+
     def patience(self) -> float:
         """Seconds until something has to be done."""
         return max(0.01, min(_CHECK_SECONDS, self._deadline - time.monotonic()))
