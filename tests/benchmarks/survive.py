@@ -26,7 +26,7 @@ _PATIENCE = 180.0
 
 
 def measure(folder: Path, *, quick: bool) -> list[Figure]:
-    rounds = 1 if quick else 5
+    rounds = 1 if quick else 3
     shards = folder / "shards"
     shards.mkdir()
     write_tiny_tar(shards / "all-000.tar", first_sample=0, num_samples=33)
