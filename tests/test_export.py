@@ -26,7 +26,9 @@ from tests.conftest import TINY_TASKS, jpeg_bytes
 from tests.tiny_models import SIZE, save_tiny_model
 from train import evaluate, predict
 from train.comm import SingleProcess
+from train.comparison import Comparison
 from train.exit_codes import ExitCode
+from train.int8_choice import best_method
 from train.photo_batches import photo_batches
 from train.photos import ShardPhotos
 from train.step import Normalise
@@ -362,6 +364,15 @@ def test_a_cut_graph_a_foreign_graph_and_a_foreign_model_json_are_refused(export
     shutil.copyfile(other / "model.json", folder / "model.json")
     with pytest.raises(ModelError, match="was made from another model"):
         load_model(folder / "model.onnx")
+
+
+def comparison(top1: float, loss: float) -> Comparison:
+    return Comparison({"age": {"top1": top1, "loss": loss, "count": 9}, "none": {"count": 0}}, {}, {}, {})
+
+
+def test_the_most_accurate_calibration_is_taken_and_the_lowest_loss_among_equals() -> None:
+    assert best_method({"a": comparison(0.7, 0.1), "b": comparison(0.8, 0.9), "c": comparison(0.75, 0.1)}) == "b"
+    assert best_method({"a": comparison(0.8, 0.5), "b": comparison(0.8, 0.4), "c": comparison(0.8, 0.6)}) == "b"
 
 
 def test_a_gate_over_a_task_without_labels_is_no_gate(

@@ -68,7 +68,7 @@ def choose_int8(
     best = methods[0]
     if len(methods) > 1:
         results = _compare(prepared, graphs, meta, labelled, tasks, image_size=image_size, workers=workers)
-        best = max(methods, key=lambda method: (results[method].mean_top1, -results[method].mean_loss))
+        best = best_method({method: results[method] for method in methods})
     damages = None
     if keep_float.isdecimal() and int(keep_float):
         damages = layer_damages(prepared, ranges[best], batches)
@@ -76,6 +76,11 @@ def choose_int8(
         graphs[best] = quantise(prepared, ranges[best], keep_float=named)
     candidates = {method: results[method].mean_top1 for method in methods if method in results}
     return Int8Choice(graphs[best], prepared, ranges[best], candidates, named, damages)
+
+
+def best_method(results: Mapping[str, Comparison]) -> str:
+    """The highest mean top-1; among equals the lowest mean loss."""
+    return max(results, key=lambda method: (results[method].mean_top1, -results[method].mean_loss))
 
 
 def layer_damages(prepared: ModelProto, ranges: Ranges, batches: Sequence[np.ndarray]) -> Damages:
