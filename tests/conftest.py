@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -139,3 +140,10 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_tiny_tar(tar, first_sample=(1000 if split == "val" else 0) + 12 * number, num_samples=count)
         index_tars(tars, tasks=TINY_TASKS, cls_task="class")
     return root
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These networks are too small for several threads, which only wait for each other when tests run side by side."""
+    torch.set_num_threads(1)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)

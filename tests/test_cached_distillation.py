@@ -19,6 +19,7 @@ from tests.tiny_models import save_tiny_model
 from train.cache_teacher import main as cache_teacher
 from train.main import main
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 STRONG = ("augment.policy=strong", "schedule.epochs=4")
 
 

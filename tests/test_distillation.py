@@ -19,6 +19,7 @@ from tests.tiny_models import save_tiny_model
 from train.distillation import distillation_term, teacher_columns
 from train.teacher import load_teacher
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 LONG = ("schedule.epochs=12", "augment.policy=none", "optimizer.lr=0.05", "checkpoint.every_steps=null")
 

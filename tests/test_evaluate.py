@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from data.augment import centre_square
 from data.index import load_index
@@ -22,14 +21,9 @@ from train import evaluate, predict
 from train.exit_codes import ExitCode
 from train.view_series import evaluation_view
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Result = dict[str, Any]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These networks are too small for several threads, which only wait for each other when tests run side by side."""
-    torch.set_num_threads(1)
-    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,8 @@ from tests.tiny_models import SIZE, save_tiny_model
 from train import predict
 from train.exit_codes import ExitCode
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Rows = list[dict[str, str]]
 
 
@@ -54,13 +56,6 @@ def table_of(rows: Rows, tasks: Mapping[str, tuple[str, ...]] = TINY_TASKS) -> d
 
 def photo(number: int) -> bytes:
     return jpeg_bytes(colour=number % 3, tone=number // 3 % 2, seed=number)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These networks are too small for several threads, which only wait for each other when tests run side by side."""
-    torch.set_num_threads(1)
-    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from data.index.dataset import sync_folder
+
 _NAME = re.compile(r"^step-(\d{10})\.safetensors$")
 FORMAT = "slimheads-checkpoint/1"
 
@@ -102,15 +104,6 @@ class CheckpointStore:
         with contextlib.suppress(FileNotFoundError):
             for path in self.directory.glob("*.part"):
                 path.unlink()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
