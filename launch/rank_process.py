@@ -18,7 +18,7 @@ from typing import IO
 _LEASH = str(Path(__file__).with_name("leash.py"))
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 _SHORTEST_SECRET = 8  # characters; hiding shorter values would hide half of every line
-_KEPT_LINES = 30
+_KEPT_LINES = 100  # the stacks of all threads
 _DRAIN_SECONDS = 2.0
 
 
@@ -83,6 +83,8 @@ class RankProcess:
         code = self._process.wait()
         for pump in self._pumps:
             pump.join(_DRAIN_SECONDS)
+        if not any(pump.is_alive() for pump in self._pumps):
+            self._log.close()
         if code != 0 and self.rank != 0:
             for line in self._last_lines:
                 _write(sys.stderr.buffer, f"[rank {self.rank}] ".encode() + line)
