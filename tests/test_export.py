@@ -287,6 +287,8 @@ def test_another_size_is_exported_and_held_to(model: Path, tiny_shards: Path, tm
     assert result["models"][0]["image_size"] == 32
     options = ["--model", str(out / "model.onnx"), "--data", str(tiny_shards / "val"), "--image-size", "40"]
     assert evaluate.main([*options, "--workers", "0"]) == ExitCode.BAD_CONFIG
+    with pytest.raises(ModelError, match="takes 32x32 images, not 40x40"):
+        load_model(out / "model.onnx").model(torch.zeros(1, 3, 40, 40))
 
 
 def test_a_layer_that_does_not_export_is_named(model: Path) -> None:

@@ -272,10 +272,19 @@ def test_exports_and_prunings_are_stages_with_their_widths(runs: dict[str, Path]
     (exported / "export.json").write_text(json.dumps(export))
     layers = [{"name": "blocks.0", "before": 64, "after": 24}, {"name": "blocks.1", "before": 32, "after": 32}]
     counts = {"parameters": {"before": 2000, "after": 1000}, "macs": {"before": 4000, "after": 3000, "image_size": 24}}
-    plan = {"layers": layers, **counts, "source": {"path": "runs/first/best"}}
+    plan = {"layers": layers, **counts, "source": {"model": "runs/first/best"}, "goal": {"kind": "ratio", "value": 0.3}}
     (pruned / "prune.json").write_text(json.dumps(plan))
     page = page_of(tmp_path / "page.html", runs["first"], exported, pruned)
-    for words in ("exported onnx int8", "62.5 %", "0.12 MB", "0.25 ms", "64 → 24", "parameters 2k → 1k", "blocks.1"):
+    for words in (
+        "exported onnx int8",
+        "62.5 %",
+        "0.12 MB",
+        "0.25 ms",
+        "64 → 24",
+        "parameters 2k → 1k",
+        "blocks.1",
+        "goal.kind: ratio",
+    ):
         assert words in page.text
     assert "python -m models.export --model x" in page.texts
     assert "exported torch fp32" not in page.text  # the run itself stands for it

@@ -81,6 +81,15 @@ def test_one_value_alone_and_constant_values_have_an_axis() -> None:
         assert axis.low < values[0] < axis.high
 
 
+def test_noise_is_not_drawn_as_a_difference() -> None:
+    axis = fitted([0.59, 0.59 + 1e-16], 0, 100, least=0.02)
+    assert axis.place(0.59) == pytest.approx(axis.place(0.59 + 1e-16))
+    points = [Point("a", 1e6, 0.59, 0), Point("b", 2e6, 0.59 + 1e-16, 1)]
+    figure = scatter_chart(points, title="t", x_label="bytes", x_format=megabytes)
+    labels = re.findall(r">([\d.]+ %)</text>", figure)
+    assert len(labels) == len(set(labels)) >= 2
+
+
 def test_a_long_curve_is_thinned_and_ends_at_its_last_value() -> None:
     steps = [float(step) for step in range(1, 100_001)]
     figure = line_chart([Line("run", steps, [1 / step for step in steps])], title="loss", y_format=str)

@@ -40,9 +40,13 @@ class Axis:
         return [(math.ceil(self.low / step - 1e-9) + number) * step for number in range(count + 1)]
 
 
-def fitted(values: list[float], first: float, last: float, *, log: bool = False, margin: float = 0.06) -> Axis:
-    """An axis around the values with some air."""
+def fitted(
+    values: list[float], first: float, last: float, *, log: bool = False, margin: float = 0.06, least: float = 0.0
+) -> Axis:
+    """An axis around the values with some air, at least `least` long, so that noise is not drawn as a difference."""
     low, high = min(values), max(values)
+    if high - low < least:
+        low, high = (low + high - least) / 2, (low + high + least) / 2
     if log:
         factor = max((high / low) ** margin, 1.15)
         return Axis(low / factor, high * factor, first, last, log=True)

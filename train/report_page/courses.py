@@ -68,7 +68,7 @@ def _together(records: Sequence[RunRecord], key: str, title: str, *, trained: bo
     lines = [Line(one.name, *one.curve(key, trained=trained), place) for place, one in enumerate(records)]
     if trained:
         return line_chart(lines, title=title, y_format=lambda value: f"{value:.3g}", from_zero=True)
-    return line_chart(lines, title=title, y_format=lambda value: percent(value, digits=0))
+    return line_chart(lines, title=title, y_format=lambda value: percent(value, digits=0), least=0.05)
 
 
 def _losses(record: RunRecord) -> Html:

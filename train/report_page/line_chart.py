@@ -31,14 +31,15 @@ def line_chart(
     x_label: str = "epoch",
     y_label: str = "",
     from_zero: bool = False,
+    least: float = 0.0,
 ) -> Html:
-    """Lines without a point are left out; with no line at all the figure says so."""
+    """least: the shortest y axis. Lines without a point are left out; with no line at all the figure says so."""
     drawn = [_thinned(line) for line in lines if line.x]
     if not drawn:
         return tag("figure", tag("p", f"{title}: nothing was recorded.", class_="note"))
     x = Axis(0, max(max(line.x) for line in drawn), LEFT, RIGHT)
     values = [value for line in drawn for value in line.y]
-    y = fitted([*values, 0.0] if from_zero else values, BOTTOM, TOP)
+    y = fitted([*values, 0.0] if from_zero else values, BOTTOM, TOP, least=least)
     parts = [
         frame(x, y, title=title, x_label=x_label, y_label=y_label, x_format="{:g}".format, y_format=y_format),
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from train.report_page.markup import Html, join, table, tag
-from train.report_page.numerals import NOTHING, count, milliseconds, share_of_change, short
+from train.report_page.numerals import NOTHING, count, flat, milliseconds, share_of_change, short
 from train.report_page.run_record import RunRecord
 from train.report_page.stage import Written
 
@@ -98,7 +98,7 @@ def _command_of(written: Written) -> str:
     if command := written.content.get("command"):
         return str(command)
     source = written.content.get("source") or written.content.get("model") or {}
-    said = {"from": source.get("path", NOTHING), **_goal(written)}
+    said = {"from": source.get("path") or source.get("model", NOTHING), **flat(_goal(written))}
     return "\n".join(f"{key}: {value}" for key, value in said.items())
 
 

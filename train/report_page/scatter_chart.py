@@ -38,7 +38,7 @@ def scatter_chart(
 ) -> Html:
     """With a logarithmic cost, because models differ by factors."""
     x = fitted([point.cost for point in points], LEFT + 12, RIGHT - 12, log=True, margin=0.12)
-    y = fitted([point.gain for point in points], BOTTOM, TOP, margin=0.15)
+    y = fitted([point.gain for point in points], BOTTOM, TOP, margin=0.15, least=0.02)
     front = [points[place] for place in pareto_front([(point.cost, point.gain) for point in points])]
     parts: list[Html | None] = [
         frame(x, y, title=title, x_label=x_label, y_label=y_label, x_format=x_format, y_format=_shares(y))
