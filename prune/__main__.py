@@ -151,11 +151,18 @@ def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
             fold=options.fold,
             progress=progress,
         )
+        if pruned.selection.threshold == pruned.selection.cap:
+            remarks.append(
+                f"the threshold stopped at {pruned.selection.cap:.3g}, the smallest maximum of a norm, so fewer channels "
+                "go than were asked for (--no-threshold-cap lets it rise; the floor then keeps that layer)"
+            )
         num_batches = 0
         if options.recalibrate:
             progress("recalibrating")
             num_batches = recalibrate(
-                pruned.student, (images for images, _ in _batches(photos, meta, size, options.recalibrate))
+                pruned.student,
+                # A single photo has no statistics.
+                (images for images, _ in _batches(photos, meta, size, options.recalibrate) if len(images) > 1),
             )
         progress("measuring latency")
         before, after = (

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data.index import load_index
-from models.artifact import load_artifact, save_artifact
+from models.artifact import load_artifact, load_artifact_meta, save_artifact
 from models.cost import count_cost
 from models.errors import ModelError
 from prune.candidates import find_candidates
@@ -44,7 +44,7 @@ from train.photo_batches import photo_batches
 from train.photos import ShardPhotos
 
 TRAIN = Path(__file__).parents[1] / "train" / "main.py"
-RUN_NAME = "run"
+RUN_NAME, SETTINGS_NAME = "run", "settings.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> ExitCode:
@@ -120,6 +120,7 @@ class Meter:
 def _curve(options: argparse.Namespace, comm: Comm) -> ExitCode:
     if comm.size > 1:
         raise CommError("python -m prune.curve starts the ranks itself: see --launcher")
+    _keep_settings(options)
     meter = Meter(options.data, comm)
     original = meter(Path(options.model))
     _say("the model itself", original)
@@ -137,6 +138,22 @@ def _curve(options: argparse.Namespace, comm: Comm) -> ExitCode:
     for name in ("curve.json", *pictures):
         print(f"wrote {options.out / name}")
     return ExitCode.DONE
+
+
+def _keep_settings(options: argparse.Namespace) -> None:
+    """A folder that holds finished trainings of other settings would pass them off as those of these."""
+    settings = {
+        "model": load_artifact_meta(options.model).sha256,
+        "score": options.score,
+        "multiple": options.multiple,
+        "floor": options.floor,
+        "config": Path(options.config).read_text(encoding="utf-8") if options.config else None,
+    }
+    path = options.out / SETTINGS_NAME
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
+        raise ModelError(f"--out {options.out} holds rounds of another model or other settings; name another folder")
+    options.out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
 def _rounds(options: argparse.Namespace, rate: float, meter: Meter) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ FAMILIES = {
     "resnet50": 32,
     "resnest50d": 32,
     "efficientnet_lite0_packaged": 32,
+    "fbnetc_100": 32,  # its stem runs through a residual block, behind an activation
     **{name: 256 if name in ("food11_big", "food11_standard") else 32 for name in BACKBONES},
 }
 SMALL = {"mobilenetv2_050": 32, "food11_standard": 256, "cifar10_student": 32}  # pooled, flattened, without norms
@@ -244,6 +245,7 @@ def test_positions_of_copies_maps_and_shuffles() -> None:
     ("backbone", "message"),
     [
         ("resnest50d_4s2x40d", r"split attention of radix 4 over 2 cardinal groups.*cannot be pruned"),
+        ("mobilenetv1_100", r"ends without a last 1x1 convolution"),
         ("efficientnet_b0", r"squeeze-and-excitation, for which no channel groups are declared"),
         ("test_convnext", r"class ConvNeXt cannot be pruned: no channel groups are declared"),
     ],

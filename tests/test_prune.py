@@ -338,6 +338,21 @@ def test_gammas_that_were_never_trained_sparse_are_shown_in_a_warning(
     assert run(model, tmp_path / "sparse", "--ratio", "0.3")["remarks"] == []
 
 
+def test_a_threshold_that_was_capped_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def weaken(student: Student) -> None:
+        for norm in ("backbone.layer2.4", "backbone.layer3.1"):
+            student.get_submodule(norm).weight.mul_(1e-4)
+
+    path = save(broken(sparse_student(), weaken), tmp_path / "model")
+    arguments = ("--ratio", "0.6", "--kinds", "stream", "embedding")
+    plan = run(path, tmp_path / "capped", *arguments)
+    assert plan["threshold"] == plan["cap"]
+    assert "the threshold stopped at" in capsys.readouterr().err
+    free = run(path, tmp_path / "free", *arguments, "--no-threshold-cap")
+    assert free["cap"] is None
+    assert free["parameters"]["after"] < plan["parameters"]["after"]
+
+
 def test_an_artifact_of_another_version_is_refused(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -415,6 +430,16 @@ def test_the_curve_goes_down_round_by_round_and_zeros_do_not_shrink(
     for name in ("curve.svg", "unstructured.svg"):
         circles = [node for node in ElementTree.parse(out / name).iter() if node.tag.endswith("circle")]
         assert len(circles) == (3 if name == "curve.svg" else 2)
+
+
+def test_a_curves_folder_is_not_shared_by_other_settings(
+    model: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fixed = ["--model", str(model), "--data", str(tiny_shards / "val"), "--out", str(tmp_path / "curve")]
+    fixed += ["--rates", "0.2", "--rounds", "1", "--unstructured", ""]
+    assert curve(fixed) == 0
+    assert curve([*fixed, "--multiple", "8"]) == 2
+    assert "holds rounds of another model or other settings" in capsys.readouterr().err
 
 
 def test_the_commands_explain_themselves() -> None:

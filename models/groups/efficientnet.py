@@ -21,6 +21,8 @@ from models.groups.stream import Stream
 
 def efficientnet_groups(net: Any, inputs: HeadInputs) -> tuple[Group, ...]:
     """Raises ModelError where a block is of another kind, for example with squeeze-and-excitation."""
+    if isinstance(net.conv_head, nn.Identity):
+        raise ModelError("the network ends without a last 1x1 convolution, for which no channel groups are declared")
     groups: list[Group] = []
     stream = Stream("stem", net.conv_stem.out_channels, ["backbone.conv_stem"], ["backbone.bn1"])
     activation = _activation(net.bn1, "backbone.bn1")  # behind what the stream adds up
