@@ -177,6 +177,7 @@ def test_the_report_holds_size_time_and_accuracy_of_each_file(
         for task, values in measured["tasks"].items():
             assert variant["tasks"][task]["top1"] == values["top1"]
     assert report["variants"]["onnx fp32"]["tasks"]["colour"]["difference"] < 1e-3
+    assert report["variants"]["onnx int8"]["tasks"]["colour"]["difference"] > 1e-3
     assert report["variants"]["onnx fp32"]["tasks"]["colour"]["agreement"] == 1
     assert set(report["quantisation"]["mean_top1_by_method"]) == {"minmax", "entropy", "percentile"}
     best = max(report["quantisation"]["mean_top1_by_method"].values())

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from models.artifact import load_artifact
-from tests.conftest import rank_environment
+from tests.conftest import TINY_TASKS, rank_environment
 from tests.small_run import train_small
 from train import report
 from train.exit_codes import ExitCode
@@ -53,6 +53,7 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.texts: list[str] = []
+        self.html = html
         self.feed(html)
         self.close()
         assert self.open == []
@@ -144,6 +145,12 @@ def test_mistakes_have_thumbnails_and_the_confusion_adds_up(page: Page) -> None:
     wrong = re.findall(r"(\d+) wrong\.", page.text)
     assert len(wrong) == 4  # two tasks of two runs
     assert len(page.named("img")) == sum(min(8, int(number)) for number in wrong)
+    captions = re.findall(r'alt="a photo of (\w+), taken for (\w+)".*?<br/>sample(\d+)</div>', page.html)
+    assert len(captions) == len(page.named("img"))
+    for true, answer, number in captions:  # the photos' labels follow from their numbers
+        truth = {TINY_TASKS["colour"][int(number) % 3], TINY_TASKS["tone"][int(number) // 3 % 2]}
+        assert true in truth
+        assert answer not in truth
     cells = [attributes for name, attributes in page.elements if name == "td" and attributes.get("class") == "cell"]
     assert len(cells) == 2 * (3 * 3 + 2 * 2)
     assert "expected calibration error" in page.text

@@ -112,7 +112,7 @@ def test_no_two_of_a_dozen_lines_look_the_same_and_neighbours_differ_in_colour_a
 
 
 def test_labels_of_a_scatter_never_cover_each_other() -> None:
-    points = [Point(f"model {place}", 1e6 * (1 + 0.01 * place), 0.5 + 0.001 * place, place) for place in range(8)]
+    points = [Point(f"model {place}", 1e6 * (1 + 0.01 * place), 0.5 + 0.0001 * place, place) for place in range(8)]
     figure = scatter_chart(points, title="t", x_label="bytes", x_format=megabytes)
     placed = [(float(x), float(y)) for x, y in re.findall(r'<text x="([\d.]+)" y="([\d.]+)" class="name">', figure)]
     assert placed
