@@ -60,6 +60,7 @@ def steps_of(run: Path, rank: int) -> int:
     return trace.read_bytes().count(b"\n") if trace.exists() else 0
 
 
+@pytest.mark.timeout(600)  # seven starts; a busy machine takes long
 def test_a_lost_a_returned_and_a_leaving_worker_change_no_sample(tiny_shards: Path, tmp_path: Path) -> None:
     settings = {
         "elastic": {"min_ranks": 1, "max_ranks": 2},

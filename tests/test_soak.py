@@ -104,6 +104,7 @@ def end_after_kills(shards: Path, folder: Path, *, num_kills: int, epochs: int, 
     return fingerprint(folder / "run")
 
 
+@pytest.mark.timeout(600)  # six starts of three ranks; a busy machine takes long
 def test_a_few_kills_leave_no_mark(tiny_shards: Path, tmp_path: Path) -> None:
     whole = undisturbed(tiny_shards, tmp_path / "whole", epochs=EPOCHS)
     ended = end_after_kills(tiny_shards, tmp_path / "killed", num_kills=4, epochs=EPOCHS, seed=6)
