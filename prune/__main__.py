@@ -153,8 +153,8 @@ def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
         )
         if pruned.selection.threshold == pruned.selection.cap:
             remarks.append(
-                f"the threshold stopped at {pruned.selection.cap:.3g}, the smallest maximum of a norm, so fewer channels "
-                "go than were asked for (--no-threshold-cap lets it rise; the floor then keeps that layer)"
+                f"the threshold stopped at {pruned.selection.cap:.3g}, the smallest maximum of a norm, so fewer "
+                "channels go than were asked for (--no-threshold-cap lets it rise; the floor then keeps that layer)"
             )
         num_batches = 0
         if options.recalibrate:
