@@ -61,8 +61,8 @@ class AugmentConfig(Strict):
         mixing = [name for name in ("mixup", "cutmix") if isinstance(values, dict) and name in values]
         if mixing:
             raise ValueError(
-                f"{mixing[0]} is not offered: it blends the photos of a batch, and a teacher's cached logits are of one "
-                "photo; remove it (erase hides parts of single photos)"
+                f"{mixing[0]} is not offered: it blends the photos of a batch, and a teacher's cached logits are of "
+                "one photo; remove it (erase hides parts of single photos)"
             )
         return values
 

@@ -8,12 +8,13 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from train.checkpoint import CheckpointError, CheckpointStore, digest, flatten_optimizer, restore_optimizer
 from train.comm import Comm
 from train.ema import Ema
 from train.loss_scale import LossScale
+from train.trainee import Trainee
 from train.trainer import Progress
 
 _SHOWN = 300  # characters of torch's list of weights that do not fit
@@ -25,7 +26,7 @@ class SavedState:
     def __init__(
         self,
         *,
-        model: nn.Module,
+        model: Trainee,
         optimizer: torch.optim.Optimizer,
         progress: Progress,
         ema: Ema[Any] | None,
@@ -73,7 +74,7 @@ class SavedState:
             raise CheckpointError(f"the checkpoint is of another network than the config's ({what})") from error
         restore_optimizer(self.optimizer, self.model, tensors)
         if self.ema is not None:
-            self.ema.model.load_state_dict(_part(tensors, "ema.") or _part(tensors, "model."))
+            self.ema.model.load_state_dict(_part(tensors, "ema.") or _part(tensors, "model.student."))
         if self.scale is not None and (scale := _part(tensors, "scale.")):
             self.scale.load_state_dict(scale)
         for name, value in values["progress"].items():

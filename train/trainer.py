@@ -19,6 +19,9 @@ from train.step import Stepper
 from train.tracking import Tracker
 from train.watchdog import Watchdog
 
+# The first step also pays for what libraries load and choose lazily.
+_FIRST_STEP_SECONDS = 60.0
+
 
 @dataclass
 class Progress:
@@ -78,8 +81,10 @@ class Trainer:
         """DONE at the end of the schedule or when patience ran out, PREEMPTED when a signal asked to stop."""
         if self._out_of_patience():  # a run that was killed between its last checkpoint and its result
             return ExitCode.DONE
+        limit = _FIRST_STEP_SECONDS
         for batch, totals in self._with_totals():
-            self.watchdog.feed(f"epoch {batch.epoch} step {batch.step}")
+            self.watchdog.feed(f"epoch {batch.epoch} step {batch.step}", at_least=limit)
+            limit = 0.0
             self.stepper.update(batch, totals, step=self.progress.step)
             self._write_down(batch, totals)
             self.progress.step += 1
