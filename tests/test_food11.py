@@ -49,26 +49,33 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def train(root: Path, config: str, folder: Path, **overrides: object) -> None:
+    """A run of a food-11 config, made small: one epoch on the generated photos."""
+    small = {
+        "run.dir": folder,
+        "data.train": root / "shards" / "train",
+        "data.val": root / "shards" / "val",
+        "data.image_size": 32,
+        "data.workers": 0,
+        "schedule.epochs": 1,
+        "schedule.warmup_epochs": 0,
+        "batch_size": 11,
+        "tracking.wandb.mode": "disabled",
+        "device": "cpu",
+        **overrides,
+    }
+    path = REPOSITORY / "train" / "configs" / "food11" / config
+    command("train/main.py", "--config", path, *(f"{key}={value}" for key, value in small.items()))
+
+
 @pytest.fixture(scope="module")
 def runs(root: Path) -> list[Path]:
-    """Two students trained by the level-4 config, made small: one epoch each, another seed each."""
-    config = REPOSITORY / "train" / "configs" / "food11" / "level4_ensemble.yaml"
+    """Two students of the level-4 config, another seed each, which learn from a teacher of the teacher's config."""
+    train(root, "teacher_resnet18.yaml", root / "runs" / "teacher")
     folders = [root / "runs" / f"seed{seed}" for seed in (0, 1)]
     for seed, folder in enumerate(folders):
-        overrides = {
-            "seed": seed,
-            "run.dir": folder,
-            "data.train": root / "shards" / "train",
-            "data.val": root / "shards" / "val",
-            "data.image_size": 32,
-            "data.workers": 0,
-            "schedule.epochs": 1,
-            "schedule.warmup_epochs": 0,
-            "batch_size": 11,
-            "tracking.wandb.mode": "disabled",
-            "device": "cpu",
-        }
-        command("train/main.py", "--config", config, *(f"{key}={value}" for key, value in overrides.items()))
+        teacher = {"teacher.model": root / "runs" / "teacher" / "best"}
+        train(root, "level4_ensemble.yaml", folder, seed=seed, **teacher)
     return folders
 
 
