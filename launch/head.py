@@ -69,7 +69,10 @@ class Head:
     def gather(self) -> Outcome | list[Peer]:
         """The workers in order of their indices once there are enough, or why there will not be."""
         begin = joined = time.monotonic()
-        while not self._enough(joined):
+        refused: Outcome | None = None
+        while refused is not None or not self._enough(joined):
+            if refused is not None and 0 in self._peers:  # worker 0, on this host, is to hear it too
+                return refused
             if self._stop_asked:
                 return Outcome(self._codes.stopped, "stopped by a signal while waiting for the workers")
             if time.monotonic() - begin > self._wait_seconds:
@@ -79,9 +82,7 @@ class Head:
                 continue
             peer, message = event
             if message["kind"] == "join":
-                refused = self._let_in(peer)
-                if refused is not None:
-                    return refused
+                refused = self._let_in(peer) or refused
                 joined = time.monotonic()
             elif message["kind"] == "lost":
                 self._forget(peer)
