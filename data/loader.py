@@ -1,6 +1,6 @@
 """Batches of one rank, in the promised order, decoded and augmented by worker processes.
 
-    loader = TrainLoader(index, order, rank=0, num_ranks=2, image_size=224, operations=POLICIES["standard"])
+    loader = Loader(index, order, Pixels(size=224, operations=POLICIES["standard"]), rank=0, num_ranks=2, workers=4)
     for batch in loader.batches(start=(3, 17), stop_epoch=60): ...
 
 Each worker owns some of the rank's lanes and gives one part per step, so the parts arrive in a fixed round and are
