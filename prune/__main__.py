@@ -8,6 +8,7 @@ widths.svg. Nothing of the optimizer is carried over. Train with a `sparsity:` s
 """
 
 import argparse
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from rich.console import Console
 from torch import Tensor
 
 from models.artifact import ArtifactMeta, load_artifact
+from models.cost import Cost, count_cost
 from models.errors import ModelError
 from models.groups import KINDS
 from prune.candidates import RULES, find_candidates
@@ -43,8 +45,14 @@ PROOF_PHOTOS = 2  # float64 convolutions are slow
 
 
 def main(arguments: Sequence[str] | None = None) -> ExitCode:
-    options = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(words)
+    options.command = shlex.join(["python", "-m", "prune", *words])
     return run_command(lambda comm: _prune(options, comm))
+
+
+class Share(float):
+    """A budget as a share of what the model has now."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,8 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", required=True, type=Path, metavar="DIR", help="folder for the narrow model, its plan and a picture")
     goals = parser.add_mutually_exclusive_group(required=True)
     goals.add_argument("--ratio", type=float, metavar="R", help="share of the channels to prune, between 0 and 1")
-    goals.add_argument("--max-params", type=amount, metavar="N", help="parameters at most, for example 100000 or 1.5M")
-    goals.add_argument("--max-macs", type=amount, metavar="N", help="multiply-accumulates at most, for example 60M")
+    goals.add_argument("--max-params", type=amount, metavar="N", help="parameters at most: 100000, 1.5M or 50%%")
+    goals.add_argument("--max-macs", type=amount, metavar="N", help="multiply-accumulates at most: 60M or 50%%")
     goals.add_argument("--max-latency-ms", type=float, metavar="T", help="measured time of one image at most")
     add("--threads", type=positive, default=1, metavar="N", help="of latency measurements (%(default)s)")
     add("--multiple", type=positive, default=1, metavar="N", help="round widths up to multiples of it; 8 is fast")
@@ -97,16 +105,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def amount(text: str) -> int:
-    """An argparse type: 100000, 60M, 1.5G."""
+def amount(text: str) -> int | Share:
+    """An argparse type: 100000, 60M, 1.5G, or 50% of the model's."""
+    if text.endswith("%"):
+        return _percent(text)
     factor = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}.get(text[-1:], 1)
     try:
         value = float(text if factor == 1 else text[:-1]) * factor
     except ValueError:
         value = 0
     if not 1 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1, such as 100000 or 60M")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1, such as 100000, 60M or 50%")
     return round(value)
+
+
+def _percent(text: str) -> Share:
+    try:
+        value = float(text[:-1])
+    except ValueError:
+        value = 0
+    if not 0 < value < 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share above 0 % and below 100 %")
+    return Share(value / 100)
 
 
 def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
@@ -141,7 +161,7 @@ def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
                 "hardly any gamma is near zero, so this model was not trained sparse, and pruning by gamma cuts into "
                 f"what it needs (a `sparsity:` section in the config trains it so):\n{describe(candidates.magnitudes)}"
             )
-        limits, goal = _limits(options), _goal(options, size)
+        limits, goal = _limits(options), _goal(options, count_cost(student, image_size=size), size)
         pruned = prune_student(
             student,
             candidates,
@@ -176,6 +196,7 @@ def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
         plan = make_plan(
             pruned,
             candidates,
+            command=options.command,
             source={"model": str(meta.path), "sha256": meta.sha256},
             rule=options.rule,
             score="gamma" if options.rule == "expansion" else options.score,
@@ -208,15 +229,19 @@ def _limits(options: argparse.Namespace) -> Limits:
     return Limits(cap, options.floor, options.max_layer_ratio, options.multiple)
 
 
-def _goal(options: argparse.Namespace, size: int) -> Goal:
+def _goal(options: argparse.Namespace, now: Cost, size: int) -> Goal:
     goals = {
         "ratio": options.ratio,
-        "parameters": options.max_params,
-        "macs": options.max_macs,
+        "parameters": _absolute(options.max_params, now.parameters),
+        "macs": _absolute(options.max_macs, now.macs),
         "latency": options.max_latency_ms,
     }
     kind, value = next((kind, value) for kind, value in goals.items() if value is not None)
     return Goal(kind, value, image_size=size, threads=options.threads)
+
+
+def _absolute(budget: int | Share | None, now: int) -> int | None:
+    return int(budget * now) if isinstance(budget, Share) else budget
 
 
 def _batches(photos: Photos | None, meta: ArtifactMeta, size: int, count: int) -> Iterator[Batch]:

@@ -63,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     add("--score", choices=["gamma", "l2"], default="gamma", help="what ranks the channels (%(default)s)")
     add("--multiple", type=positive, default=1, metavar="N", help="round widths up to multiples of it")
     add("--floor", type=positive, default=8, metavar="N", help="channels that every layer keeps (%(default)s)")
-    options = parser.parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(words)
+    options.command = shlex.join(["python", "-m", "prune.curve", *words])
     return run_command(lambda comm: _curve(options, comm))
 
 
@@ -182,6 +184,7 @@ def _prune(model: Path, folder: Path, rate: float, options: argparse.Namespace) 
     plan = make_plan(
         pruned,
         candidates,
+        command=options.command,
         source={"model": str(meta.path), "sha256": meta.sha256},
         rule="threshold",
         score=options.score,

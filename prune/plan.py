@@ -19,6 +19,7 @@ def make_plan(
     pruned: Pruned,
     candidates: Candidates,
     *,
+    command: str,
     source: Mapping[str, Any],
     rule: str,
     score: str,
@@ -34,6 +35,7 @@ def make_plan(
     before, after = latency
     return {
         "format": FORMAT,
+        "command": command,
         "source": dict(source),
         "goal": {"kind": goal.kind, "value": goal.value},
         "rule": rule,

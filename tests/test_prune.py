@@ -183,12 +183,19 @@ def test_rule_expansion_is_recipe_a_on_a_real_network(mobile: Path, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("flag", "text", "key", "value"),
-    [("--max-params", "30k", "parameters", 30_000), ("--max-macs", "0.6M", "macs", 600_000)],
+    [
+        ("--max-params", "30k", "parameters", 30_000),
+        ("--max-macs", "0.6M", "macs", 600_000),
+        ("--max-macs", "75%", "macs", 0.75),
+        ("--max-params", "62.5%", "parameters", 0.625),
+    ],
 )
 def test_a_budget_is_met_by_the_mildest_pruning(
-    flag: str, text: str, key: str, value: int, model: Path, tmp_path: Path
+    flag: str, text: str, key: str, value: float, model: Path, tmp_path: Path
 ) -> None:
     plan = run(model, tmp_path / "out", flag, text)
+    assert plan["command"] == f"python -m prune --model {model} --out {tmp_path / 'out'} {flag} {text}"
+    value = value if value > 1 else value * plan[key]["before"]
     assert 0.95 * value < plan[key]["after"] <= value
     narrow, _ = load_artifact(tmp_path / "out")
     cost = count_cost(narrow, image_size=SIZE)
@@ -290,7 +297,14 @@ def test_the_models_own_folder_is_not_overwritten(model: Path, capsys: pytest.Ca
 def test_an_amount_is_a_number_with_a_suffix(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["--model", "a", "--out", "b", f"--max-macs={text}"])
-    assert "such as 100000 or 60M" in capsys.readouterr().err
+    assert "such as 100000, 60M or 50%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["0%", "100%", "-5%", "half%", "nan%"])
+def test_a_budget_is_a_share_below_the_whole(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--model", "a", "--out", "b", f"--max-params={text}"])
+    assert f"'{text}' is not a share above 0 % and below 100 %" in capsys.readouterr().err
 
 
 def test_a_model_without_norms_is_pruned_by_weights_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

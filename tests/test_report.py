@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -82,8 +83,10 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def page_of(out: Path, *folders: Path, code: ExitCode = ExitCode.DONE, photos: int = 50) -> Page:
-    arguments = [*map(str, folders), "--out", str(out), "--photos", str(photos), "--workers", "0"]
+def page_of(
+    out: Path, *folders: Path, code: ExitCode = ExitCode.DONE, photos: int = 50, options: Sequence[str] = ()
+) -> Page:
+    arguments = [*map(str, folders), "--out", str(out), "--photos", str(photos), "--workers", "0", *options]
     assert report.main(arguments) == code
     return Page(out.read_text())
 
@@ -154,6 +157,14 @@ def test_mistakes_have_thumbnails_and_the_confusion_adds_up(page: Page) -> None:
     cells = [attributes for name, attributes in page.elements if name == "td" and attributes.get("class") == "cell"]
     assert len(cells) == 2 * (3 * 3 + 2 * 2)
     assert "expected calibration error" in page.text
+
+
+def test_a_page_to_pass_on_names_the_photos_and_holds_none(page: Page, runs: dict[str, Path], tmp_path: Path) -> None:
+    bare = page_of(tmp_path / "page.html", *runs.values(), options=["--no-thumbnails"])
+    assert "data:image" not in bare.html
+    assert bare.named("img") == []
+    mistakes = re.compile(r"is <b>\w+</b><br/>sample\d+</div>")
+    assert mistakes.findall(bare.html) == mistakes.findall(page.html) != []
 
 
 def test_the_command_and_the_config_that_made_a_run_are_there(page: Page, runs: dict[str, Path]) -> None:

@@ -32,6 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     add("folders", nargs="+", type=Path, metavar="RUN_DIR", help="runs, folders of python -m prune or models.export")
     add("--out", required=True, type=output_file, metavar="PAGE.html", help="file to write")
     add("--photos", type=not_negative, default=1000, metavar="N", help="that each model is asked about (%(default)s)")
+    add(
+        "--thumbnails",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="show the photos of the worst mistakes; without them, a page to pass on names the photos alone",
+    )
     add("--workers", type=not_negative, metavar="N", help="decoding processes (default: by cores)")
     options = parser.parse_args(arguments)
     words = [str(word) for word in (sys.argv[1:] if arguments is None else arguments)]
@@ -47,6 +53,7 @@ def _report(options: argparse.Namespace, comm: Comm, command: str) -> ExitCode:
         material,
         command=command,
         most_photos=options.photos,
+        thumbnails=options.thumbnails,
         workers=workers,
         bar=lambda name, total: photo_progress(f"Asking {name}", total=total),
     )

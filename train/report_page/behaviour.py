@@ -15,9 +15,9 @@ from train.report_page.reliability_chart import reliability_chart
 _SHOWN = 8
 
 
-def behaviour_section(answers: Mapping[str, Answers], notes: Sequence[str]) -> Html:
-    """One part for each model; notes say why a model has none."""
-    parts = [_model(name, one) for name, one in answers.items()]
+def behaviour_section(answers: Mapping[str, Answers], notes: Sequence[str], *, thumbnails: bool) -> Html:
+    """One part for each model; notes say why a model has none. thumbnails: with the photos themselves."""
+    parts = [_model(name, one, thumbnails) for name, one in answers.items()]
     return tag(
         "section",
         tag("h2", "How they answer", id="answers"),
@@ -26,16 +26,16 @@ def behaviour_section(answers: Mapping[str, Answers], notes: Sequence[str]) -> H
     )
 
 
-def _model(name: str, answers: Answers) -> Html:
+def _model(name: str, answers: Answers, thumbnails: bool) -> Html:
     part = "all" if answers.num_photos == answers.num_all else f"{answers.num_photos:,} evenly spaced of"
     asked = f"Asked about {part} {count(answers.num_all, 'photo')} of {answers.data}."
-    tasks = [_task(task, one, answers) for task, one in answers.tasks.items()]
+    tasks = [_task(task, one, answers, thumbnails) for task, one in answers.tasks.items()]
     return join(tag("h3", name), tag("p", asked, class_="note"), *tasks)
 
 
-def _task(task: str, one: TaskAnswers, answers: Answers) -> Html:
+def _task(task: str, one: TaskAnswers, answers: Answers, thumbnails: bool) -> Html:
     worst = one.worst(_SHOWN)
-    pictures = [_mistake(one, place, answers) for place in worst]
+    pictures = [_mistake(one, place, answers, thumbnails) for place in worst]
     mistakes = int((~one.correct).sum())
     said = (
         f"{task}: {percent(float(one.correct.mean()))} of {count(len(one.true), 'answer')} right, {mistakes:,} wrong."
@@ -54,12 +54,14 @@ def _task(task: str, one: TaskAnswers, answers: Answers) -> Html:
     )
 
 
-def _mistake(one: TaskAnswers, place: int, answers: Answers) -> Html:
+def _mistake(one: TaskAnswers, place: int, answers: Answers, thumbnails: bool) -> Html:
     photo = int(one.photo[place])
     name = answers.name(photo)
     true, answer = one.classes[one.true[place]], one.classes[one.answer[place]]
     sure = percent(float(one.confidence[place]), digits=0)
-    picture = tag("img", src=answers.thumbnail(photo), alt=f"a photo of {true}, taken for {answer}", loading="lazy")
+    picture = None
+    if thumbnails:
+        picture = tag("img", src=answers.thumbnail(photo), alt=f"a photo of {true}, taken for {answer}", loading="lazy")
     return tag(
         "div",
         picture,

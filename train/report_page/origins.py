@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from train.report_page.markup import Html, join, table, tag
-from train.report_page.numerals import NOTHING, count, flat, milliseconds, share_of_change, short
+from train.report_page.numerals import NOTHING, count, milliseconds, share_of_change, short
 from train.report_page.run_record import RunRecord
 from train.report_page.stage import Written
 
@@ -77,7 +77,7 @@ def commands_section(
             parts.append(tag("details", tag("summary", "the resolved config"), tag("pre", text)))
     for written in [*prunes, *exports]:
         parts.append(tag("h3", written.name))
-        parts.append(tag("pre", _command_of(written)))
+        parts.append(tag("pre", written.content["command"]))
     return tag(
         "section",
         tag("h2", "How it was made", id="commands"),
@@ -92,15 +92,3 @@ def _training(record: RunRecord) -> str:
     config = shlex.quote(str(record.path / "config.yaml"))
     launcher = f"horovodrun -np {ranks} " if ranks > 1 else ""
     return f"{launcher}python train/main.py --config {config}"
-
-
-def _command_of(written: Written) -> str:
-    if command := written.content.get("command"):
-        return str(command)
-    source = written.content.get("source") or written.content.get("model") or {}
-    said = {"from": source.get("path") or source.get("model", NOTHING), **flat(_goal(written))}
-    return "\n".join(f"{key}: {value}" for key, value in said.items())
-
-
-def _goal(written: Written) -> dict[str, Any]:
-    return {key: written.content[key] for key in ("goal", "rule", "score") if key in written.content}

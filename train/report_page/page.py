@@ -64,8 +64,8 @@ def read_material(folders: Sequence[Path]) -> Material:
     return found
 
 
-def build_page(material: Material, *, command: str, most_photos: int, workers: int, bar: Bar) -> Html:
-    """most_photos: how many validation photos each model is asked about; 0 for none."""
+def build_page(material: Material, *, command: str, most_photos: int, thumbnails: bool, workers: int, bar: Bar) -> Html:
+    """most_photos: how many validation photos each model is asked about; 0 for none. thumbnails: show its mistakes."""
     notes = list(material.notes)
     roles = _roles(material.records)
     stages = _stages(material, roles, notes)
@@ -75,7 +75,7 @@ def build_page(material: Material, *, command: str, most_photos: int, workers: i
         runs_section(material.records, roles) if material.records else None,
         curves_section(material.records) if material.records else None,
         widths_section(material.prunes),
-        behaviour_section(answers, notes) if answers or notes else None,
+        behaviour_section(answers, notes, thumbnails=thumbnails) if answers or notes else None,
         bad_section(material.records) if material.records else None,
         commands_section(material.records, material.prunes, material.exports, command=command),
     ]
