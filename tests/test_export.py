@@ -22,6 +22,7 @@ from models.artifact import load_artifact, save_artifact
 from models.deploy.graph import layer_nodes
 from models.deploy.loading import load_model
 from models.errors import ModelError
+from prune import __main__ as prune
 from tests.conftest import TINY_TASKS, jpeg_bytes
 from tests.tiny_models import SIZE, save_tiny_model
 from train import evaluate, predict
@@ -159,6 +160,23 @@ def test_evaluate_gives_the_same_for_the_folder_and_the_graph(
     losses = [result["tasks"]["colour"]["loss"] for result in (own, small)]
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], abs=0.3)
+
+
+@pytest.mark.parametrize(("backbone", "head"), [("food11_student", "multi-fc"), ("mobilenetv2_050", "multi-shared-fc")])
+def test_a_pruned_model_exports_as_narrow_as_it_is(backbone: str, head: str, tmp_path: Path) -> None:
+    whole = save_tiny_model(tmp_path / "whole", seed=2, backbone=backbone, head=head)
+    goal = ["--max-params", "60%", "--multiple", "4", "--floor", "4", "--score", "l2"]
+    assert prune.main(["--model", str(whole), "--out", str(tmp_path / "narrow"), *goal]) == 0
+    assert run("--model", tmp_path / "narrow", "--out", tmp_path / "out") == 0
+    model, _ = load_artifact(tmp_path / "narrow")
+    images = np.random.default_rng(0).normal(size=(3, 3, SIZE, SIZE)).astype(np.float32)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(images))
+    answers = session(tmp_path / "out" / "model.onnx").run(None, {"image": images})
+    for task, logits in zip(TINY_TASKS, answers, strict=True):
+        np.testing.assert_allclose(logits, expected[task], rtol=1e-3, atol=1e-3)
+    weights = sum(int(np.prod(one.dims)) for one in onnx.load(tmp_path / "out" / "model.onnx").graph.initializer)
+    assert weights <= model.num_parameters <= 0.6 * load_artifact(whole)[0].num_parameters
 
 
 def test_the_report_holds_size_time_and_accuracy_of_each_file(
