@@ -10,17 +10,22 @@ import textwrap
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
+from models import export
 from models.artifact import load_artifact
+from prune import __main__ as prune
 from tests.conftest import TINY_TASKS, rank_environment
 from tests.small_run import train_small
-from train import report
+from train import evaluate, report
 from train.exit_codes import ExitCode
+from train.report_page.numerals import NOTHING
 from train.report_page.run_record import read_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -44,6 +49,22 @@ def runs(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         assert outcome.exit_code == 0, outcome.stderr
         outcome.run.rename(root / name)
     return {"first": root / "first", "odd": root / "a<b>&c"}
+
+
+@pytest.fixture(scope="module")
+def chain(runs: dict[str, Path], tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A run, its pruned network, the fine-tuning of that, and the export of this: real ones."""
+    root = tmp_path_factory.mktemp("chain")
+    goal = ["--max-params", "60%", "--multiple", "4", "--floor", "4", "--score", "l2"]
+    assert prune.main(["--model", str(runs["first"] / "best"), "--out", str(root / "narrow"), *goal]) == 0
+    artifact = f"model.artifact={root / 'narrow'}"
+    outcome = train_small(tiny_shards, root / "made", "model.backbone=null", artifact, "schedule.epochs=1")
+    assert outcome.exit_code == 0, outcome.stderr
+    outcome.run.rename(root / "tuned")
+    options = ["--int8", "--calibrate", str(tiny_shards / "train"), "--method", "minmax", "--storage", "uint8"]
+    options += ["--format", "onnx", "--data", str(tiny_shards / "val"), "--workers", "0"]
+    assert export.main(["--model", str(root / "tuned" / "best"), "--out", str(root / "exported"), *options]) == 0
+    return [runs["first"], root / "tuned", root / "exported"]
 
 
 class Page(HTMLParser):
@@ -81,6 +102,12 @@ class Page(HTMLParser):
 
     def named(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
+
+
+def evaluated(model: Path, run: Path, out: Path) -> dict[str, Any]:
+    val = read_run(run).config["data"]["val"]
+    assert evaluate.main(["--model", str(model), "--data", val, "--json", str(out), "--workers", "0"]) == 0
+    return json.loads(out.read_text())
 
 
 def page_of(
@@ -301,13 +328,102 @@ def test_exports_and_prunings_are_stages_with_their_widths(runs: dict[str, Path]
         "64 → 24",
         "parameters 2k → 1k",
         "blocks.1",
-        "goal.kind: ratio",
     ):
         assert words in page.text
+    assert f"<h3>pruned</h3><pre>{NOTHING}</pre>" in page.html  # its plan does not say the command
     assert "python -m models.export --model x" in page.texts
     assert "exported torch fp32" not in page.text  # the run itself stands for it
     time = next(str(one["aria-label"]) for one in page.named("svg") if "against time" in str(one.get("aria-label")))
     assert "exported onnx int8: 0.25 ms, 62.5 %" in time
+    assert "first: 2.00 ms" in time  # as the export has measured its weights
+
+
+def test_every_model_of_a_chain_has_its_size_work_and_time_and_its_own_mark(chain: list[Path], tmp_path: Path) -> None:
+    page = page_of(tmp_path / "page.html", *chain)
+    described = [str(one.get("aria-label")) for one in page.named("svg")]
+    names = ["first", "tuned", "narrow", "exported onnx fp32", "exported onnx int8", "exported uint8 storage"]
+    for kind in ("size", "work", "time"):
+        plot = next(text for text in described if text.startswith(f"Accuracy against {kind}"))
+        assert sorted(one.split(": ")[0] for one in plot.split(". ", 1)[1].split("; ")) == sorted(names)
+    report = json.loads((chain[-1] / "export.json").read_text())["variants"]
+    row = {key: f"{report[key]['milliseconds']:.2f} ms" for key in ("torch fp32", "onnx int8")}
+    assert f"tuned: {row['torch fp32']}" in plot
+    assert f"uint8 storage: {row['torch fp32']}" in plot
+    assert f"exported onnx int8: {row['onnx int8']}" in plot
+    answered = evaluated(chain[1].parent / "narrow", chain[0], tmp_path / "narrow.json")
+    assert re.search(rf"narrow: [\d.]+ ms, {100 * answered['mean_top1']:.1f} %", plot)
+    assert "narrow was asked about all 12 photos of" in page.text
+    assert page.text.count("Asked about all 12 photos") == 2  # the pruned model's mistakes are not shown
+    marks = set(re.findall(r'(?:fill|stroke)="var\(--series-(\d)\)"[^>]*/></svg>([^<]+)</span>', page.html))
+    assert {name for _, name in marks} >= set(names)
+    assert len(marks) == len({name for _, name in marks}), "a model changes its colour from plot to plot"
+
+
+def changed(run: Path, folder: Path, **sections: dict[str, Any]) -> Path:
+    """A copy of a run whose config has other values in these sections."""
+    shutil.copytree(run, folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    for section, values in sections.items():
+        config[section] = {**(config[section] or {}), **values}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+def test_one_teacher_per_task_makes_a_teacher_of_each(runs: dict[str, Path], tmp_path: Path) -> None:
+    models = {"colour": str(runs["first"] / "best"), "tone": str(runs["odd"] / "best")}
+    student = changed(runs["first"], tmp_path / "student", teacher={"model": models})
+    page = page_of(tmp_path / "page.html", *runs.values(), student, photos=0)
+    rows = re.findall(r"<tr><td>([^<]+)</td><td><span[^>]*>finished</span></td><td><span[^>]*>(\w+)<", page.html)
+    assert rows == [("first", "teacher"), ("a&lt;b&gt;&amp;c", "teacher"), ("student", "distilled")]
+
+
+def test_models_are_compared_however_their_photos_folder_was_spelled(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    val = Path(read_run(runs["first"]).config["data"]["val"])
+    monkeypatch.chdir(val.parent)
+    spellings = [str(val), f"{val}/", "./val", f"file://{val}"]
+    copies = [changed(runs["first"], tmp_path / f"run{n}", data={"val": one}) for n, one in enumerate(spellings)]
+    page = page_of(tmp_path / "page.html", *copies)
+    assert page.text.count("Accuracy against size") == 2  # title and description of one plot
+    assert "Top-1 on val." in page.texts
+    assert page.text.count("Asked about all 12 photos of val.") == 4
+
+
+def test_a_model_keeps_its_colour_where_others_were_measured_elsewhere(
+    runs: dict[str, Path], tiny_shards: Path, tmp_path: Path
+) -> None:
+    other = changed(runs["first"], tmp_path / "other", data={"val": str(tiny_shards / "train")})
+    third = changed(runs["odd"], tmp_path / "third")
+    page = page_of(tmp_path / "page.html", runs["first"], other, third, photos=0)
+    marks = re.findall(r'(?:fill|stroke)="var\(--series-(\d)\)"[^>]*/></svg>([^<]+)</span>', page.html)
+    assert {place for place, name in marks if name == "third"} == {"2"}
+    assert {place for place, name in marks if name == "first"} == {"0"}
+
+
+def test_a_run_without_its_weights_is_shown_but_not_compared(runs: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "light"
+    shutil.copytree(runs["first"], folder)
+    (folder / "best" / "model.safetensors").unlink()
+    assert f"{folder}/best/model.safetensors is missing" in page_of(tmp_path / "a.html", folder).text
+    assert read_run(folder).model_path == folder / "last"
+    (folder / "last" / "model.safetensors").unlink()
+    page = page_of(tmp_path / "b.html", folder, runs["odd"])
+    assert "last/model.safetensors is missing, so this model is not compared" in page.text
+    assert "light: confusion, calibration and mistakes are not shown: no model." in page.text
+    assert "food11_student, multi-fc" in page.text
+    assert "is the best and the smallest model" in page.text
+
+
+@pytest.mark.parametrize("file", ["export.json", "prune.json"])
+def test_written_folders_of_the_same_name_are_told_apart(chain: list[Path], tmp_path: Path, file: str) -> None:
+    source = chain[-1] if file == "export.json" else chain[1].parent / "narrow"
+    for place in ("one", "two"):
+        shutil.copytree(source, tmp_path / place / "same")
+    page = page_of(tmp_path / "page.html", tmp_path / "one" / "same", tmp_path / "two" / "same")
+    for place in ("one", "two"):
+        assert len([text for text in page.texts if text.startswith(str(tmp_path / place / "same"))]) >= 2
+    assert "same" not in page.texts
 
 
 def test_runs_of_the_same_name_are_told_apart_and_both_are_shown(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from train.exit_codes import ExitCode
 from train.machine import num_decoders
 from train.photo_arguments import not_negative, output_file
 from train.photo_progress import photo_progress
-from train.report_page.page import build_page, read_material
+from train.report_page.material import read_material
+from train.report_page.page import build_page
 
 
 def main(arguments: Sequence[str] | None = None) -> ExitCode:
@@ -55,7 +56,7 @@ def _report(options: argparse.Namespace, comm: Comm, command: str) -> ExitCode:
         most_photos=options.photos,
         thumbnails=options.thumbnails,
         workers=workers,
-        bar=lambda name, total: photo_progress(f"Asking {name}", total=total),
+        bar=lambda what, total: photo_progress(what, total=total),
     )
     write_atomically(options.out, page.encode())
     for record in material.records:

@@ -12,9 +12,14 @@ _ROUNDS, _SECONDS = 60, 20.0
 
 
 def measure_latency(
-    ways: Mapping[str, Callable[[], object]], *, rounds: int = _ROUNDS, seconds: float = _SECONDS
+    ways: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = _ROUNDS,
+    seconds: float = _SECONDS,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, float]:
-    """Median milliseconds of each way over at most `rounds` rounds; none is begun after `seconds`."""
+    """Median milliseconds of each way over at most `rounds` rounds; none is begun after `seconds`. progress: called
+    with 1 after each round."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
         for _ in range(WARM_UP):
@@ -25,6 +30,7 @@ def measure_latency(
             start = time.perf_counter()
             way()
             taken[name].append(time.perf_counter() - start)
+        progress(1)
         if time.perf_counter() - begin > seconds:
             break
     return {name: 1000 * median(values) for name, values in taken.items()}

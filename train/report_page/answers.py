@@ -1,6 +1,6 @@
-"""What a saved model says about each photo of its validation set.
+"""What saved models say about each photo of their validation set.
 
-answers = collect_answers("runs/a/best", "shards/val", most=1000); answers.tasks["age"].confidence
+answers, refused = collect_answers({"a": Path("runs/a/best")}, "shards/val", most=500); answers["a"].tasks["age"]
 """
 
 import base64
@@ -14,8 +14,9 @@ import torch
 from PIL import Image, ImageOps
 
 from data.index import load_index
+from models.errors import ModelError
 from train.comm import SingleProcess
-from train.ensemble import load_ensemble
+from train.ensemble import Ensemble, load_ensemble
 from train.photo_batches import photo_batches
 from train.photo_subset import PhotoSubset
 from train.photos import ShardPhotos
@@ -61,6 +62,11 @@ class Answers:
     tasks: Mapping[str, TaskAnswers]
     photos: PhotoSubset
 
+    @property
+    def top1(self) -> dict[str, float]:
+        """Task -> share of right answers."""
+        return {task: float(one.correct.mean()) for task, one in self.tasks.items()}
+
     def name(self, photo: int) -> str:
         """shard/key."""
         return "/".join(self.photos.name(0, photo))
@@ -77,16 +83,37 @@ class Answers:
 
 
 def collect_answers(
-    model: Path, data: str, *, most: int, workers: int, progress: Callable[[int], None] = lambda count: None
-) -> Answers:
-    """At most `most` photos, evenly spaced. Raises ModelError or DataError where model or photos cannot be read."""
+    models: Mapping[str, Path],
+    data: str,
+    *,
+    most: int,
+    workers: int,
+    progress: Callable[[int], None] = lambda count: None,
+) -> tuple[dict[str, Answers], dict[str, str]]:
+    """The answers of all models to at most `most` photos, evenly spaced, and why the other models have none.
+
+    models: name -> folder. Each photo is decoded once for every size that a model takes. progress: called with the
+    photos of a batch. Raises DataError where the photos cannot be read.
+    """
     index = load_index(data)
-    ensemble, _ = load_ensemble([str(model)], device=torch.device("cpu"), tasks=index.tasks)
+    ensembles: dict[str, Ensemble] = {}
+    refused: dict[str, str] = {}
+    for name, path in models.items():
+        try:
+            # Half precision, which a model may have been trained in, is slow on most CPUs.
+            ensembles[name], _ = load_ensemble(
+                [str(path)], device=torch.device("cpu"), tasks=index.tasks, precision="fp32"
+            )
+        except ModelError as error:
+            refused[name] = str(error)
+    if not ensembles:
+        return {}, refused
     photos = PhotoSubset(ShardPhotos(index), count=most)
-    batches = photo_batches(
-        photos, sizes=ensemble.sizes, num_views=1, batch_size=_BATCH, workers=workers, comm=SingleProcess()
-    )
-    found: dict[str, list[np.ndarray]] = {task: [] for task in ensemble.tasks}
+    sizes = sorted({size for ensemble in ensembles.values() for size in ensemble.sizes})
+    batches = photo_batches(photos, sizes=sizes, num_views=1, batch_size=_BATCH, workers=workers, comm=SingleProcess())
+    found: dict[str, dict[str, list[np.ndarray]]] = {
+        name: {task: [] for task in ensemble.tasks} for name, ensemble in ensembles.items()
+    }
     asked = 0
     for step, batch in enumerate(batches):
         progress(len(batch) + len(batch.bad))
@@ -94,13 +121,18 @@ def collect_answers(
         if not len(batch):
             continue
         number = np.array(batch.row) + step * _BATCH
-        for task, values in ensemble(batch).items():
-            confidence, answer = values.exp().max(dim=1)
-            true = batch.label[task].numpy()
-            columns = np.stack([number, true, answer.numpy(), confidence.numpy()])
-            found[task].append(columns[:, true >= 0])
-    tasks = {task: _task_answers(ensemble.tasks[task], parts) for task, parts in found.items() if parts}
-    return Answers(data, asked, index.num_samples, {task: one for task, one in tasks.items() if len(one.true)}, photos)
+        for name, ensemble in ensembles.items():
+            for task, values in ensemble(batch).items():
+                confidence, answer = values.exp().max(dim=1)
+                true = batch.label[task].numpy()
+                columns = np.stack([number, true, answer.numpy(), confidence.numpy()])
+                found[name][task].append(columns[:, true >= 0])
+    answers = {}
+    for name, ensemble in ensembles.items():
+        tasks = {task: _task_answers(ensemble.tasks[task], parts) for task, parts in found[name].items() if parts}
+        labelled = {task: one for task, one in tasks.items() if len(one.true)}
+        answers[name] = Answers(data, asked, index.num_samples, labelled, photos)
+    return answers, refused
 
 
 def _task_answers(classes: Sequence[str], parts: Sequence[np.ndarray]) -> TaskAnswers:

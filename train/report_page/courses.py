@@ -40,13 +40,15 @@ def runs_section(records: Sequence[RunRecord], roles: Mapping[str, str]) -> Html
     )
 
 
-def curves_section(records: Sequence[RunRecord]) -> Html:
-    """Validation of all runs together, mean and per task; then each run's loss terms and learning rate."""
+def curves_section(records: Sequence[RunRecord], places: Mapping[str, int]) -> Html:
+    """Validation of all runs together, mean and per task; then each run's loss terms and learning rate. places: name
+    of a run -> its colour."""
     tasks = list(dict.fromkeys(task for record in records for task in measured_tasks(record)))
-    plots = [_together(records, "mean_top1", "Mean top-1, validation")]
+    plots = [_together(records, places, "mean_top1", "Mean top-1, validation")]
     if len(tasks) > 1:
-        plots += [_together(records, f"{task}.top1", f"Top-1 of {task}, validation") for task in tasks]
-    losses = [_losses(record) for record in records]
+        plots += [_together(records, places, f"{task}.top1", f"Top-1 of {task}, validation") for task in tasks]
+    terms = sorted({key for record in records for line in record.trained for key in line if key.startswith("loss")})
+    losses = [_losses(record, terms) for record in records]
     return tag(
         "section",
         tag("h2", "Curves", id="curves"),
@@ -55,7 +57,7 @@ def curves_section(records: Sequence[RunRecord]) -> Html:
         tag("h3", "Loss terms in training"),
         tag("div", *losses, class_="plots"),
         tag("h3", "Learning rate"),
-        tag("div", _together(records, "lr", "Learning rate", trained=True), class_="plots"),
+        tag("div", _together(records, places, "lr", "Learning rate", trained=True), class_="plots"),
     )
 
 
@@ -64,18 +66,21 @@ def measured_tasks(record: RunRecord) -> list[str]:
     return [name.removesuffix(".top1") for name in names]
 
 
-def _together(records: Sequence[RunRecord], key: str, title: str, *, trained: bool = False) -> Html:
-    lines = [Line(one.name, *one.curve(key, trained=trained), place) for place, one in enumerate(records)]
+def _together(
+    records: Sequence[RunRecord], places: Mapping[str, int], key: str, title: str, *, trained: bool = False
+) -> Html:
+    lines = [Line(one.name, *one.curve(key, trained=trained), places[one.name]) for one in records]
     if trained:
         return line_chart(lines, title=title, y_format=lambda value: f"{value:.3g}", from_zero=True)
     return line_chart(lines, title=title, y_format=lambda value: percent(value, digits=0), least=0.05)
 
 
-def _losses(record: RunRecord) -> Html:
-    keys = list(dict.fromkeys(key for line in record.trained for key in line if key.startswith("loss")))
-    terms = [Line("sum" if key == "loss" else key.removeprefix("loss."), *record.curve(key, trained=True), place)
-             for place, key in enumerate(sorted(keys))]  # fmt: skip
-    return line_chart(terms, title=record.name, y_format=lambda value: f"{value:.3g}", y_label="loss", from_zero=True)
+def _losses(record: RunRecord, terms: Sequence[str]) -> Html:
+    lines = [
+        Line("sum" if key == "loss" else key.removeprefix("loss."), *record.curve(key, trained=True), place)
+        for place, key in enumerate(terms)
+    ]
+    return line_chart(lines, title=record.name, y_format=lambda value: f"{value:.3g}", y_label="loss", from_zero=True)
 
 
 def _state(record: RunRecord) -> Html:

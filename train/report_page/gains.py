@@ -1,9 +1,9 @@
 """What was gained: the models in one table, and accuracy against size, MACs and latency with the Pareto front.
 
-section = gains_section(stages)
+section = gains_section(stages, places, remarks=[])
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from train.report_page.markup import Html, table, tag
 from train.report_page.numerals import NOTHING, megabytes, milliseconds, percent, short
@@ -17,15 +17,27 @@ _COSTS: tuple[tuple[str, str, Callable[[Stage], float | None], Callable[[float],
 )
 
 
-def gains_section(stages: Sequence[Stage]) -> Html:
-    """One comparison for each set of photos: accuracies on different photos say nothing about each other."""
+_TIMES = (
+    "Times are of one image on one thread: of exported files as export.json says; of torch networks from there, too, "
+    "where one was exported, else timed in fp32 while this page was made, once for all networks of one shape."
+)
+
+
+def gains_section(stages: Sequence[Stage], places: Mapping[str, int], remarks: Sequence[str]) -> Html:
+    """One comparison for each set of photos: accuracies on different photos say nothing about each other. places: name
+    of a model -> its colour and shape. remarks: sentences on how some were measured."""
     parts = []
     for data, group in by_data(stages).items():
-        said = f"Top-1 on {data}." if data else "Not measured."
-        parts += [tag("h3", data), _table(group), tag("p", said, class_="note")]
+        said = f"Top-1 on {data}." if data else "Accuracy was not measured."
+        parts += [tag("h3", data or "Not measured"), _table(group), tag("p", said, class_="note")]
         if data and len(group) > 1:
-            parts.append(tag("div", *(_plot(group, *cost) for cost in _COSTS), class_="plots"))
-    return tag("section", tag("h2", "What was gained", id="gains"), *parts)
+            parts.append(tag("div", *(_plot(group, places, *cost) for cost in _COSTS), class_="plots"))
+    return tag(
+        "section",
+        tag("h2", "What was gained", id="gains"),
+        *parts,
+        tag("p", " ".join([*remarks, _TIMES]), class_="note"),
+    )
 
 
 def by_data(stages: Sequence[Stage]) -> dict[str, list[Stage]]:
@@ -58,18 +70,17 @@ def _table(stages: Sequence[Stage]) -> Html:
 
 def _plot(
     stages: Sequence[Stage],
+    places: Mapping[str, int],
     title: str,
     label: str,
     cost: Callable[[Stage], float | None],
     form: Callable[[float], str],
 ) -> Html:
     points = [
-        Point(stage.name, value, stage.mean_top1, place)
-        for place, stage in enumerate(stages)
+        Point(stage.name, value, stage.mean_top1, places[stage.name])
+        for stage in stages
         if (value := cost(stage)) is not None and stage.mean_top1 is not None
     ]
-    if not points:
-        return tag("figure", tag("p", f"{title}: no model was timed; models.export measures latency.", class_="note"))
     return scatter_chart(points, title=title, x_label=label, x_format=form)
 
 

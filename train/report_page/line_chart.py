@@ -15,7 +15,7 @@ _MOST_POINTS = 300  # a line of 400 pixels shows no more
 
 @dataclass(frozen=True)
 class Line:
-    """place: its colour and dash, the same for one model in all plots."""
+    """place: its colour and dash, the same for one model (or one term of the loss) in all plots."""
 
     name: str
     x: Sequence[float]

@@ -77,7 +77,7 @@ def commands_section(
             parts.append(tag("details", tag("summary", "the resolved config"), tag("pre", text)))
     for written in [*prunes, *exports]:
         parts.append(tag("h3", written.name))
-        parts.append(tag("pre", written.content["command"]))
+        parts.append(tag("pre", written.content.get("command", NOTHING)))
     return tag(
         "section",
         tag("h2", "How it was made", id="commands"),

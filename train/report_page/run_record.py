@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from models.artifact import ArtifactMeta, load_artifact_meta
+from models.artifact import WEIGHTS_NAME, ArtifactMeta, load_artifact_meta
 from models.errors import ModelError
 from train.jsonl import read_lines
 from train.report_page.numerals import flat
@@ -69,7 +69,8 @@ class RunRecord:
 
     @property
     def model_path(self) -> Path | None:
-        return None if self.meta is None else self.meta.path
+        """The folder of a model that can be loaded; None without one."""
+        return self.meta.path if self.meta is not None and (self.meta.path / WEIGHTS_NAME).is_file() else None
 
 
 def is_run(path: Path) -> bool:
@@ -118,14 +119,21 @@ def _config(folder: RunFolder, gaps: list[str]) -> Record:
 
 
 def _meta(folder: RunFolder, gaps: list[str]) -> ArtifactMeta | None:
+    without_weights: ArtifactMeta | None = None
     for place in (folder.best, folder.last):
         if place.exists():
             try:
-                return load_artifact_meta(place)
+                meta = load_artifact_meta(place)
             except ModelError as error:
                 gaps.append(str(error))
-    gaps.append("no model was saved yet")
-    return None
+                continue
+            if (place / WEIGHTS_NAME).is_file():
+                return meta
+            gaps.append(f"{place / WEIGHTS_NAME} is missing, so this model is not compared with others")
+            without_weights = without_weights or meta
+    if without_weights is None:
+        gaps.append("no model was saved yet")
+    return without_weights
 
 
 def _is_locked(path: Path) -> bool:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from train.report_page.axis import BOTTOM, LEFT, RIGHT, TOP, Axis, fitted, frame, picture
-from train.report_page.markup import Html, tag
+from train.report_page.markup import Html, join, tag
 from train.report_page.numerals import percent
-from train.report_page.palette import colour
+from train.report_page.palette import COLOURS, colour
 from train.report_page.pareto import pareto_front
 
 _LETTER, _LINE = 6.4, 14.0  # pixels of a label's letter and line
@@ -25,7 +25,7 @@ _SHAPES = (
 
 @dataclass(frozen=True)
 class Point:
-    """cost to the right, gain (0..1) upwards. place: its colour and shape."""
+    """cost to the right, gain (0..1) upwards. place: its colour and shape, the same for one model in all plots."""
 
     name: str
     cost: float
@@ -49,14 +49,27 @@ def scatter_chart(
     taken: list[tuple[float, float, float, float]] = []
     spots = [(x.place(point.cost), y.place(point.gain)) for point in points]
     for point, (left, top) in zip(points, spots, strict=True):
-        shape = _SHAPES[point.place % len(_SHAPES)]
-        parts.append(tag("path", d=shape, transform=f"translate({left:.1f} {top:.1f})", fill=colour(point.place)))
+        parts.append(
+            tag("path", d=_shape(point.place), transform=f"translate({left:.1f} {top:.1f})", fill=colour(point.place))
+        )
         taken.append((left - 6, top - 6, left + 6, top + 6))
     for point, (left, top) in zip(points, spots, strict=True):
         parts.append(_label(point.name, left, top, taken))
     named = "; ".join(f"{point.name}: {x_format(point.cost)}, {percent(point.gain)}" for point in points)
     caption = tag("figcaption", "Pareto front (dotted): ", ", ".join(point.name for point in front), ".")
-    return tag("figure", picture(*parts, description=f"{title}. {named}"), caption)
+    legend = tag("figcaption", *map(_entry, points), class_="legend")
+    return tag("figure", picture(*parts, description=f"{title}. {named}"), tag("div", legend, caption))
+
+
+def _shape(place: int) -> str:
+    """Its path; every further round of the colours shifts it, as it shifts the dashes of lines."""
+    return _SHAPES[(place + place // len(COLOURS)) % len(_SHAPES)]
+
+
+def _entry(point: Point) -> Html:
+    mark = tag("path", d=_shape(point.place), transform="translate(8 8)", fill=colour(point.place))
+    picture_of = tag("svg", mark, viewBox="0 0 16 16", class_="mark", aria_hidden="true")
+    return join(tag("span", picture_of, point.name), " ")
 
 
 def _shares(y: Axis) -> Callable[[float], str]:
@@ -75,7 +88,7 @@ def _stairs(front: Sequence[Point], x: Axis, y: Axis) -> list[tuple[float, float
 
 
 def _label(name: str, left: float, top: float, taken: list[tuple[float, float, float, float]]) -> Html | None:
-    """At the first of eight places around the point where it covers nothing and stays inside; the table has the
+    """At the first of eight places around the point where it covers nothing and stays inside; the legend has the
     names that found none."""
     width = _LETTER * len(name)
     for at_x, at_y in (

@@ -1,9 +1,10 @@
 """The models that a report compares: what each costs and how well it answers.
 
-stages = run_stages(record) + export_stages(export)
+stages = [run_stage(record, role="student"), *export_stages(export, meta)]
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -13,28 +14,32 @@ from typing import Any
 import torch
 from torch import nn
 
+from data.storage import is_remote
 from models.artifact import WEIGHTS_NAME, ArtifactMeta
 from models.cost import count_cost
 from models.student import build_student
 from train.report_page.run_record import RunRecord, read_json
 
 EXPORT_NAME, PRUNE_NAME = "export.json", "prune.json"
+BEFORE_EXPORT, EXPORTED = "before export", "exported"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One model file. role: teacher, student, distilled, slimmed, pruned, exported. top1: task -> share; None where it
-    was not measured. macs: for one image of image_size."""
+    """One model file. role: teacher, student, distilled, slimmed, pruned, exported. network: its architecture as JSON.
+    macs, milliseconds: for one image of image_size. top1: task -> share; None where it was not measured, on `data`."""
 
     name: str
     role: str
+    network: str
+    sha256: str
     parameters: int
     macs: int
     bytes: int
     image_size: int
     milliseconds: float | None
     mean_top1: float | None
-    top1: Mapping[str, float]
+    top1: Mapping[str, float | None]
     data: str
 
 
@@ -49,33 +54,61 @@ class Written:
 
 def run_stage(record: RunRecord, *, role: str) -> Stage | None:
     """The model of a run, with the results that it was saved with; None without a model."""
-    if record.meta is None:
+    if record.meta is None or record.model_path is None:
         return None
-    size = int(record.meta.preprocessing["eval_size"])
     metrics = record.meta.metrics or record.best or {}
+    top1 = {key.removesuffix(".top1"): value for key, value in metrics.items() if key.endswith(".top1")}
+    return _stage(
+        record.name,
+        role,
+        record.meta,
+        mean_top1=metrics.get("mean_top1"),
+        top1=top1,
+        data=photos_of(record),
+    )
+
+
+def pruned_stage(prune: Written, meta: ArtifactMeta) -> Stage:
+    """The narrow model beside a prune.json. Nobody has measured it yet. OSError where its weights are missing."""
+    return _stage(prune.name, "pruned", meta, mean_top1=None, top1={}, data="")
+
+
+def _stage(
+    name: str,
+    role: str,
+    meta: ArtifactMeta,
+    *,
+    mean_top1: float | None,
+    top1: Mapping[str, float | None],
+    data: str,
+) -> Stage:
+    size = int(meta.preprocessing["eval_size"])
     return Stage(
-        name=record.name,
+        name=name,
         role=role,
-        parameters=record.meta.num_parameters,
-        macs=count_macs(record.meta, size),
-        bytes=(record.meta.path / WEIGHTS_NAME).stat().st_size,
+        network=network_of(meta),
+        sha256=meta.sha256,
+        parameters=meta.num_parameters,
+        macs=count_macs(network_of(meta), size),
+        bytes=(meta.path / WEIGHTS_NAME).stat().st_size,
         image_size=size,
         milliseconds=None,
-        mean_top1=metrics.get("mean_top1"),
-        top1={key.removesuffix(".top1"): value for key, value in metrics.items() if key.endswith(".top1")},
-        data=str(record.config.get("data", {}).get("val") or ""),
+        mean_top1=mean_top1,
+        top1=top1,
+        data=data,
     )
 
 
 def export_stages(export: Written, meta: ArtifactMeta) -> list[Stage]:
-    """Every file of an export, as export.json says; the folder of weights that it was made from is a stage of its own
-    only where it was measured for speed."""
+    """Every file of an export, as export.json says; the weights that it was made from come first."""
     size = int(export.content["image_size"])
-    macs = count_macs(meta, size)
+    macs = count_macs(network_of(meta), size)
     return [
         Stage(
             name=f"{export.name} {variant}",
-            role="exported" if variant != "torch fp32" else "before export",
+            role=BEFORE_EXPORT if variant == "torch fp32" else EXPORTED,
+            network=network_of(meta),
+            sha256=meta.sha256,
             parameters=meta.num_parameters,
             macs=macs,
             bytes=values["bytes"],
@@ -83,7 +116,7 @@ def export_stages(export: Written, meta: ArtifactMeta) -> list[Stage]:
             milliseconds=values.get("milliseconds"),
             mean_top1=values.get("mean_top1"),
             top1={task: one["top1"] for task, one in values.get("tasks", {}).items()},
-            data=str(export.content.get("data") or ""),
+            data=one_spelling(str(export.content.get("data") or "")),
         )
         for variant, values in export.content["variants"].items()
     ]
@@ -94,9 +127,22 @@ def read_written(path: Path, file: str) -> Written:
     return Written(path.name or str(path), path, read_json(path / file))
 
 
+def photos_of(record: RunRecord) -> str:
+    """The photos that a run is validated on; empty where its config names none."""
+    return one_spelling(str((record.config.get("data") or {}).get("val") or ""))
+
+
+def one_spelling(data: str) -> str:
+    """The same text for all spellings of a local folder, relative where it is below the current one."""
+    if not data or is_remote(data):
+        return data.rstrip("/")
+    path = Path(os.path.abspath(data.removeprefix("file://")))
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def role_of(record: RunRecord, teachers: set[Path]) -> str:
     """From the run's config; `teachers` are the folders that other runs learned from."""
-    if record.model_path is not None and record.model_path.resolve() in teachers:
+    if record.meta is not None and record.meta.path.resolve() in teachers:
         return "teacher"
     model = record.config.get("model") or {}
     if record.meta is not None and record.meta.architecture["widths"]:
@@ -108,14 +154,15 @@ def role_of(record: RunRecord, teachers: set[Path]) -> str:
     return "fine-tuned" if model.get("artifact") else "trained"
 
 
-def count_macs(meta: ArtifactMeta, image_size: int) -> int:
-    """Multiply-accumulates of one image; nothing is computed and no weight is made."""
-    return _count_macs(json.dumps(meta.architecture), image_size)
+def network_of(meta: ArtifactMeta) -> str:
+    """The same text for networks that differ in nothing but their weights, and in what only training does."""
+    parts = ("backbone", "head", "tasks", "widths")
+    return json.dumps({key: meta.architecture[key] for key in parts}, sort_keys=True)
 
 
 @cache
-def _count_macs(architecture: str, image_size: int) -> int:
-    """Once for all models of one shape."""
+def count_macs(network: str, image_size: int) -> int:
+    """Multiply-accumulates of one image; nothing is computed and no weight is made."""
     with torch.device("meta"):
-        model: nn.Module = build_student(**json.loads(architecture))
+        model: nn.Module = build_student(**json.loads(network))
     return count_cost(model, image_size=image_size).macs

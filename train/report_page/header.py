@@ -1,0 +1,59 @@
+"""The head of the page: what was gained in a sentence, in four numbers, and the way to the sections.
+
+html = page_header(stages, with_widths=True)
+"""
+
+from collections.abc import Sequence
+
+from train.report_page.gains import by_data
+from train.report_page.markup import Html, tag
+from train.report_page.numerals import megabytes, milliseconds, percent, short
+from train.report_page.stage import Stage
+
+
+def page_header(stages: Sequence[Stage], *, with_widths: bool) -> Html:
+    """About the largest set of models that were measured on the same photos."""
+    groups = by_data([stage for stage in stages if stage.mean_top1 is not None])
+    measured = next(iter(groups.values()), [])
+    links = {"gains": "What was gained", "runs": "Runs", "curves": "Curves", "widths": "Widths", "answers": "Answers"}
+    links |= {"bad": "Bad samples", "commands": "How it was made"}
+    if not with_widths:
+        del links["widths"]
+    tiles = _tiles(measured) if measured else []
+    return tag(
+        "header",
+        tag("h1", "From large to small"),
+        tag("p", _sentence(measured), class_="lead"),
+        tag("nav", *(tag("a", name, href=f"#{place}") for place, name in links.items()), aria_label="sections"),
+        tag("div", *tiles, class_="tiles"),
+    )
+
+
+def _sentence(measured: Sequence[Stage]) -> str:
+    if not measured:
+        return "No model has been measured yet; what was written so far is below."
+    best = max(measured, key=lambda stage: stage.mean_top1 or 0)
+    small = min(measured, key=lambda stage: stage.bytes)
+    if small is best:
+        of = f"of {len(measured)} models" if len(measured) > 1 else "model"
+        return f"{best.name} is the best and the smallest {of}: {percent(best.mean_top1)} mean top-1."
+    points = 100 * ((best.mean_top1 or 0) - (small.mean_top1 or 0))
+    return (
+        f"{small.name} is {best.bytes / small.bytes:.1f} times smaller than the best model, {best.name}, "
+        f"and answers {points:.1f} points less well."
+    )
+
+
+def _tiles(measured: Sequence[Stage]) -> list[Html]:
+    best = max(measured, key=lambda stage: stage.mean_top1 or 0)
+    small = min(measured, key=lambda stage: stage.bytes)
+    timed = [stage for stage in measured if stage.milliseconds]
+    facts = [
+        (percent(best.mean_top1), f"best mean top-1, {best.name}"),
+        (megabytes(small.bytes), f"smallest file, {small.name}"),
+        (short(min(stage.macs for stage in measured)), "fewest multiply-accumulates of one image"),
+    ]
+    if timed:
+        fast = min(timed, key=lambda stage: stage.milliseconds or 0)
+        facts.append((milliseconds(fast.milliseconds or 0), f"fastest on one thread, {fast.name}"))
+    return [tag("div", tag("b", value), tag("span", text), class_="tile") for value, text in facts]
