@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Slimming on Groceries: bash docs/results/grocery_pruning.sh, after grocery_distillation.sh.
-# The distilled student trained sparse, pruned to half of the MACs, fine-tuned with the teacher and without, beside the same
-# shape from fresh weights: three seeds. To 30 and 70 % of the MACs: one seed.
+# The student trained sparse, pruned to half of the MACs, fine-tuned with the unpruned one as its teacher and without, beside
+# the same shape from fresh weights: three seeds. To 30 and 70 % of the MACs: one seed.
 cd "$(dirname "$0")/../.."
 source docs/results/common.sh
 RUNS=runs/grocery
@@ -14,7 +14,8 @@ arms() {
     local pruned="$RUNS/pruned$share-$seed"
     [ -f "$pruned/scratch/model.json" ] || python -m prune --model "$RUNS/sparse-$seed/last" --out "$pruned" \
         --max-macs "$share%" --multiple 8 --data shards/grocery/train --recalibrate 16 --scratch --seed "$seed"
-    train "finetuned$share-$seed" --config $CONFIGS/grocery_finetune.yaml seed="$seed" model.artifact="$pruned"
+    train "finetuned$share-$seed" --config $CONFIGS/grocery_finetune.yaml seed="$seed" model.artifact="$pruned" \
+        teacher.model="$RUNS/sparse-$seed/last"
     train "plain$share-$seed" --config $CONFIGS/grocery_finetune_plain.yaml seed="$seed" model.artifact="$pruned"
     train "scratch$share-$seed" --config $CONFIGS/grocery_scratch.yaml seed="$seed" model.artifact="$pruned/scratch"
 }
@@ -26,14 +27,14 @@ done
 arms 30 0
 arms 70 0
 
-compare sparse_vs_distilled sparse distilled4 $VAL 0 1 2
+compare sparse_vs_student sparse student $VAL 0 1 2
 for kind in pruned finetuned plain scratch; do
-    compare "${kind}50_vs_distilled" "${kind}50" distilled4 $VAL 0 1 2
+    compare "${kind}50_vs_student" "${kind}50" student $VAL 0 1 2
 done
 compare finetuned50_vs_plain50 finetuned50 plain50 $VAL 0 1 2
 compare finetuned50_vs_scratch50 finetuned50 scratch50 $VAL 0 1 2
 for share in 30 70; do
     for kind in pruned finetuned plain scratch; do
-        compare "$kind${share}_vs_distilled" "$kind$share" distilled4 $VAL 0
+        compare "$kind${share}_vs_student" "$kind$share" student $VAL 0
     done
 done
