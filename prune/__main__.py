@@ -30,7 +30,7 @@ from prune.plan import make_plan
 from prune.proof import random_images
 from prune.pruning import Goal, Limits, prune_student
 from prune.recalibrate import recalibrate
-from prune.saving import save_pruned, save_scratch
+from prune.saving import save_pruned
 from prune.scores import NEEDS_DATA, SCORES, Batch
 from train.comm import Comm, CommError
 from train.command import run_command
@@ -100,8 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--recalibrate", type=not_negative, default=0, metavar="N", help="measure norm statistics anew over N batches")
     add("--fold", action=argparse.BooleanOptionalAction, default=True, help="pass on what pruned channels' biases add")
-    add("--scratch", action="store_true", help="also write DIR/scratch: the pruned shape with fresh weights, a control")
-    add("--seed", type=int, default=0, help="of the fresh weights and the random proof images (%(default)s)")
+    add("--seed", type=int, default=0, help="of the random proof images (%(default)s)")
     return parser
 
 
@@ -208,8 +207,6 @@ def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
             remarks=remarks,
         )
     written = save_pruned(pruned.student, meta, options.out, plan)
-    if options.scratch:
-        written.append(save_scratch(pruned.student, meta, options.out, plan, seed=options.seed))
     _report(plan, written)
     return ExitCode.DONE
 

@@ -8,18 +8,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from models.artifact import ArtifactMeta, save_artifact
-from models.student import Student, build_student
+from models.student import Student
 from prune.picture import width_picture
 
-PLAN_NAME, PICTURE_NAME, SCRATCH_NAME = "prune.json", "widths.svg", "scratch"
+PLAN_NAME, PICTURE_NAME = "prune.json", "widths.svg"
 
 
 def save_pruned(student: Student, meta: ArtifactMeta, directory: Path, plan: Mapping[str, Any]) -> list[Path]:
     """The written files. meta: of the model before; its metrics are not those of this one, so there are none."""
-    written = [_save(student, meta, directory, plan, ema=meta.ema)]
+    summary = {key: plan[key] for key in ("source", "goal", "rule", "score", "parameters", "macs")}
+    written = [
+        save_artifact(
+            student,
+            directory,
+            tasks=meta.tasks,
+            preprocessing=meta.preprocessing,
+            metrics={},
+            provenance={**meta.provenance, "pruned": summary},
+            ema=meta.ema,
+        )
+    ]
     contents = {
         PLAN_NAME: json.dumps(plan, indent=1, allow_nan=False) + "\n",
         PICTURE_NAME: width_picture(
@@ -31,27 +40,6 @@ def save_pruned(student: Student, meta: ArtifactMeta, directory: Path, plan: Map
         (directory / name).write_text(content, encoding="utf-8")
         written.append(directory / name)
     return written
-
-
-def save_scratch(student: Student, meta: ArtifactMeta, directory: Path, plan: Mapping[str, Any], *, seed: int) -> Path:
-    """The same shape with fresh weights: trained with the same budget, it says what the pruned weights are worth."""
-    torch.manual_seed(seed)
-    fresh = build_student(**student.architecture)
-    return _save(fresh, meta, directory / SCRATCH_NAME, {**plan, "fresh_weights_seed": seed}, ema=False)
-
-
-def _save(student: Student, meta: ArtifactMeta, directory: Path, plan: Mapping[str, Any], *, ema: bool) -> Path:
-    summary = {key: plan[key] for key in ("source", "goal", "rule", "score", "parameters", "macs")}
-    seed = {key: plan[key] for key in ("fresh_weights_seed",) if key in plan}
-    return save_artifact(
-        student,
-        directory,
-        tasks=meta.tasks,
-        preprocessing=meta.preprocessing,
-        metrics={},
-        provenance={**meta.provenance, "pruned": {**summary, **seed}},
-        ema=ema,
-    )
 
 
 def _share(counts: Mapping[str, int]) -> str:

@@ -1,10 +1,11 @@
 """`python -m prune` as a user runs it: what it writes, what it promises, and what it says to bad input."""
 
 import json
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +15,41 @@ import yaml
 from torch import nn
 
 import prune.pruning
+from data.index import load_index
 from models.artifact import load_artifact, save_artifact
 from models.cost import count_cost
+from models.errors import ModelError
 from models.narrow import Norm
 from models.student import Student, build_student
 from prune.__main__ import main
 from prune.curve import main as curve
 from prune.latency import Latency
 from tests.conftest import REPOSITORY, TINY_TASKS, rank_environment
-from tests.small_run import OPTIONS
+from tests.small_run import OPTIONS, train_small
 from tests.test_prune_selection import expansion_rule
+from train.assemble import build_model
+from train.config_file import ConfigError, load_config
 
 SIZE = 32
 COUNTS = {task: len(names) for task, names in TINY_TASKS.items()}
 
 
-def save(student: Student, folder: Path) -> Path:
+def save(
+    student: Student,
+    folder: Path,
+    *,
+    tasks: Mapping[str, Sequence[str]] = TINY_TASKS,
+    provenance: Mapping[str, Any] | None = None,
+) -> Path:
     preprocessing = {"mean": [0.5] * 3, "std": [0.25] * 3, "train_size": SIZE, "eval_size": SIZE}
     save_artifact(
-        student, folder, tasks=TINY_TASKS, preprocessing=preprocessing, metrics={}, provenance={"step": 7}, ema=False
+        student,
+        folder,
+        tasks=tasks,
+        preprocessing=preprocessing,
+        metrics={},
+        provenance={"step": 7, **(provenance or {})},
+        ema=False,
     )
     return folder
 
@@ -216,17 +233,6 @@ def test_a_pruned_model_can_be_pruned_again(model: Path, tmp_path: Path) -> None
     narrow, _ = load_artifact(tmp_path / "two")
     widths = {layer["name"]: layer["after"] for layer in second["layers"]}
     assert {name: widths[name] for name in narrow.architecture["widths"]} == narrow.architecture["widths"]
-
-
-def test_scratch_is_the_same_shape_with_fresh_weights(model: Path, tmp_path: Path) -> None:
-    run(model, tmp_path / "out", "--ratio", "0.3", "--multiple", "8", "--scratch", "--seed", "3")
-    pruned, fresh = load_artifact(tmp_path / "out")[0], load_artifact(tmp_path / "out" / "scratch")[0]
-    assert fresh.architecture == pruned.architecture
-    shapes = [{name: tensor.shape for name, tensor in each.state_dict().items()} for each in (pruned, fresh)]
-    assert shapes[0] == shapes[1]
-    gammas = torch.cat([module.weight.flatten() for module in fresh.modules() if isinstance(module, Norm)])
-    assert torch.equal(gammas, torch.ones_like(gammas))
-    assert not torch.equal(pruned.backbone.layer1[3].weight, fresh.backbone.layer1[3].weight)
 
 
 def test_data_is_used_for_the_proof_the_score_and_the_statistics(
@@ -419,6 +425,84 @@ def test_a_pruned_model_is_fine_tuned_on_two_ranks(
     before, after = load_artifact(tmp_path / "pruned")[0], load_artifact(tmp_path / "run" / "last")[0]
     assert after.architecture == before.architecture
     assert not torch.equal(before.backbone.layer1[3].weight, after.backbone.layer1[3].weight)
+
+
+def fresh_model(artifact: Path, shards: Path, folder: Path, *overrides: str) -> Student:
+    """As `train/main.py` builds it from the fine-tuning's config and one flag."""
+    fixed = ["model.backbone=", f"model.artifact={artifact}", "model.fresh_weights=true"]
+    config = load_config(finetune_config(folder, shards), [*fixed, *overrides])
+    return build_model(config, load_index(str(shards / "train")), COUNTS)
+
+
+def test_fresh_weights_are_the_pruned_shape_drawn_from_the_seed(model: Path, tiny_shards: Path, tmp_path: Path) -> None:
+    run(model, tmp_path / "out", "--ratio", "0.3", "--multiple", "8")
+    pruned, _ = load_artifact(tmp_path / "out")
+    one, again, other = (
+        fresh_model(tmp_path / "out", tiny_shards, tmp_path, f"seed={seed}").state_dict() for seed in (3, 3, 4)
+    )
+    assert {name: tensor.shape for name, tensor in one.items()} == {
+        name: tensor.shape for name, tensor in pruned.state_dict().items()
+    }
+    drawn = [name for name in one if name.endswith("weight") and one[name].std() > 0]
+    assert len(drawn) > 5
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    for name in drawn:
+        assert not torch.equal(one[name], pruned.state_dict()[name]), name
+        assert not torch.equal(one[name], other[name]), name
+    student = fresh_model(tmp_path / "out", tiny_shards, tmp_path)
+    assert student.architecture == pruned.architecture
+    assert student.preprocessing == pruned.preprocessing
+    gammas = torch.cat([module.weight.flatten() for module in student.modules() if isinstance(module, Norm)])
+    assert torch.equal(gammas, torch.ones_like(gammas))
+
+
+def test_fresh_weights_need_an_artifact_and_its_classes(model: Path, tiny_shards: Path, tmp_path: Path) -> None:
+    config = finetune_config(tmp_path, tiny_shards)
+    with pytest.raises(ConfigError, match=r"model\.fresh_weights needs model\.artifact"):
+        load_config(config, ["model.fresh_weights=true"])
+    student = build_student(backbone="food11_student", head={"kind": "multi-fc"}, tasks={"colour": 3})
+    with pytest.raises(ModelError, match=r"its classes of task 'tone' are None"):
+        fresh_model(save(student, tmp_path / "other", tasks={"colour": TINY_TASKS["colour"]}), tiny_shards, tmp_path)
+
+
+def test_ranks_draw_the_same_fresh_weights_and_train_them(
+    model: Path, tiny_shards: Path, tmp_path: Path, run_ranks: Callable[..., Any]
+) -> None:
+    run(model, tmp_path / "pruned", "--ratio", "0.3", "--multiple", "8")
+    config = finetune_config(tmp_path, tiny_shards)
+    overrides = [f"model.artifact={tmp_path / 'pruned'}", "model.backbone=", "model.fresh_weights=true"]
+    code = (
+        "import hashlib, safetensors.torch\n"
+        "from data.index import load_index\n"
+        "from train.assemble import build_model\n"
+        "from train.config_file import load_config\n"
+        f"model = build_model(load_config({str(config)!r}, {overrides!r}), load_index({str(tiny_shards / 'train')!r}), "
+        f"{COUNTS!r})\n"
+        "print(hashlib.sha256(safetensors.torch.save(model.state_dict())).hexdigest())"
+    )
+    result = run_ranks(2, code=code)
+    assert result.exit_code == 0, result.output
+    assert result.stdout[0] == result.stdout[1] != ""
+    result = run_ranks(2, ["train/main.py", "--config", str(config), *overrides])
+    assert result.exit_code == 0, result.output
+    before, after = load_artifact(tmp_path / "pruned")[0], load_artifact(tmp_path / "run" / "last")[0]
+    assert after.architecture == before.architecture
+
+
+def test_a_run_from_fresh_weights_continues_where_it_was_killed(model: Path, tiny_shards: Path, tmp_path: Path) -> None:
+    run(model, tmp_path / "pruned", "--ratio", "0.3", "--multiple", "8")
+    overrides = ["model.backbone=", f"model.artifact={tmp_path / 'pruned'}", "model.fresh_weights=true"]
+    whole = train_small(tiny_shards, tmp_path / "whole", *overrides)
+    assert whole.exit_code == 0, whole.stderr
+    shutil.copytree(whole.run, tmp_path / "killed" / "run")
+    (tmp_path / "killed" / "run" / "result.json").unlink()
+    shutil.rmtree(tmp_path / "killed" / "run" / "last")
+    sorted((tmp_path / "killed" / "run" / "checkpoints").iterdir())[-1].unlink()
+    again = train_small(tiny_shards, tmp_path / "killed", *overrides)
+    assert again.exit_code == 0, again.stderr
+    assert "continues after step 4" in again.stdout
+    ours, theirs = (load_artifact(outcome.run / "last")[0].state_dict() for outcome in (again, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_the_curve_goes_down_round_by_round_and_zeros_do_not_shrink(

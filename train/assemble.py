@@ -73,7 +73,8 @@ def weight_schedule(config: Config, steps_per_epoch: int, *, power: float) -> Ca
 
 
 def build_model(config: Config, index: Index, tasks: Mapping[str, int]) -> Student:
-    """A new student, or the saved one to fine-tune. Raises ConfigError or ModelError."""
+    """A new student, the saved one to fine-tune, or one of its shape with weights drawn from the run's seed. Raises
+    ConfigError or ModelError."""
     settings = config.model
     torch.manual_seed(config.seed)
     if settings.artifact is not None:
@@ -86,6 +87,9 @@ def build_model(config: Config, index: Index, tasks: Mapping[str, int]) -> Stude
                 )
         if list(tasks) != list(meta.tasks):
             raise ModelError(f"{settings.artifact} has tasks {list(meta.tasks)}, the config {list(tasks)}")
+        if settings.fresh_weights:
+            torch.manual_seed(config.seed)
+            model = build_student(**model.architecture)
     else:
         assert settings.backbone is not None
         head = {name: value for name, value in settings.head.model_dump().items() if value is not None}

@@ -103,6 +103,7 @@ class HeadConfig(Strict):
 class ModelConfig(Strict):
     backbone: str | None = None
     artifact: str | None = None  # fine-tune a saved model
+    fresh_weights: bool = False  # the artifact's shape alone, weights drawn from the seed: what are its weights worth?
     head: HeadConfig = HeadConfig()
     pretrained: bool = False
     max_params: Positive | None = None
@@ -114,6 +115,11 @@ class ModelConfig(Strict):
     def _one_origin(self) -> "ModelConfig":
         if (self.backbone is None) == (self.artifact is None):
             raise ValueError("give either backbone or artifact")
+        if self.fresh_weights and self.artifact is None:
+            raise ValueError(
+                "model.fresh_weights needs model.artifact, whose shape it takes; a backbone starts from fresh weights "
+                "anyway"
+            )
         return self
 
 

@@ -12,12 +12,12 @@ VAL=shards/grocery/val
 arms() {
     local share="$1" seed="$2"
     local pruned="$RUNS/pruned$share-$seed"
-    [ -f "$pruned/scratch/model.json" ] || python -m prune --model "$RUNS/sparse-$seed/last" --out "$pruned" \
-        --max-macs "$share%" --multiple 8 --data shards/grocery/train --recalibrate 16 --scratch --seed "$seed"
+    [ -f "$pruned/prune.json" ] || python -m prune --model "$RUNS/sparse-$seed/last" --out "$pruned" \
+        --max-macs "$share%" --multiple 8 --data shards/grocery/train --recalibrate 16
     train "finetuned$share-$seed" --config $CONFIGS/grocery_finetune.yaml seed="$seed" model.artifact="$pruned" \
         teacher.model="$RUNS/sparse-$seed/last"
     train "plain$share-$seed" --config $CONFIGS/grocery_finetune_plain.yaml seed="$seed" model.artifact="$pruned"
-    train "scratch$share-$seed" --config $CONFIGS/grocery_scratch.yaml seed="$seed" model.artifact="$pruned/scratch"
+    train "scratch$share-$seed" --config $CONFIGS/grocery_scratch.yaml seed="$seed" model.artifact="$pruned"
 }
 
 for seed in 0 1 2; do
