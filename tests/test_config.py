@@ -46,6 +46,7 @@ DEFAULTS = {
     "model": {
         "backbone": "resnet18",
         "artifact": None,
+        "fresh_weights": False,
         "head": {
             "kind": "multi-fc",
             **dict.fromkeys(["width", "kernel", "groups", "reduction", "activation", "dropout"]),
