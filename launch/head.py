@@ -1,6 +1,6 @@
 """Beside worker 0: gathers the workers, starts their ranks together, and decides what follows when one of them ends.
 
-Head(door, count=2, bounds=None, ...).run()
+Head(door, Quorum(count=2, bounds=None), ...).run()
 
 A *round* is one start of all ranks. An elastic job is a chain of rounds of different sizes, each from the last
 checkpoint: sample order and batch do not depend on the number of ranks, so nothing is lost or seen twice and no state
@@ -15,6 +15,7 @@ from typing import Any
 from launch.meeting import where_ranks_meet
 from launch.network import is_loopback
 from launch.peers import BEAT_SECONDS, Door, Event, Peer
+from launch.quorum import Quorum, num_ranks
 from launch.rendezvous import Rendezvous
 from launch.round import Round
 from launch.slots import assign
@@ -24,17 +25,16 @@ _SETTLE_SECONDS = 5.0  # without a new worker, before an elastic job starts with
 
 
 class Head:
-    """`bounds`: fewest and most ranks of an elastic job; None where all `count` workers are needed.
+    """progress: names the run's newest checkpoint. say: prints.
 
-    progress: names the run's newest checkpoint. workers_return: the scheduler starts a lost worker again. say: prints.
+    workers_return: the scheduler starts a lost worker again.
     """
 
     def __init__(
         self,
         door: Door,
+        quorum: Quorum,
         *,
-        count: int,
-        bounds: tuple[int, int] | None,
         restarts: int,
         wait_seconds: float,
         grow_seconds: float,
@@ -43,7 +43,7 @@ class Head:
         progress: Callable[[], str],
         say: Callable[[str], None],
     ) -> None:
-        self._door, self._count, self._bounds = door, count, bounds
+        self._door, self._quorum = door, quorum
         self._limit, self._wait_seconds, self._grow_seconds = RestartLimit(restarts), wait_seconds, grow_seconds
         self._workers_return, self._codes, self._progress, self._say = workers_return, codes, progress, say
         self._peers: dict[int, Peer] = {}
@@ -67,10 +67,14 @@ class Head:
         self._door.close()
 
     def gather(self) -> Outcome | list[Peer]:
-        """The workers in order of their indices once there are enough, or why there will not be."""
+        """The workers of the next round, in order of their indices, once there are enough, or why there will not be."""
         begin = joined = time.monotonic()
         refused: Outcome | None = None
-        while refused is not None or not self._enough(joined):
+        while refused is not None or not self._quorum.enough(
+            self._peers, settled=time.monotonic() - joined > _SETTLE_SECONDS
+        ):
+            if shortage := self._quorum.shortage(self._peers):
+                return Outcome(self._codes.refused, shortage)
             if refused is not None and 0 in self._peers:  # worker 0, on this host, is to hear it too
                 return refused
             if self._stop_asked:
@@ -90,7 +94,7 @@ class Head:
                 self._stop(peer)
                 if peer.leaving:
                     self._send_away(peer)
-        return [self._peers[index] for index in sorted(self._peers)]
+        return self._quorum.fitting(self._peers)
 
     def next_event(self, seconds: float) -> Event | None:
         """None when nothing came in this time. Lets the workers know that the head lives."""
@@ -116,8 +120,6 @@ class Head:
             peers = self.gather()
             if isinstance(peers, Outcome):
                 return peers
-            if self._bounds is not None:
-                peers = fitting(peers, self._bounds[1])
             self._limit.begin(self._progress())
             finished = self._one_round(peers)
             outcome = judge(finished.ends, self._codes, stop_asked=self._stop_asked or finished.changing)
@@ -133,8 +135,10 @@ class Head:
         address, hosts = where_ranks_meet([peer.channel for peer in peers])
         size = slots[0][0].size
         nodes = len({peer.node for peer in peers})
+        idle = [str(index) for index, peer in sorted(self._peers.items()) if peer not in peers]
         self._say(
             f"start {self._rounds}: {size} rank{'s' * (size > 1)} on {nodes} node{'s' * (nodes > 1)}, via {address}"
+            + (f"; no room within elastic.max_ranks for worker {', '.join(idle)}" if idle else "")
         )
         with Rendezvous(address, [slot for worker in slots for slot in worker], hosts=hosts) as rendezvous:
             for peer, worker in zip(peers, slots, strict=True):
@@ -149,14 +153,13 @@ class Head:
             current = Round(
                 [(peer, [slot.rank for slot in worker]) for peer, worker in zip(peers, slots, strict=True)], self._codes
             )
-            room = self._bounds is not None and size < self._bounds[1]
             grow_at = time.monotonic() + self._grow_seconds
             while not current.over:
                 event = self.next_event(current.patience())
                 if event is not None:
                     self._during(current, *event)
-                waiting = any(peer not in peers for peer in self._peers.values())
-                if room and waiting and not current.changing and time.monotonic() > grow_at:
+                settled = not current.changing and not current.ends and time.monotonic() > grow_at
+                if settled and self._quorum.bounds is not None and num_ranks(self._quorum.fitting(self._peers)) > size:
                     self._say("a worker came: the ranks save and start again with it")
                     current.save_and_end()
         return current
@@ -165,11 +168,11 @@ class Head:
         """What happens while ranks run."""
         if message["kind"] == "join":
             before = self._peers.get(peer.index)
-            if before is not None:
-                current.lose(before, "another worker came with its index")
             refused = self._let_in(peer)
             if refused is not None:
                 self._say(refused.reason)
+            elif before is not None:
+                current.lose(before, "another worker came with its index")
         elif message["kind"] == "lost":
             current.lose(peer, message["why"])
             self._forget(peer)
@@ -189,8 +192,9 @@ class Head:
         if outcome.code == self._codes.stopped:
             return None if finished.changing else outcome
         self._say(outcome.reason)
-        if finished.workers_lost and self._bounds is not None:
-            return None
+        if finished.workers_lost and self._quorum.bounds is not None:
+            loop = self._limit.loop(self._progress())
+            return Outcome(outcome.code, f"{outcome.reason}; {loop}") if loop else None
         if finished.workers_lost and not self._workers_return:
             return outcome
         again, why = self._limit.another(self._progress())
@@ -201,10 +205,10 @@ class Head:
 
     def _let_in(self, peer: Peer) -> Outcome | None:
         """A newcomer takes the place of a lost one with its index. An outcome where the job cannot go on."""
-        if peer.count != self._count or peer.index >= self._count:
+        if peer.count != self._quorum.count or peer.index >= self._quorum.count:
             reason = (
-                f"worker {peer.index} on {peer.node} was told of {peer.count} workers, worker 0 of {self._count}: "
-                f"start all with the same variables"
+                f"worker {peer.index} on {peer.node} was told of {peer.count} workers, worker 0 of "
+                f"{self._quorum.count}: start all with the same variables"
             )
             peer.tell(kind="done", code=self._codes.refused, reason=reason)
             return Outcome(self._codes.refused, reason)
@@ -216,7 +220,7 @@ class Head:
 
     def _stop(self, peer: Peer) -> None:
         """A signal from outside. One worker of an elastic job leaves; worker 0 takes all with it, as in other jobs."""
-        if self._bounds is not None and peer.index != 0:
+        if self._quorum.bounds is not None and peer.index != 0:
             peer.leaving = True
         else:
             self._stop_asked = True
@@ -229,27 +233,8 @@ class Head:
         if self._peers.get(peer.index) is peer:
             del self._peers[peer.index]
 
-    def _enough(self, joined: float) -> bool:
-        if self._bounds is None:
-            return len(self._peers) == self._count
-        num_ranks = sum(peer.num_ranks for peer in self._peers.values())
-        fewest, most = self._bounds
-        settled = time.monotonic() - joined > _SETTLE_SECONDS
-        return num_ranks >= most or len(self._peers) == self._count or (num_ranks >= fewest and settled)
-
     def _who_is_missing(self) -> str:
-        missing = [str(index) for index in range(self._count) if index not in self._peers]
-        shown = ", ".join(missing[:20]) + (" ..." if len(missing) > 20 else "")
         return (
-            f"after {self._wait_seconds:.0f} s {len(self._peers)} of {self._count} workers are here; missing: {shown}. "
-            f"Do they run, and do they reach this host's port {self._door.port}?"
+            f"after {self._wait_seconds:.0f} s {len(self._peers)} of {self._quorum.count} workers are here; missing: "
+            f"{self._quorum.missing(self._peers)}. Do they run, and do they reach this host's port {self._door.port}?"
         )
-
-
-def fitting(peers: list[Peer], most: int) -> list[Peer]:
-    """The first workers whose ranks together are at most so many."""
-    chosen: list[Peer] = []
-    for peer in peers:
-        if sum(other.num_ranks for other in chosen) + peer.num_ranks <= most:
-            chosen.append(peer)
-    return chosen

@@ -84,11 +84,18 @@ class RestartLimit:
 
     def another(self, progress: str) -> tuple[bool, str]:
         """Whether to start again after a failure, and why not (or the count, for the log)."""
-        self._fruitless = self._fruitless + 1 if progress == self._progress else 0
+        loop = self.loop(progress)
         if self._used >= self._restarts:
             return False, f"{self._used} of {self._restarts} restarts are used" if self._restarts else ""
-        if self._fruitless >= LOOP:
-            newest = f"the newest is still {progress}" if progress else "there is none"
-            return False, f"{LOOP} starts in a row brought no new checkpoint ({newest}): a crash loop, not an accident"
+        if loop:
+            return False, loop
         self._used += 1
         return True, f"restart {self._used} of {self._restarts}"
+
+    def loop(self, progress: str) -> str:
+        """Counts a failure; why it is one too many of those in a row that brought no new checkpoint, else ""."""
+        self._fruitless = self._fruitless + 1 if progress == self._progress else 0
+        if self._fruitless < LOOP:
+            return ""
+        newest = f"the newest is still {progress}" if progress else "there is none"
+        return f"{LOOP} starts in a row brought no new checkpoint ({newest}): a crash loop, not an accident"

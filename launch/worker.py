@@ -28,6 +28,7 @@ from launch.network import address_of
 from launch.peers import Door, Peer
 from launch.place import Place, read_place
 from launch.preflight import Host, collect, judge, mark_of
+from launch.quorum import Quorum
 from launch.secret import read_secret
 from launch.verdict import Codes, Outcome
 from train.config import Config
@@ -64,6 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _work(options: argparse.Namespace, place: Place, config: Config | None) -> Outcome:
     if options.interface is not None:
         address_of(options.interface)  # refuses one that is not there, before anybody waits
+    if config and config.elastic and options.ranks > config.elastic.max_ranks:
+        raise LaunchError(
+            f"--ranks {options.ranks} is more than elastic.max_ranks {config.elastic.max_ranks}: start fewer"
+        )
     secret = read_secret(os.environ, alone=place.count == 1)
     folder = Path(config.run.dir) if config else Path(options.folder)
     facts = collect(folder, index=place.index, interface=options.interface) if options.check else {}
@@ -100,10 +105,12 @@ def _work(options: argparse.Namespace, place: Place, config: Config | None) -> O
 def _start_head(
     options: argparse.Namespace, place: Place, config: Config | None, door: Door, folder: Path
 ) -> threading.Thread:
+    elastic = config.elastic if config else None
+    # The preflight is for all hosts that were promised, also where a job could do with fewer.
+    bounds = (elastic.min_ranks, elastic.max_ranks) if elastic and not options.check else None
     head = Head(
         door,
-        count=place.count,
-        bounds=(config.elastic.min_ranks, config.elastic.max_ranks) if config and config.elastic else None,
+        Quorum(place.count, bounds),
         restarts=options.restarts,
         wait_seconds=options.wait,
         grow_seconds=options.grow_after,
@@ -135,7 +142,10 @@ def _print_findings(peers: Sequence[Peer], place: Place, folder: Path) -> bool:
 
 
 def _config_of(command: Sequence[str]) -> Config | None:
-    """The config of a training command; a mistake in it is told once, before ranks start. Raises ConfigError."""
+    """The config of a training command; a mistake in it is told once, before ranks start.
+
+    Raises ConfigError, LaunchError.
+    """
     starts = [number for number, word in enumerate(command) if Path(word).name == "main.py" or word == "train.main"]
     if not starts:
         return None
@@ -143,7 +153,10 @@ def _config_of(command: Sequence[str]) -> Config | None:
     parser.add_argument("--config")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("overrides", nargs="*")
-    found, _ = parser.parse_known_args(command[starts[0] + 1 :])
+    try:
+        found, _ = parser.parse_known_args(command[starts[0] + 1 :])
+    except argparse.ArgumentError as error:
+        raise LaunchError(f"the command after --: {error}") from error
     return load_config(found.config, found.overrides) if found.config else None
 
 

@@ -117,3 +117,61 @@ CONFIG = (
 def test_bounds_that_cannot_be_are_refused_before_the_start(elastic: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
         parse_config(CONFIG.format(batch=7, elastic=elastic))
+
+
+# In place of a training: what `--ranks`, the config and workers that come do to a job is the launcher's alone.
+RANK = """
+import signal, sys, time
+signal.signal(signal.SIGUSR1, lambda number, frame: sys.exit(75))
+time.sleep(3)
+"""
+
+
+def launch(folder: Path, elastic: dict[str, int], *num_ranks: int) -> list[tuple[int, str]]:
+    """(exit code, output) of workers with so many ranks each."""
+    config = write_config(folder, folder, elastic=elastic)
+    (folder / "main.py").write_text(RANK)
+    port, workers = free_port(), []
+    for index, ranks in enumerate(num_ranks):
+        place = {"RANK": str(index), "WORLD_SIZE": str(len(num_ranks)), "MASTER_ADDR": "127.0.0.1"}
+        workers.append(
+            subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "launch.worker", "--ranks", str(ranks), "--grow-after", "0.5", "--"),
+                    *("python", str(folder / "main.py"), "--config", str(config)),
+                ],
+                env=rank_environment({**place, "MASTER_PORT": str(port), "SLIMHEADS_SECRET": SECRET}),
+                cwd=REPOSITORY,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    try:
+        outputs = [worker.communicate(timeout=60)[0] for worker in workers]
+    finally:
+        for worker in workers:
+            if worker.poll() is None:
+                end_process_tree(worker)
+    return [(worker.returncode, output) for worker, output in zip(workers, outputs, strict=True)]
+
+
+def test_a_worker_that_does_not_fit_waits_and_restarts_nothing(tmp_path: Path) -> None:
+    (code, output), (other, _) = launch(tmp_path, {"min_ranks": 1, "max_ranks": 3}, 2, 2)
+    assert (code, other) == (0, 0), output
+    assert output.count("worker: start ") == 1
+    assert "no room within elastic.max_ranks for worker 1" in output
+
+
+def test_fewer_ranks_than_min_ranks_are_refused_once_all_workers_are_here(tmp_path: Path) -> None:
+    results = launch(tmp_path, {"min_ranks": 4, "max_ranks": 4}, 1, 1)
+    assert [code for code, _ in results] == [2, 2], results
+    assert "elastic.min_ranks is 4, but the workers bring 1, 1 ranks" in results[0][1]
+    assert "start 1" not in results[0][1]
+
+
+def test_a_worker_with_more_ranks_than_max_ranks_is_refused(tmp_path: Path) -> None:
+    ((code, output),) = launch(tmp_path, {"min_ranks": 1, "max_ranks": 3}, 4)
+    assert code == 2
+    assert "worker: exit 2: --ranks 4 is more than elastic.max_ranks 3" in output
+    assert "Traceback" not in output

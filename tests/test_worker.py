@@ -347,6 +347,22 @@ def test_workers_that_were_told_different_numbers_are_refused(start: Start) -> N
     assert "was told of 3 workers, worker 0 of 2" in results[0][2]
 
 
+def test_a_refused_newcomer_leaves_the_ranks_that_run_alone(start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    ranks = (
+        f"import pathlib, time; print('up', flush=True)\n"
+        f"while not pathlib.Path({str(tmp_path)!r}, 'go').exists(): time.sleep(0.05)"
+    )
+    workers = [start(ranks, index=index, count=2, port=port) for index in (0, 1)]
+    wait_until(lambda: (tmp_path / "logs/rank-1.log").exists() and "up" in log_of(tmp_path, 1))
+    code, _, stderr = result(start(ranks, index=1, count=3, port=port))
+    assert code == 2
+    assert "was told of 3 workers, worker 0 of 2" in stderr
+    (tmp_path / "go").touch()
+    results = [result(worker) for worker in workers]
+    assert [code for code, _, _ in results] == [0, 0], results
+
+
 def test_a_port_in_use_is_named(start: Start) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -393,3 +409,10 @@ def test_a_mistake_in_the_config_is_told_once_before_any_rank_starts(tmp_path: P
     assert done.returncode == 2
     assert done.stderr.count("unknown key 'bach_size'; did you mean 'batch_size'?") == 1
     assert "start 1" not in done.stdout
+
+
+def test_a_training_command_without_the_name_of_its_config_is_refused() -> None:
+    command = [sys.executable, "-m", "launch.worker", "--", "python", "train/main.py", "--config"]
+    done = subprocess.run(command, env=rank_environment(), cwd=REPOSITORY, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2
+    assert done.stderr == "worker: exit 2: the command after --: argument --config: expected one argument\n"
