@@ -60,6 +60,7 @@ class Member:
         self._ends: list[int] = []  # codes of this worker's ranks in the round
         self._number = 0  # of the start that they belong to
         self._stopped = False
+        self._passed_on: signal.Signals | None = None  # to the ranks
 
     def run(self) -> Outcome:
         """To the end of the job. Signals that ask to stop are taken from now on."""
@@ -153,7 +154,7 @@ class Member:
                 case "save":
                     self._signal_ranks(signal.SIGUSR1)
                 case "stop":
-                    self._stopped = True
+                    self._passed_on = event["signal"]
                     _tell(channel, kind="stop")
                     self._signal_ranks(event["signal"])
                 case "end":
@@ -182,8 +183,8 @@ class Member:
                 headline=f"start {event['number']}: rank {rank} of {size} on {self._place.node}, {now}",
                 on_end=partial(self._report_end, event["number"], rank, local_rank),
             )
-        if self._stopped:  # the signal came between the head's word and this line
-            self._signal_ranks(signal.SIGUSR1)
+        if self._passed_on is not None:  # before the ranks were there; a signal that comes now is still to be passed on
+            self._signal_ranks(self._passed_on)
 
     def _report_end(self, number: int, rank: int, local_rank: int, code: int) -> None:
         self._events.put({"kind": "ended", "number": number, "rank": rank, "local_rank": local_rank, "code": code})
