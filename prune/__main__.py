@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from torch import Tensor
 
 from models.artifact import ArtifactMeta, load_artifact
 from models.cost import Cost, count_cost
@@ -24,12 +23,12 @@ from models.errors import ModelError
 from models.groups import KINDS
 from prune.candidates import RULES, find_candidates
 from prune.change_table import change_table
-from prune.histogram import describe, is_sparse
 from prune.latency import measure_latency
 from prune.plan import make_plan
-from prune.proof import random_images
+from prune.proof import NUM_IMAGES, proof_inputs
 from prune.pruning import Goal, Limits, prune_student
 from prune.recalibrate import recalibrate
+from prune.remarks import remarks_on
 from prune.saving import save_pruned
 from prune.scores import NEEDS_DATA, SCORES, Batch
 from train.comm import Comm, CommError
@@ -41,7 +40,6 @@ from train.photos import FilePhotos, ShardPhotos, open_photos
 
 Photos = ShardPhotos | FilePhotos
 BATCH_SIZE = 64
-PROOF_PHOTOS = 2  # float64 convolutions are slow
 
 
 def main(arguments: Sequence[str] | None = None) -> ExitCode:
@@ -139,7 +137,6 @@ def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
     size = int(meta.preprocessing["eval_size"])
     if options.score in NEEDS_DATA and photos is not None:
         require_labels(photos, meta)
-    remarks = list(notes)
     console = Console(stderr=True)
     with console.status("reading") as status:
 
@@ -154,27 +151,26 @@ def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
             kinds=options.kinds,
             batches=_batches(photos, meta, size, options.score_batches),
         )
-        ranks_by_gamma = options.rule == "expansion" or options.score == "gamma"
-        if ranks_by_gamma and not is_sparse(candidates.magnitudes):
-            remarks.append(
-                "hardly any gamma is near zero, so this model was not trained sparse, and pruning by gamma cuts into "
-                f"what it needs (a `sparsity:` section in the config trains it so):\n{describe(candidates.magnitudes)}"
-            )
         limits, goal = _limits(options), _goal(options, count_cost(student, image_size=size), size)
         pruned = prune_student(
             student,
             candidates,
             limits=limits,
             goal=goal,
-            inputs=_proof_images(photos, meta, size, options.seed),
+            # Every photo may be the first that can be used.
+            inputs=proof_inputs(
+                size,
+                (images for images, _ in _batches(photos, meta, size, sys.maxsize, batch_size=NUM_IMAGES)),
+                seed=options.seed,
+            ),
             fold=options.fold,
             progress=progress,
         )
-        if pruned.selection.threshold == pruned.selection.cap:
-            remarks.append(
-                f"the threshold stopped at {pruned.selection.cap:.3g}, the smallest maximum of a norm, so fewer "
-                "channels go than were asked for (--no-threshold-cap lets it rise; the floor then keeps that layer)"
-            )
+        by_gamma = options.score == "gamma"
+        remarks = [
+            *notes,
+            *remarks_on(pruned, candidates, meta, goal=goal, by_gamma=by_gamma, data=options.data),
+        ]
         num_batches = 0
         if options.recalibrate:
             progress("recalibrating")
@@ -198,7 +194,7 @@ def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
             command=options.command,
             source={"model": str(meta.path), "sha256": meta.sha256},
             rule=options.rule,
-            score="gamma" if options.rule == "expansion" else options.score,
+            score=options.score,
             goal=goal,
             limits=limits,
             folded=options.fold,
@@ -207,7 +203,7 @@ def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
             remarks=remarks,
         )
     written = save_pruned(pruned.student, meta, options.out, plan)
-    _report(plan, written)
+    _report(plan, written, folded=options.fold)
     return ExitCode.DONE
 
 
@@ -216,6 +212,8 @@ def _check(options: argparse.Namespace) -> None:
         raise ModelError(f"--max-layer-ratio is {options.max_layer_ratio}; it is a share, above 0 and at most 1")
     if options.max_latency_ms is not None and not options.max_latency_ms > 0:
         raise ModelError(f"--max-latency-ms is {options.max_latency_ms}; it must be above 0")
+    if options.rule == "expansion" and (options.score != "gamma" or options.kinds != list(KINDS)):
+        raise ModelError("--rule expansion ranks the expansions by gamma: leave out --score and --kinds, or the rule")
     needs = [f"--score {options.score}"] * (options.score in NEEDS_DATA) + ["--recalibrate"] * bool(options.recalibrate)
     if needs and options.data is None:
         raise ModelError(f"{needs[0]} looks at photos: name a shard folder with --data")
@@ -241,30 +239,26 @@ def _absolute(budget: int | Share | None, now: int) -> int | None:
     return int(budget * now) if isinstance(budget, Share) else budget
 
 
-def _batches(photos: Photos | None, meta: ArtifactMeta, size: int, count: int) -> Iterator[Batch]:
+def _batches(
+    photos: Photos | None, meta: ArtifactMeta, size: int, count: int, *, batch_size: int = BATCH_SIZE
+) -> Iterator[Batch]:
     return (
-        iter(()) if photos is None else model_inputs(photos, meta, size=size, batch_size=BATCH_SIZE, max_batches=count)
+        iter(()) if photos is None else model_inputs(photos, meta, size=size, batch_size=batch_size, max_batches=count)
     )
 
 
-def _proof_images(photos: Photos | None, meta: ArtifactMeta, size: int, seed: int) -> dict[str, Tensor]:
-    inputs = {"random": random_images(size, seed=seed)}
-    if photos is not None:
-        for images, _ in model_inputs(photos, meta, size=size, batch_size=PROOF_PHOTOS, max_batches=1):
-            inputs["real"] = images
-    return inputs
-
-
-def _report(plan: Mapping[str, Any], written: Sequence[Path]) -> None:
+def _report(plan: Mapping[str, Any], written: Sequence[Path], *, folded: bool) -> None:
     # A pipe has no width; without one, rich would cut the table at 80 columns.
     Console(width=None if sys.stdout.isatty() else 120).print(change_table(plan))
     for remark in plan["remarks"]:
         print(f"warning: {remark}", file=sys.stderr)
     counts = Counter(layer["constants"] for layer in plan["layers"] if "constants" in layer)
-    if counts["dropped"]:
+    if counts["dropped"] and not folded:
+        print(f"constants of pruned channels: dropped in {counts['dropped']} layers, as --no-fold says")
+    elif counts["dropped"]:
         print(
             f"constants of pruned channels: folded forward in {counts['folded']} layers, dropped in "
-            f"{counts['dropped']}, where padding or an activation changes them on the way (prune.json says which)"
+            f"{counts['dropped']}, where padding or attention changes them on the way (prune.json says which)"
         )
     for kind, proof in plan["proof"]["inputs"].items():
         print(

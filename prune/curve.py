@@ -29,8 +29,9 @@ from prune.candidates import find_candidates
 from prune.curve_picture import curve_picture
 from prune.latency import measure_latency
 from prune.plan import make_plan
-from prune.proof import random_images
-from prune.pruning import Goal, Limits, prune_student
+from prune.proof import NUM_IMAGES, proof_inputs
+from prune.pruning import Goal, Limits, NothingToPrune, prune_student
+from prune.remarks import remarks_on
 from prune.saving import save_pruned
 from prune.unstructured import share_of_zeros, without_small_weights
 from train.comm import Comm, CommError
@@ -39,6 +40,7 @@ from train.ensemble import load_ensemble
 from train.evaluation import measure
 from train.exit_codes import ExitCode
 from train.machine import choose_device
+from train.model_inputs import model_inputs
 from train.photo_arguments import positive
 from train.photo_batches import photo_batches
 from train.photos import ShardPhotos
@@ -63,6 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     add("--score", choices=["gamma", "l2"], default="gamma", help="what ranks the channels (%(default)s)")
     add("--multiple", type=positive, default=1, metavar="N", help="round widths up to multiples of it")
     add("--floor", type=positive, default=8, metavar="N", help="channels that every layer keeps (%(default)s)")
+    add(
+        "--threshold-cap",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="no threshold above the smallest of the norms' maxima (%(default)s)",
+    )
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(words)
     options.command = shlex.join(["python", "-m", "prune.curve", *words])
@@ -149,6 +157,7 @@ def _keep_settings(options: argparse.Namespace) -> None:
         "score": options.score,
         "multiple": options.multiple,
         "floor": options.floor,
+        "threshold_cap": options.threshold_cap,
         "config": Path(options.config).read_text(encoding="utf-8") if options.config else None,
     }
     path = options.out / SETTINGS_NAME
@@ -164,7 +173,7 @@ def _rounds(options: argparse.Namespace, rate: float, meter: Meter) -> list[dict
         folder = options.out / f"rate-{rate:g}" / f"round-{number:02d}"
         try:
             _prune(current, folder, rate, options)
-        except ModelError as error:
+        except NothingToPrune as error:
             print(f"rate {rate:g} ends before round {number}: {error}", flush=True)
             break
         current = _trained(folder, options) if options.config else folder
@@ -176,10 +185,17 @@ def _rounds(options: argparse.Namespace, rate: float, meter: Meter) -> list[dict
 def _prune(model: Path, folder: Path, rate: float, options: argparse.Namespace) -> None:
     student, meta = load_artifact(model)
     size = int(meta.preprocessing["eval_size"])
-    limits = Limits(floor=options.floor, multiple=options.multiple)
+    limits = Limits(threshold_cap=options.threshold_cap, floor=options.floor, multiple=options.multiple)
     goal = Goal("ratio", rate, image_size=size)
     candidates = find_candidates(student, score=options.score)
-    pruned = prune_student(student, candidates, limits=limits, goal=goal, inputs={"random": random_images(size)})
+    photos = model_inputs(
+        ShardPhotos(load_index(options.data)), meta, size=size, batch_size=NUM_IMAGES, max_batches=sys.maxsize
+    )
+    inputs = proof_inputs(size, (images for images, _ in photos))
+    pruned = prune_student(student, candidates, limits=limits, goal=goal, inputs=inputs)
+    remarks = remarks_on(pruned, candidates, meta, goal=goal, by_gamma=options.score == "gamma", data=options.data)
+    for remark in remarks:
+        print(f"warning: {remark}", file=sys.stderr)
     latency = tuple(measure_latency(each, image_size=size, threads=1) for each in (student, pruned.student))
     plan = make_plan(
         pruned,
@@ -193,7 +209,7 @@ def _prune(model: Path, folder: Path, rate: float, options: argparse.Namespace) 
         folded=True,
         latency=(latency[0], latency[1]),
         recalibrated_batches=0,
-        remarks=[],
+        remarks=remarks,
     )
     save_pruned(pruned.student, meta, folder, plan)
 

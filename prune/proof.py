@@ -1,9 +1,9 @@
 """That a masked network and its narrow rebuild are one and the same function.
 
-proof = prove(masked, narrow, {"random": images})  # raises ProofError
+proof = prove(masked, narrow, proof_inputs(224, batches_of_photos))  # raises ProofError
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from models.errors import ModelError
 from models.student import Student
 
 TOLERANCE = 1e-9  # of the largest logit
+NUM_IMAGES = 2  # of each kind: float64 convolutions are slow
 
 
 class ProofError(ModelError):
@@ -28,9 +29,17 @@ class Proof:
     largest_logit: float
 
 
+def proof_inputs(size: int, photos: Iterable[Tensor] = (), *, seed: int = 0) -> dict[str, Tensor]:
+    """`random` images and, where there is one, the first batch of `photos` as `real`: float32 [N, 3, size, size]."""
+    inputs = {"random": random_images(size, seed=seed)}
+    if (first := next(iter(photos), None)) is not None:
+        inputs["real"] = first
+    return inputs
+
+
 def random_images(size: int, *, seed: int = 0) -> Tensor:
-    """Two, since float64 convolutions are slow: float32 [2, 3, size, size], normal."""
-    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(seed))
+    """float32 [NUM_IMAGES, 3, size, size], normal."""
+    return torch.randn(NUM_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from models.cost import Cost, count_cost, without_weights
 from models.errors import ModelError
 from models.groups import Group
 from models.student import Student
-from prune.budget import mildest_rank
+from prune.budget import attainable, exact, mildest_rank
 from prune.candidates import Candidates
 from prune.latency import measure_latency
 from prune.proof import Proof, prove
@@ -23,6 +23,10 @@ from prune.rewrite import rewrite
 from prune.selection import Selection, rank_of, select
 
 _LATENCY_CANDIDATES = 128  # ranks among which a latency budget is bisected: each one tried is exported and timed
+
+
+class NothingToPrune(ModelError):
+    """Under these limits no layer can get narrower."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,8 @@ def prune_student(
     fold: bool = True,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Pruned:
-    """inputs: name -> images on which masked and rebuilt network must agree. Raises ModelError for goals that cannot be
-    reached and ProofError where the two networks differ; the student stays as it is."""
+    """inputs: name -> images on which masked and rebuilt network must agree. Raises NothingToPrune, ModelError for
+    goals that cannot be reached, and ProofError where the two networks differ; the student stays as it is."""
     selection = _choose(student, candidates, limits, goal, progress)
     _require_change(candidates, selection, limits)
     progress("rewriting and proving")
@@ -85,12 +89,12 @@ def prune_student(
 def _choose(
     student: Student, candidates: Candidates, limits: Limits, goal: Goal, progress: Callable[[str], None]
 ) -> Selection:
-    def at(rank: int) -> Selection:
+    def at(rank: int, *, threshold_cap: bool = limits.threshold_cap) -> Selection:
         return select(
             candidates.layers,
             rank=rank,
             pool=candidates.pool,
-            threshold_cap=limits.threshold_cap,
+            threshold_cap=threshold_cap,
             floor=limits.floor,
             max_layer_ratio=limits.max_layer_ratio,
             multiple=limits.multiple,
@@ -101,21 +105,25 @@ def _choose(
     unit, cost_of = _costs(goal)
     now = cost_of(student)
     if now <= goal.value:
-        raise ModelError(f"the model already fits: it has {now:,.6g} {unit}, the budget is {goal.value:,.6g}")
+        raise ModelError(f"the model already fits: it has {attainable(now, unit)}, the budget is {exact(goal.value)}")
     # Latency is measured on real weights, the rest is counted on shapes alone.
     source = student if goal.kind == "latency" else without_weights(student)
 
     @cache
     def cost_at(rank: int) -> float:
         cost = cost_of(_rebuilt(source, at(rank)))
-        progress(f"pruned to {cost:,.6g} {unit}, budget {goal.value:,.6g}")
+        progress(f"pruned to {attainable(cost, unit)}, budget {exact(goal.value)}")
         return cost
 
     num_ranks = len(candidates.magnitudes)
     ranks = range(num_ranks)
     if goal.kind == "latency":
         ranks = np.unique(np.linspace(0, num_ranks - 1, _LATENCY_CANDIDATES).astype(int)).tolist()
-    return at(mildest_rank(cost_at, budget=goal.value, ranks=ranks, unit=unit))
+    way_out = "lower --floor or --multiple, raise --max-layer-ratio, or prune more --kinds"
+    harshest = at(ranks[-1])
+    if harshest.kept != at(ranks[-1], threshold_cap=False).kept:
+        way_out = f"the cap holds the threshold at {harshest.cap:.3g}: leave out --threshold-cap, or {way_out}"
+    return at(mildest_rank(cost_at, budget=goal.value, ranks=ranks, unit=unit, way_out=way_out))
 
 
 def _costs(goal: Goal) -> tuple[str, Callable[[Student], float]]:
@@ -142,7 +150,7 @@ def _require_change(candidates: Candidates, selection: Selection, limits: Limits
     if any(len(kept) < len(layers[name].scores) for name, kept in selection.kept.items()):
         return
     widest = max(layer.width for layer in layers.values())
-    raise ModelError(
+    raise NothingToPrune(
         f"nothing would be pruned: with multiples of {limits.multiple}, a floor of {limits.floor} and max_layer_ratio "
         f"{limits.max_layer_ratio:g} no layer (the widest has {widest} channels) can get narrower; prune more, or "
         "relax a limit"

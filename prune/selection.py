@@ -31,11 +31,13 @@ class Layer:
 @dataclass(frozen=True)
 class Selection:
     """kept: layer -> ascending units. threshold: units at or below it were to go. cap: the smallest maximum of a norm,
-    which the threshold may not exceed; None without it. remarks: layer -> which limit made it keep more."""
+    which the threshold may not exceed; None without it. is_capped: the threshold is lower for it. remarks: layer ->
+    which limit made it keep more."""
 
     kept: dict[str, tuple[int, ...]]
     threshold: float
     cap: float | None
+    is_capped: bool = False
     remarks: dict[str, str] = field(default_factory=dict)
 
 
@@ -69,9 +71,8 @@ def select(
     """
     ordered = np.sort(np.concatenate(list(pool.values())))
     cap = float(min(values.max() for values in pool.values())) if threshold_cap else None
-    threshold = float(ordered[rank])
-    if cap is not None:
-        threshold = min(threshold, cap)
+    wanted = float(ordered[rank])
+    threshold = wanted if cap is None else min(wanted, cap)
     kept, remarks = {}, {}
     for name, layer in layers.items():
         above = int((layer.scores > threshold).sum())
@@ -80,7 +81,7 @@ def select(
         kept[name] = tuple(sorted(largest_first[:count].tolist()))
         if remark:
             remarks[name] = remark
-    return Selection(kept, threshold, cap, remarks)
+    return Selection(kept, threshold, cap, threshold < wanted, remarks)
 
 
 def _num_kept(layer: Layer, *, above: int, floor: int, max_layer_ratio: float, multiple: int) -> tuple[int, str]:

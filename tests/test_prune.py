@@ -1,6 +1,7 @@
 """`python -m prune` as a user runs it: what it writes, what it promises, and what it says to bad input."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,8 @@ from models.student import Student, build_student
 from prune.__main__ import main
 from prune.curve import main as curve
 from prune.latency import Latency
-from tests.conftest import REPOSITORY, TINY_TASKS, rank_environment
+from prune.rewrite import rewrite
+from tests.conftest import REPOSITORY, TINY_TASKS, jpeg_bytes, rank_environment
 from tests.small_run import OPTIONS, train_small
 from tests.test_prune_selection import expansion_rule
 from train.assemble import build_model
@@ -267,11 +269,26 @@ def all_equal(student: Student) -> None:
             module.weight.fill_(0.7)
 
 
+def spread_gammas(student: Student) -> None:
+    for module in student.modules():
+        if isinstance(module, Norm):
+            module.weight.uniform_(0.5, 1.5)
+
+
+def weaken_two_norms(student: Student) -> None:
+    for norm in ("backbone.layer2.4", "backbone.layer3.1"):
+        student.get_submodule(norm).weight.mul_(1e-4)
+
+
+RANDOM_ALONE = "without --data the proof rests on random images alone"
 BAD = {
     "ratio 0": (["--ratio", "0"], "the ratio is 0.0; it is the share of channels to prune, between 0 and 1"),
     "ratio 1": (["--ratio", "1"], "between 0 and 1"),
     "ratio 2": (["--ratio", "2"], "between 0 and 1"),
-    "parameters": (["--max-params", "10"], "cannot be reached: with these floors and limits the smallest is"),
+    "parameters": (
+        ["--max-params", "10"],
+        "a budget of 10 parameters cannot be reached: with these limits the smallest is",
+    ),
     "macs": (["--max-macs", "1k"], "MACs"),
     "latency": (["--max-latency-ms", "1e-9"], " ms; lower --floor"),
     "no latency": (["--max-latency-ms", "0"], "--max-latency-ms is 0.0; it must be above 0"),
@@ -281,6 +298,8 @@ BAD = {
     "no data": (["--ratio", "0.3", "--score", "taylor"], "name a shard folder with --data"),
     "no data for statistics": (["--ratio", "0.3", "--recalibrate", "2"], "--recalibrate looks at photos"),
     "expansion": (["--ratio", "0.3", "--rule", "expansion"], "inverted residual blocks (MobileNetV2)"),
+    "score of expansion": (["--ratio", "0.3", "--rule", "expansion", "--score", "taylor"], "leave out --score and"),
+    "kinds of expansion": (["--ratio", "0.3", "--rule", "expansion", "--kinds", "stem"], "leave out --score and"),
 }
 
 
@@ -344,26 +363,41 @@ def test_equal_gammas_rank_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_gammas_that_were_never_trained_sparse_are_shown_in_a_warning(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def spread(student: Student) -> None:
-        for module in student.modules():
-            if isinstance(module, Norm):
-                module.weight.uniform_(0.5, 1.5)
-
-    path = save(broken(sparse_student(), spread), tmp_path / "model")
+    path = save(broken(sparse_student(), spread_gammas), tmp_path / "model")
     plan = run(path, tmp_path / "out", "--ratio", "0.3")
     said = capsys.readouterr().err
     assert "was not trained sparse" in said
     assert "|gamma|   0.3 to 1" in said
-    assert len(plan["remarks"]) == 1
-    assert run(model, tmp_path / "sparse", "--ratio", "0.3")["remarks"] == []
+    remarks = [remark for remark in plan["remarks"] if remark != RANDOM_ALONE]
+    assert len(remarks) == 1
+    assert run(model, tmp_path / "sparse", "--ratio", "0.3")["remarks"] == [RANDOM_ALONE]
+
+
+def test_a_model_that_was_trained_sparse_or_pruned_is_not_told_that_it_was_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The gammas near zero are the first to go: a pruned model has none left."""
+
+    def warned(number: int, provenance: Mapping[str, Any], widths: Mapping[str, int]) -> bool:
+        torch.manual_seed(number)
+        head = {"kind": "multi-fc"}
+        student = build_student(backbone="food11_student", head=head, tasks=COUNTS, widths=widths)
+        path = save(broken(student, spread_gammas), tmp_path / f"model{number}", provenance=provenance)
+        run(path, tmp_path / f"out{number}", "--ratio", "0.3")
+        return "was not trained sparse" in capsys.readouterr().err
+
+    tuned = {"config": {"sparsity": None, "model": {"artifact": "a", "fresh_weights": False}}}
+    control = {"config": {"sparsity": None, "model": {"artifact": "a", "fresh_weights": True}}}
+    narrow = {"backbone.layer2.3": 64}
+    assert warned(1, tuned, {})
+    assert warned(2, control, narrow)
+    assert not warned(3, tuned, narrow)
+    assert not warned(4, {"config": {**tuned["config"], "sparsity": {"strength": 1e-4}}}, {})
+    assert not warned(5, {**tuned, "pruned": {}}, {})
 
 
 def test_a_threshold_that_was_capped_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def weaken(student: Student) -> None:
-        for norm in ("backbone.layer2.4", "backbone.layer3.1"):
-            student.get_submodule(norm).weight.mul_(1e-4)
-
-    path = save(broken(sparse_student(), weaken), tmp_path / "model")
+    path = save(broken(sparse_student(), weaken_two_norms), tmp_path / "model")
     arguments = ("--ratio", "0.6", "--kinds", "stream", "embedding")
     plan = run(path, tmp_path / "capped", *arguments)
     assert plan["threshold"] == plan["cap"]
@@ -371,6 +405,75 @@ def test_a_threshold_that_was_capped_is_said(tmp_path: Path, capsys: pytest.Capt
     free = run(path, tmp_path / "free", *arguments, "--no-threshold-cap")
     assert free["cap"] is None
     assert free["parameters"]["after"] < plan["parameters"]["after"]
+
+
+def test_a_budget_that_the_cap_keeps_out_of_reach_names_the_cap(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def all_alike(student: Student) -> None:
+        for norm in ("backbone.layer2.4", "backbone.layer3.1"):
+            student.get_submodule(norm).weight.fill_(1e-4)
+
+    path = save(broken(sparse_student(), all_alike), tmp_path / "model")
+    kinds = ["--kinds", "stream", "embedding"]
+    arguments = ["--model", str(path), "--out", str(tmp_path / "out"), *kinds, "--max-params"]
+    assert main([*arguments, "20k", "--threshold-cap"]) == 2
+    said = capsys.readouterr().err
+    assert "the cap holds the threshold at 0.0001: leave out --threshold-cap" in said
+    smallest = re.search(r"the smallest is ([\d,]+) parameters", said)
+    assert smallest is not None
+    run(path, tmp_path / "free", *kinds, "--max-params", "20k")
+    assert main([*arguments, "10"]) == 2
+    assert "cap" not in capsys.readouterr().err
+    # Met at the very cap: all that was asked for went.
+    met = run(path, tmp_path / "met", *kinds, "--max-params", smallest[1].replace(",", ""), "--threshold-cap")
+    assert met["threshold"] == met["cap"]
+    assert met["remarks"] == [RANDOM_ALONE]
+
+
+def test_the_smallest_reachable_budget_can_be_asked_for(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flag, key in (("--max-params", "parameters"), ("--max-macs", "macs")):
+        assert main(["--model", str(model), "--out", str(tmp_path / key), flag, "10"]) == 2
+        smallest = re.search(r"the smallest is ([\d,]+) ", capsys.readouterr().err)
+        assert smallest is not None
+        value = smallest[1].replace(",", "")
+        assert run(model, tmp_path / key, flag, value)[key]["after"] == int(value)
+
+
+def test_dropped_constants_are_explained_by_what_dropped_them(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(model, tmp_path / "dropped", "--ratio", "0.3", "--no-fold")
+    said = capsys.readouterr().out
+    assert "as --no-fold says" in said
+    assert "padding" not in said
+    path = save(sparse_student("food11_grouped"), tmp_path / "model")
+    run(path, tmp_path / "padded", "--ratio", "0.3")
+    assert "where padding or attention changes them on the way" in capsys.readouterr().out
+
+
+def photo_folder(folder: Path, *, num_broken: int, num_good: int) -> Path:
+    folder.mkdir()
+    for number in range(num_broken + num_good):
+        content = b"not a photo" if number < num_broken else jpeg_bytes(colour=0, tone=1, seed=number)
+        (folder / f"{number}.jpg").write_bytes(content)
+    return folder
+
+
+def test_the_proof_reads_on_to_a_photo_that_can_be_used_or_says_that_there_is_none(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = photo_folder(tmp_path / "some", num_broken=5, num_good=2)
+    plan = run(model, tmp_path / "a", "--ratio", "0.3", "--data", str(some))
+    assert plan["proof"]["inputs"]["real"]["num_images"] == 1  # the fifth and sixth photo are a batch
+    assert plan["remarks"] == []
+    none = photo_folder(tmp_path / "none", num_broken=3, num_good=0)
+    plan = run(model, tmp_path / "b", "--ratio", "0.3", "--data", str(none))
+    assert list(plan["proof"]["inputs"]) == ["random"]
+    assert plan["remarks"] == [f"no photo of {none} could be used, so the proof rests on random images alone"]
+    assert "the proof rests on random images alone" in capsys.readouterr().err
 
 
 def test_an_artifact_of_another_version_is_refused(
@@ -384,18 +487,17 @@ def test_an_artifact_of_another_version_is_refused(
     assert "its format is 'slimheads-model/9'" in capsys.readouterr().err
 
 
+def wrong_rewrite(*arguments: Any, **options: Any) -> tuple[Student, Student]:
+    one, other = rewrite(*arguments, **options)
+    with torch.no_grad():
+        next(other.heads.parameters()).mul_(1 + 1e-6)
+    return one, other
+
+
 def test_a_failed_proof_writes_nothing(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    honest = prune.pruning.rewrite
-
-    def wrong(*arguments: Any, **options: Any) -> tuple[Student, Student]:
-        one, other = honest(*arguments, **options)
-        with torch.no_grad():
-            next(other.heads.parameters()).mul_(1 + 1e-6)
-        return one, other
-
-    monkeypatch.setattr(prune.pruning, "rewrite", wrong)
+    monkeypatch.setattr(prune.pruning, "rewrite", wrong_rewrite)
     assert main(["--model", str(model), "--out", str(tmp_path / "out"), "--ratio", "0.3"]) == 2
     assert "differs from the masked one" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -528,6 +630,46 @@ def test_the_curve_goes_down_round_by_round_and_zeros_do_not_shrink(
     for name in ("curve.svg", "unstructured.svg"):
         circles = [node for node in ElementTree.parse(out / name).iter() if node.tag.endswith("circle")]
         assert len(circles) == (3 if name == "curve.svg" else 2)
+
+
+def draw_curve(model: Path, shards: Path, out: Path, *arguments: str) -> int:
+    fixed = ["--model", str(model), "--data", str(shards / "val"), "--out", str(out), "--unstructured", ""]
+    return curve([*fixed, *(arguments or ("--rates", "0.2", "--rounds", "1"))])
+
+
+def test_a_curve_stops_where_nothing_is_left_to_prune_and_fails_at_anything_else(
+    model: Path, tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ("--rates", "0.2", "--rounds", "2", "--multiple", "512")
+    assert draw_curve(model, tiny_shards, tmp_path / "small", *few) == 0
+    assert "ends before round 1: nothing would be pruned" in capsys.readouterr().out
+    torch.manual_seed(0)
+    bare = save(
+        build_student(backbone="cifar10_student", head={"kind": "multi-fc"}, tasks=COUNTS), tmp_path / "without norms"
+    )
+    assert draw_curve(bare, tiny_shards, tmp_path / "bare") == 2
+    assert "has no norms" in capsys.readouterr().err
+    monkeypatch.setattr(prune.pruning, "rewrite", wrong_rewrite)
+    assert draw_curve(model, tiny_shards, tmp_path / "wrong") == 2
+    assert "differs from the masked one" in capsys.readouterr().err
+    assert not list((tmp_path / "wrong").rglob("prune.json"))
+
+
+def test_a_curve_proves_on_photos_and_says_what_a_pruning_says(
+    tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save(broken(sparse_student(), spread_gammas), tmp_path / "spread")
+    assert draw_curve(path, tiny_shards, tmp_path / "one") == 0
+    assert "was not trained sparse" in capsys.readouterr().err
+    plan = json.loads((tmp_path / "one" / "rate-0.2" / "round-01" / "prune.json").read_text())
+    assert plan["proof"]["inputs"]["real"]["num_images"] == 2
+    assert len(plan["remarks"]) == 1
+    path = save(broken(sparse_student(), weaken_two_norms), tmp_path / "weak")
+    assert draw_curve(path, tiny_shards, tmp_path / "two", "--rates", "0.7", "--rounds", "1") == 0
+    assert "the threshold stopped at" in capsys.readouterr().err
+    free = ("--rates", "0.7", "--rounds", "1", "--no-threshold-cap")
+    assert draw_curve(path, tiny_shards, tmp_path / "three", *free) == 0
+    assert "the threshold stopped at" not in capsys.readouterr().err
 
 
 def test_a_curves_folder_is_not_shared_by_other_settings(

@@ -163,6 +163,7 @@ def test_the_cap_keeps_a_layer_of_small_gammas_from_vanishing() -> None:
     free = select(layers, rank=30, pool=pool, threshold_cap=False)
     assert free.cap is None
     assert len(free.kept["large"]) < 50
+    assert (capped.is_capped, free.is_capped, select(layers, rank=2, pool=pool).is_capped) == (True, False, False)
 
 
 @pytest.mark.parametrize("ratio", [0, 1, -0.1, 1.5, math.nan])
@@ -177,7 +178,28 @@ def test_bisection_finds_the_mildest_rank_within_the_budget(costs: list[float], 
     costs = sorted(costs, reverse=True)
     within = [rank for rank, cost in enumerate(costs) if cost <= budget]
     if within:
-        assert mildest_rank(costs.__getitem__, budget=budget, ranks=range(len(costs)), unit="MACs") == within[0]
+        assert cheapest(costs, budget) == within[0]
     else:
-        with pytest.raises(ModelError, match=r"cannot be reached: .* the smallest is .* MACs"):
-            mildest_rank(costs.__getitem__, budget=budget, ranks=range(len(costs)), unit="MACs")
+        with pytest.raises(ModelError, match=r"cannot be reached: .* the smallest is .* MACs; lower --floor"):
+            cheapest(costs, budget)
+
+
+def cheapest(costs: list[float], budget: float, unit: str = "MACs") -> int:
+    ranks = range(len(costs))
+    return mildest_rank(costs.__getitem__, budget=budget, ranks=ranks, unit=unit, way_out="lower --floor")
+
+
+@pytest.mark.parametrize(
+    ("smallest", "budget", "unit", "message"),
+    [
+        (1_234_564, 1_234_563, "parameters", "of 1,234,563 parameters .* the smallest is 1,234,564 parameters;"),
+        (2_987_654_321, 10, "MACs", "of 10 MACs .* the smallest is 2,987,654,321 MACs;"),
+        (1.23412, 1.2341, "ms", r"of 1.2341 ms .* the smallest is 1.235 ms;"),
+        (0.25, 1e-9, "ms", r"of 1e-09 ms .* the smallest is 0.250 ms;"),
+    ],
+)
+def test_the_smallest_reachable_cost_is_a_number_that_can_be_asked_for(
+    smallest: float, budget: float, unit: str, message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        cheapest([smallest + 1, smallest], budget, unit)
