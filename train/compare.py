@@ -120,7 +120,8 @@ def _show(results: Mapping[str, PairedDifference], right: Mapping[str, np.ndarra
             "yes" if result.is_clear else "no",
             str(right[task].shape[1]),
         )
-    Console().print(table)
+    # A pipe has no width; without one, rich would wrap the table at 80 columns.
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def _spread(answers: np.ndarray) -> str:
