@@ -80,7 +80,7 @@ def _run(options: argparse.Namespace, comm: Comm) -> ExitCode:
     config = load_config(options.config, options.overrides)
     stop = StopSignal()
     signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))  # Ctrl-C asks for the same
-    with Watchdog(config.watchdog_seconds, rank=comm.rank, last_collective=comm.trail.last) as watchdog:
+    with Watchdog(config.watchdog_seconds, rank=comm.rank, trail=comm.trail) as watchdog:
         watchdog.feed("reading the data's index and the cache's manifest", at_least=START_SECONDS)
         try:
             return _cache(config, options, comm, watchdog, stop.wanted)

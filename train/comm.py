@@ -110,9 +110,10 @@ class HorovodComm:
         # Horovod's own wait spins, and so takes the core from the thread that moves the bytes: on two cores, an
         # allreduce of four numbers then takes 5 ms and more instead of one cycle.
         try:
-            while not self._hvd.poll(handle):
-                time.sleep(_POLL_SECONDS)
-            self._hvd.synchronize(handle)
+            with self.trail.wait():
+                while not self._hvd.poll(handle):
+                    time.sleep(_POLL_SECONDS)
+                self._hvd.synchronize(handle)
         except self._lost() as error:
             # Horovod compares what the ranks ask for under one name, and tells a difference in this way.
             kind = RanksDiverged if "Mismatched" in str(error) else RankLost
@@ -127,8 +128,9 @@ class HorovodComm:
         data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         self.trail.note(name, torch.empty(0))
         try:
-            sizes = self._hvd.allgather(torch.tensor([len(data)]), name=f"{name}.size")
-            joined = self._hvd.allgather(data, name=f"{name}.data")
+            with self.trail.wait():
+                sizes = self._hvd.allgather(torch.tensor([len(data)]), name=f"{name}.size")
+                joined = self._hvd.allgather(data, name=f"{name}.data")
         except self._lost() as error:
             raise RankLost(str(error)) from error
         return [json.loads(bytes(part.numpy())) for part in joined.split(sizes.tolist())]

@@ -71,7 +71,7 @@ def _evaluate(options: argparse.Namespace, comm: Comm) -> ExitCode:
         comm=comm,
     )
     with (
-        Watchdog(STUCK_SECONDS, rank=comm.rank, last_collective=comm.trail.last) as watchdog,
+        Watchdog(STUCK_SECONDS, rank=comm.rank, trail=comm.trail) as watchdog,
         photo_progress("Evaluating", total=-(-index.num_samples // comm.size), shown=comm.rank == 0) as advance,
     ):
 

@@ -36,7 +36,7 @@ _START_SECONDS = 600.0
 
 def train(config: Config, comm: Comm) -> ExitCode:
     """Train to the end of the schedule, or continue there. Returns the exit code."""
-    with Watchdog(config.watchdog_seconds, rank=comm.rank, last_collective=comm.trail.last) as watchdog:
+    with Watchdog(config.watchdog_seconds, rank=comm.rank, trail=comm.trail) as watchdog:
         return _train(config, comm, watchdog)
 
 

@@ -3,9 +3,10 @@
 trail = Trail(); trail.note("bucket0", tensor); trail.fingerprint
 """
 
+import contextlib
 import zlib
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
@@ -16,11 +17,24 @@ _MODULUS = 2**20
 
 
 class Trail:
-    """The order within a step does not count: gradients may be ready in another order on another rank."""
+    """The order within a step does not count: gradients may be ready in another order on another rank.
+
+    waiting: whether this rank now waits for the others.
+    """
 
     def __init__(self) -> None:
         self.fingerprint = 0
+        self.waiting = False
         self._recent: deque[str] = deque(maxlen=_KEPT)
+
+    @contextlib.contextmanager
+    def wait(self) -> Iterator[None]:
+        """While the block runs, this rank waits for the others."""
+        self.waiting = True
+        try:
+            yield
+        finally:
+            self.waiting = False
 
     def note(self, name: str, tensor: Tensor) -> None:
         entry = f"{name} {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
