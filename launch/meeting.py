@@ -15,7 +15,9 @@ _EVERYWHERE = "0.0.0.0"
 
 
 def head_address(place: Place) -> str:
-    """A name or address of worker 0 that every host can use. Raises LaunchError."""
+    """A name or address of worker 0 that every host can use: loopback where there is only one. Raises LaunchError."""
+    if place.num_nodes == 1:
+        return "127.0.0.1"
     if place.scheduler != "SLURM" or _resolve(place.head):
         return place.head
     return slurm_address(place.head)
@@ -27,7 +29,7 @@ def listening_address(place: Place, *, interface: str | None) -> str:
     Where the host knows its own name as a loopback address (Debian does so) and others may be elsewhere, that is every
     interface; --interface narrows it.
     """
-    if place.count == 1 or place.num_nodes == 1:
+    if place.num_nodes == 1:
         return "127.0.0.1"
     if interface is not None:
         return address_of(interface)

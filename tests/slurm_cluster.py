@@ -92,9 +92,16 @@ class SlurmCluster:
         if daemon is not None:
             daemon.wait()
 
-    def run(self, *command: str, timeout: float = 60) -> str:
+    def run(self, *command: str, timeout: float = 60, env: Mapping[str, str] | None = None) -> str:
+        """What the command prints."""
         result = subprocess.run(
-            command, env=self.environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout, check=False
+            command,
+            env={**self.environment, **(env or {})},
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
         return result.stdout + result.stderr
 
@@ -153,8 +160,9 @@ class SlurmCluster:
             (self.folder / name).mkdir(mode=0o755)
         host = socket.gethostname()
         ports = _free_ports(len(NODES) + 1)
+        # The address that Debian gives to a host's own name; nobody listens there who listens on 127.0.0.1.
         nodes = "\n".join(
-            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=1 State=UNKNOWN"
+            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.1.1 Port={port} CPUs=1 State=UNKNOWN"
             for node, port in zip(NODES, ports, strict=False)
         )
         (self.folder / "slurm.conf").write_text(

@@ -70,13 +70,19 @@ def test_a_job_trains_on_two_nodes_each_sample_once(undisturbed: tuple[str, list
     assert len(ledger) == len(set(ledger)) == STEPS // 3 * 33
 
 
+@pytest.mark.parametrize("number", ["USR1", "TERM"])
 def test_a_signalled_job_saves_goes_back_to_the_queue_and_ends_with_the_same_bits(
-    cluster: SlurmCluster, tiny_shards: Path, tmp_path: Path, undisturbed: tuple[str, list[tuple[int, str]]]
+    number: str,
+    cluster: SlurmCluster,
+    tiny_shards: Path,
+    tmp_path: Path,
+    undisturbed: tuple[str, list[tuple[int, str]]],
 ) -> None:
-    """What the time limit and preemption send, too."""
+    """USR1 is what `--signal` of the script sends before the time limit; TERM what the limit, preemption and a drained
+    node send by themselves."""
     job = submit(cluster, tiny_shards, tmp_path)
     wait_for_step(tmp_path, 5, cluster)
-    cluster.run("scancel", "--signal=USR1", job)
+    cluster.run("scancel", f"--signal={number}", job)
     fields = cluster.wait_for(job, "COMPLETED", "FAILED", "CANCELLED")
     log = (tmp_path / "job.log").read_text()
     assert (fields["JobState"], fields["Restarts"]) == ("COMPLETED", "1"), log
@@ -99,6 +105,27 @@ def test_a_job_whose_node_died_starts_again_when_it_is_back(
     assert (fields["JobState"], fields["Restarts"]) == ("COMPLETED", "1"), log
     assert "was lost with its worker" in log
     assert weights_and_ledger(tmp_path) == undisturbed
+
+
+def test_two_tasks_on_one_node_train_together(cluster: SlurmCluster, tiny_shards: Path, tmp_path: Path) -> None:
+    job = submit(cluster, tiny_shards, tmp_path, "--nodes=1", "--ntasks-per-node=2", "--overcommit")
+    fields = cluster.wait_for(job, "COMPLETED", "FAILED", "CANCELLED")
+    log = (tmp_path / "job.log").read_text()
+    assert fields["JobState"] == "COMPLETED", log
+    assert "start 1: 2 ranks on 1 node, via 127.0.0.1" in log
+
+
+def test_the_check_in_the_manual_finds_two_nodes_fit(cluster: SlurmCluster, tmp_path: Path) -> None:
+    """With the folder given, since what is looked at otherwise is the repository."""
+    told = cluster.run(
+        *("srun", "--nodes=2", "--ntasks-per-node=1", "python", "-m", "launch.worker", "--check"),
+        *("--folder", str(tmp_path)),
+        env={"SLIMHEADS_SECRET": "of this preflight alone"},
+    )
+    assert "ok     ranks: 2 by 2 of 2 promised workers on 2 nodes" in told
+    assert "ok     network: n1 " in told
+    assert f"ok     folder {tmp_path}: all can write there and see each other's files" in told
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.soak

@@ -93,6 +93,23 @@ def test_two_workers_with_two_ranks_each_tell_horovod_who_is_where(start: Start,
     assert told == [[str(rank), "4", str(rank), "4", "0", "1", "node0", "lo"] for rank in range(4)]
 
 
+def test_tasks_on_one_node_meet_there_whatever_address_its_name_has(start: Start, tmp_path: Path) -> None:
+    """As SLURM starts two tasks on a node that knows its own name, as Debian's do, as 127.0.1.1."""
+    variables = {
+        "SLURM_JOB_ID": "1",
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_NUM_NODES": "1",
+        "SLURM_STEP_NODELIST": "127.0.1.1",
+        "SLURMD_NODENAME": "n1",
+        "SLIMHEADS_PORT": str(free_port()),
+    }
+    workers = [start(SHOW, "--wait", "10", env={**variables, "SLURM_PROCID": str(index)}) for index in (0, 1)]
+    results = [result(worker) for worker in workers]
+    assert [code for code, _, _ in results] == [0, 0], results
+    assert [variables["HOROVOD_LOCAL_SIZE"] for variables in environments(tmp_path, 2)] == ["2", "2"]
+
+
 @pytest.mark.parametrize(
     ("end", "code"),
     [
