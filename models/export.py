@@ -27,27 +27,27 @@ from data.index import load_index
 from models.artifact import META_NAME, WEIGHTS_NAME, ArtifactMeta, load_artifact
 from models.deploy.executorch_program import require_executorch, write_program
 from models.deploy.graph import export_graph, save_graph, with_pixel_input
-from models.deploy.int8 import METHODS
+from models.deploy.int8 import METHODS, require_enough_photos
 from models.deploy.latency import measure_latency
 from models.deploy.loading import load_model
 from models.deploy.parity import require_parity, require_same_logits
-from models.deploy.sensitivity import worst_layers
 from models.deploy.storage8 import write_uint8
 from models.student import Student
 from train.comm import Comm
 from train.command import run_command
 from train.comparison import Comparison
 from train.exit_codes import ExitCode
+from train.export_damage import worst_parts
 from train.export_measurement import calibration_batches, measure_files, shard_photos
 from train.export_report import REFERENCE, export_report, export_table, gate_message, losses_over_gate, require_measured
-from train.int8_choice import Int8Choice, choose_int8, layer_damages
+from train.int8_choice import Int8Choice, choose_int8
 from train.machine import num_decoders
 from train.photo_arguments import not_negative, positive
 from train.photo_subset import PhotoSubset
 from train.photos import ShardPhotos
 
 EXAMPLE, EXAMPLE_NAME = Path(__file__).parent / "deploy" / "example.py", "predict.py"
-NAMED_LAYERS = 5
+LOOKED_AT = 32  # photos that show which tensors hurt most, where none were needed to calibrate
 
 
 class GateMissed(Exception):
@@ -123,8 +123,8 @@ def _export(options: argparse.Namespace, comm: Comm) -> ExitCode:
     options.out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(meta.path / META_NAME, options.out / META_NAME)
     if options.int8:
-        photos = _photos(export, "calibrate")
-        export.batches = calibration_batches(photos, meta, image_size=size, count=options.samples)
+        export.batches = _network_inputs(export, "calibrate", count=options.samples)
+        require_enough_photos(export.batches)
     if options.storage:
         export.files["uint8 storage"] = options.out / "model.uint8.safetensors"
         write_uint8(model, export.files["uint8 storage"], model_sha256=meta.sha256)
@@ -137,11 +137,18 @@ def _export(options: argparse.Namespace, comm: Comm) -> ExitCode:
     if options.gate is not None:
         require_measured(results, list(meta.tasks), data=options.data)
     if options.gate is not None and (lost := losses_over_gate(results, gate=options.gate)):
-        raise GateMissed(gate_message(lost, gate=options.gate, worst=_worst(export, lost)))
+        photos = export.batches or _network_inputs(export, "data", count=LOOKED_AT)
+        worst = worst_parts(lost, int8=export.int8, model=model, batches=photos)
+        raise GateMissed(gate_message(lost, gate=options.gate, worst=worst))
     return ExitCode.DONE
 
 
 def _check(options: argparse.Namespace) -> None:
+    model = Path(options.model)
+    if options.out.resolve() == (model.parent if model.is_file() else model).resolve():
+        raise BadArgument(f"--out {options.out}: is the folder of the model itself; name another one")
+    if options.out.exists() and not options.out.is_dir():
+        raise BadArgument(f"--out {options.out}: is a file; name a folder")
     if options.int8 and not options.calibrate:
         raise BadArgument("--int8: needs --calibrate SHARDS, photos that show how large activations get")
     if options.gate is not None and not options.data:
@@ -156,6 +163,10 @@ def _check(options: argparse.Namespace) -> None:
 
 def _photos(export: Export, option: str) -> ShardPhotos:
     return shard_photos(load_index(getattr(export.options, option)), export.meta, option=f"--{option}")
+
+
+def _network_inputs(export: Export, option: str, *, count: int) -> list[np.ndarray]:
+    return calibration_batches(_photos(export, option), export.meta, image_size=export.image_size, count=count)
 
 
 def _write_graphs(export: Export) -> None:
@@ -227,17 +238,6 @@ def _latency(export: Export) -> dict[str, float]:
         ways[name] = partial(loaded.model, image)
     with torch.inference_mode():
         return measure_latency(ways)
-
-
-def _worst(export: Export, lost: Mapping[str, Mapping[str, float]]) -> dict[str, list[tuple[str, float]]]:
-    tasks = lost.get("onnx int8", {})
-    if export.int8 is None or not tasks:
-        return {}
-    damages = export.int8.damages or layer_damages(export.int8.prepared, export.int8.ranges, export.batches)
-    return {
-        task: [(layer, damages[layer][task]) for layer in worst_layers(damages, [task], count=NAMED_LAYERS)]
-        for task in tasks
-    }
 
 
 def _report(export: Export, results: Mapping[str, Comparison], milliseconds: Mapping[str, float]) -> None:

@@ -1,10 +1,14 @@
 """`python -m models.export`: files that compute what the model computes, and a gate that names what was lost."""
 
+import io
 import json
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,10 +21,13 @@ import torch
 from PIL import Image
 
 from data.index import load_index
+from data.index.foreign import index_tars
 from models import export
 from models.artifact import load_artifact, save_artifact
 from models.deploy.graph import layer_nodes
+from models.deploy.int8 import Ranges
 from models.deploy.loading import load_model
+from models.deploy.sensitivity import measure_storage_sensitivity
 from models.errors import ModelError
 from prune import __main__ as prune
 from tests.conftest import TINY_TASKS, jpeg_bytes
@@ -29,9 +36,11 @@ from train import evaluate, predict
 from train.comm import SingleProcess
 from train.comparison import Comparison
 from train.exit_codes import ExitCode
-from train.int8_choice import best_method
+from train.export_damage import worst_parts
+from train.export_report import gate_message
+from train.int8_choice import Int8Choice, best_method
 from train.photo_batches import photo_batches
-from train.photos import ShardPhotos
+from train.photos import FilePhotos, ShardPhotos
 from train.step import Normalise
 
 
@@ -258,6 +267,90 @@ def test_the_example_predicts_a_photo_from_a_copied_folder_without_torch(
             assert float(share) == pytest.approx(100 * float(row[f"{task}_probability"]), abs=limit)
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "orientation", "kind", "size"),
+    [
+        (701, 430, 6, "JPEG", 40),  # decoded at an eighth, then linear
+        (430, 701, 8, "JPEG", 24),  # at an eighth, then averaged
+        (333, 500, 3, "JPEG", 72),  # at a quarter, then linear
+        (150, 90, 1, "JPEG", 64),  # whole, linear
+        (150, 91, 1, "PNG", 40),  # whole, averaged
+        (61, 40, 5, "JPEG", 64),  # enlarged
+    ],
+)
+def test_the_example_sees_the_pixels_that_evaluation_sees(
+    tmp_path: Path, width: int, height: int, orientation: int, kind: str, size: int
+) -> None:
+    photo = tmp_path / "photo"
+    write_structured_photo(photo, width, height, orientation=orientation, kind=kind)
+    (batch,) = photo_batches(
+        FilePhotos(tmp_path, ["photo"]), sizes=[size], num_views=1, batch_size=1, workers=0, comm=SingleProcess()
+    )
+    own = runpy.run_path(str(export.EXAMPLE))["load_photo"](str(photo), size)
+    difference = np.abs(own.astype(int) - batch.image[size][0, 0].numpy().astype(int))
+    assert difference.mean() < 0.3
+    assert difference.max() <= 3
+
+
+def write_structured_photo(path: Path, width: int, height: int, *, orientation: int, kind: str) -> None:
+    """Colours that change every few pixels, so that a shift, a turn or another filter is seen."""
+    blocks = np.random.default_rng(0).integers(0, 256, (height // 10, width // 10, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(blocks).resize((width, height), Image.Resampling.BICUBIC).save(path, kind, exif=exif, quality=90)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
+def test_the_example_answers_like_predict_on_a_large_turned_photo(
+    model: Path, exported: Path, tmp_path: Path, name: str
+) -> None:
+    photo = tmp_path / "photo.jpg"
+    write_structured_photo(photo, 701, 430, orientation=6, kind="JPEG")
+    options = ["--data", str(photo), "--out", str(tmp_path / "p.csv"), "--workers", "0", "--probabilities"]
+    assert predict.main(["--model", str(exported / name), *options]) == 0
+    row = dict(zip(*(line.split(",") for line in (tmp_path / "p.csv").read_text().splitlines()), strict=True))
+    command = [sys.executable, "-I", str(exported / "predict.py"), str(photo), "--model", str(exported / name)]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    for task, classes in TINY_TASKS.items():
+        shares = dict(re.findall(r"(\w+) ([\d.]+) %", said.split(f"  {task}: ")[1].splitlines()[0]))
+        assert next(iter(shares)) == row[task]
+        for label in classes:
+            # Pixels are 0.1 grey levels apart on average, and this model is steep; Pillow's own resizing of the
+            # whole photo moves its answers by tens of points.
+            assert float(shares[label]) == pytest.approx(100 * float(row[f"{task}={label}"]), abs=5.0)
+
+
+@pytest.mark.parametrize("newer", ["ir_version", "opset"])
+def test_a_runtime_that_is_too_old_for_a_graph_is_told_in_one_line_by_both_readers(
+    exported: Path, tmp_path: Path, newer: str
+) -> None:
+    graph = onnx.load(exported / "model.int8.onnx")
+    if newer == "ir_version":
+        graph.ir_version = 99
+    else:
+        graph.opset_import[0].version = 99
+    path = tmp_path / "model.onnx"
+    path.write_bytes(graph.SerializeToString())
+    with pytest.raises(ModelError, match=r"onnxruntime .* cannot load it .*update onnxruntime"):
+        load_model(path)
+    command = [sys.executable, "-I", str(exported / "predict.py"), "any.jpg", "--model", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"error: {path}: onnxruntime {onnxruntime.__version__} cannot run it (")
+
+
+def test_the_example_refuses_a_graph_of_another_origin_in_one_line(exported: Path, tmp_path: Path) -> None:
+    graph = onnx.load(exported / "model.onnx")
+    del graph.metadata_props[:]
+    onnx.save(graph, tmp_path / "model.onnx")
+    command = [sys.executable, "-I", str(exported / "predict.py"), "a.jpg", "--model", str(tmp_path / "model.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the model does not say its 'image_size'")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_the_example_names_a_file_that_is_no_photo_and_goes_on(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no photo")
     Image.new("L", (50, 30), 200).save(tmp_path / "grey.png")
@@ -297,6 +390,48 @@ def test_storage_alone_writes_the_8_bit_weights_and_no_graph(model: Path, tiny_s
     variants = json.loads((out / "export.json").read_text())["variants"]
     result = evaluated(out / "model.uint8.safetensors", tiny_shards / "train", tmp_path / "r.json")
     assert variants["uint8 storage"]["tasks"]["colour"]["top1"] == result["tasks"]["colour"]["top1"]
+
+
+def test_8_bit_storage_that_misses_the_gate_names_the_tensors_that_hurt_most(
+    tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = knowing_model(tmp_path / "broken", tiny_shards / "train", outlier=1e-5)
+    before = (broken / "model.safetensors").read_bytes()
+    options = ("--model", broken, "--storage", "uint8", "--data", tiny_shards / "train", "--gate", 0.05)
+    assert run(*options, "--out", tmp_path / "out") == 1
+    error = capfd.readouterr().err
+    assert "uint8 storage, task colour:" in error
+    named = error.split("tensors that hurt it most (KL divergence of each alone in 8 bits): ")[1].split(" (")[0]
+    assert named == "heads.classifiers.task_colour.weight"
+    assert "--keep-float" not in error
+    assert (broken / "model.safetensors").read_bytes() == before
+
+
+def test_tensors_are_as_they_were_after_each_was_tried_in_8_bits(model: Path) -> None:
+    network, _ = load_artifact(model)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    photos = [np.random.default_rng(0).normal(size=(4, 3, SIZE, SIZE)).astype(np.float32)]
+    damages = measure_storage_sensitivity(network, photos)
+    assert set(damages) == {name for name, tensor in before.items() if tensor.is_floating_point()}
+    assert max(one["colour"] for one in damages.values()) > 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_layers_that_are_in_float_already_are_not_blamed(model: Path) -> None:
+    damages = {"stem": {"age": 0.9}, "head": {"age": 0.2}, "neck": {"age": 0.1}}
+    graph, ranges = onnx.ModelProto(), Ranges("minmax", None)
+    choice = Int8Choice(graph, graph, ranges, {}, ["stem"], damages)
+    network, _ = load_artifact(model)
+    worst = worst_parts({"onnx int8": {"age": 0.1}}, int8=choice, model=network, batches=[])
+    assert worst == {"onnx int8": {"age": [("head", 0.2), ("neck", 0.1)]}}
+    assert "stem" not in gate_message({"onnx int8": {"age": 0.1}}, gate=0.01, worst=worst)
+
+
+def test_a_program_that_misses_the_gate_says_that_its_layers_cannot_be_named() -> None:
+    said = gate_message({"executorch int8": {"age": 0.1}}, gate=0.01, worst={})
+    assert "executorch int8, task age: 10.00 points lost" in said
+    assert "layers of an ExecuTorch program cannot be told apart" in said
+    assert "hurt it most" not in said
 
 
 def test_another_size_is_exported_and_held_to(model: Path, tiny_shards: Path, tmp_path: Path) -> None:
@@ -342,16 +477,54 @@ def test_layers_of_the_graph_carry_the_names_of_the_network(model: Path, exporte
         (["--keep-float", "3"], "--keep-float: is for --int8"),
         (["--int8", "--calibrate", "TRAIN", "--keep-float", "stem"], "there is no layer 'stem'; layers are backbone."),
         (["--int8", "--calibrate", "VAL"], "12 photos are too few to calibrate int8; give at least 16"),
+        (["--out", "MODEL"], "is the folder of the model itself; name another one"),
+        (["--out", "MODEL/model.json"], "model.json: is a file; name a folder"),
+        (["--format", "executorch", "--int8", "--calibrate", "VAL"], "12 photos are too few to calibrate int8"),
+        (["--int8", "--calibrate", "UNLABELLED"], "--method best compares methods by accuracy, and none of the photos"),
         (["--format", "executorch", "--preprocessing", "inside"], "--preprocessing inside: is for the onnx format"),
     ],
 )
 def test_what_does_not_go_together_is_said_in_one_line(
-    model: Path, tiny_shards: Path, tmp_path: Path, arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]
+    model: Path,
+    tiny_shards: Path,
+    unlabelled: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    words: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    places = {"TRAIN": str(tiny_shards / "train"), "VAL": str(tiny_shards / "val")}
+    monkeypatch.setattr(export, "require_executorch", lambda: None)
+    places = {"TRAIN": tiny_shards / "train", "VAL": tiny_shards / "val", "UNLABELLED": unlabelled, "MODEL": model}
+    places["MODEL/model.json"] = model / "model.json"
     code = run("--model", model, "--out", tmp_path / "out", *(places.get(word, word) for word in arguments))
-    assert code == ExitCode.BAD_CONFIG
+    assert code == (ExitCode.BAD_DATA if "UNLABELLED" in arguments else ExitCode.BAD_CONFIG)
     assert words in capfd.readouterr().err.splitlines()[0]
+
+
+@pytest.fixture(scope="module")
+def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of 20 photos without a label."""
+    folder = tmp_path_factory.mktemp("unlabelled")
+    with tarfile.open(folder / "000000.tar", "w") as tar:
+        for number in range(20):
+            image = jpeg_bytes(colour=number % 3, tone=0, seed=number)
+            for suffix, content in (("jpg", image), ("json", b"{}")):
+                member = tarfile.TarInfo(f"sample{number:04d}.{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    index_tars([folder / "000000.tar"], tasks=TINY_TASKS, cls_task="class")
+    return folder
+
+
+def test_photos_without_labels_give_no_accuracy_and_calibrate_by_a_named_method(
+    model: Path, unlabelled: Path, tmp_path: Path
+) -> None:
+    options = ("--int8", "--calibrate", unlabelled, "--method", "minmax", "--data", unlabelled)
+    assert run("--model", model, "--out", tmp_path / "out", *options) == 0
+    report = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert [variant["mean_top1"] for variant in report["variants"].values()] == [None, None, None]
+    assert report["variants"]["onnx int8"]["tasks"]["colour"]["agreement"] > 0
 
 
 def test_shards_of_other_tasks_are_refused_before_the_work(
@@ -426,3 +599,13 @@ def test_executorch_programs_answer_like_the_model(model: Path, tiny_shards: Pat
     assert (
         evaluated(out / "model.int8.pte", tiny_shards / "val", tmp_path / "r.json")["models"][0]["precision"] == "int8"
     )
+
+
+def test_executorch_programs_keep_to_the_number_of_threads(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("executorch", reason="executorch is no dependency: pip install 'executorch>=1.5,<1.6'")
+    from executorch.extension.pybindings import portable_lib
+
+    assert run("--model", model, "--out", tmp_path / "out", "--format", "executorch") == 0
+    for threads in (2, 1):
+        load_model(tmp_path / "out" / "model.pte", threads=threads)
+        assert portable_lib._threadpool_get_thread_count() == threads

@@ -26,16 +26,16 @@ class Comparison:
     largest: Mapping[str, float]
 
     @property
-    def mean_top1(self) -> float:
-        """Over the tasks that have a labelled sample; 0 without any."""
+    def mean_top1(self) -> float | None:
+        """Over the tasks that have a labelled sample; None without any."""
         values = [report["top1"] for report in self.tasks.values() if report["count"]]
-        return sum(values) / len(values) if values else 0.0
+        return sum(values) / len(values) if values else None
 
     @property
-    def mean_loss(self) -> float:
+    def mean_loss(self) -> float | None:
         """Over the same tasks."""
         values = [report["loss"] for report in self.tasks.values() if report["count"]]
-        return sum(values) / len(values) if values else 0.0
+        return sum(values) / len(values) if values else None
 
 
 @torch.inference_mode()

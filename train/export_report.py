@@ -103,18 +103,27 @@ def losses_over_gate(results: Mapping[str, Comparison], *, gate: float) -> dict[
 
 
 def gate_message(
-    lost: Mapping[str, Mapping[str, float]], *, gate: float, worst: Mapping[str, Sequence[tuple[str, float]]]
+    lost: Mapping[str, Mapping[str, float]],
+    *,
+    gate: float,
+    worst: Mapping[str, Mapping[str, Sequence[tuple[str, float]]]],
 ) -> str:
-    """One line per loss. worst: task -> (layer, damage) of the int8 file, worst first."""
+    """One line per loss, and what to do about it. worst: variant -> task -> (layer or tensor, damage), worst first."""
     lines = [f"the gate of {100 * gate:g} points of top-1 is missed:"]
     for name, tasks in lost.items():
+        parts = "tensors" if name == "uint8 storage" else "layers"
         for task, points in tasks.items():
             lines.append(f"  {name}, task {task}: {100 * points:.2f} points lost")
-            if "int8" in name and worst.get(task):
-                named = ", ".join(f"{layer} ({damage:.2g})" for layer, damage in worst[task])
-                lines.append(f"    layers that hurt it most (KL divergence of each alone in int8): {named}")
-    if worst:
+            if name in worst:
+                named = ", ".join(f"{part} ({damage:.2g})" for part, damage in worst[name][task])
+                lines.append(f"    {parts} that hurt it most (KL divergence of each alone in 8 bits): {named}")
+    if "onnx int8" in worst:
         lines.append("  keep the worst layers in float with --keep-float N (or their names), or train longer")
+    if "executorch int8" in lost:
+        lines.append(
+            "  layers of an ExecuTorch program cannot be told apart, it is quantised as a whole; --format onnx --int8 "
+            "names those of the same network"
+        )
     return "\n".join(lines)
 
 

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
+from data.errors import DataError
 from models.artifact import META_NAME, ArtifactMeta
 from models.deploy.graph import layer_nodes, save_graph
 from models.deploy.int8 import Ranges, choose_layers, measure_ranges, prepare, quantise
 from models.deploy.sensitivity import Damages, measure_sensitivity, worst_layers
 from train.comparison import Comparison
 from train.export_measurement import measure_files
+from train.losses import MISSING
 from train.photo_progress import photo_progress
 from train.photos import Photos
 
@@ -33,7 +35,7 @@ class Int8Choice:
     graph: ModelProto
     prepared: ModelProto
     ranges: Ranges
-    candidates: Mapping[str, float]
+    candidates: Mapping[str, float | None]
     float_layers: Sequence[str]
     damages: Damages | None
 
@@ -59,7 +61,10 @@ def choose_int8(
     workers: int,
 ) -> Int8Choice:
     """batches: photos to calibrate with. labelled, tasks: the photos that methods are compared on, and their classes.
-    keep_float: empty, a number of layers, or names parted by commas. Raises ModelError for unknown names."""
+    keep_float: empty, a number of layers, or names parted by commas. Raises ModelError for unknown names, DataError
+    where methods are to be compared on photos without a label."""
+    if len(methods) > 1:
+        _require_labels(labelled, meta)
     prepared = prepare(graph)
     named = [] if keep_float.isdecimal() else choose_layers(prepared, [name for name in keep_float.split(",") if name])
     ranges = {method: measure_ranges(prepared, batches, method=method) for method in methods}
@@ -79,8 +84,25 @@ def choose_int8(
 
 
 def best_method(results: Mapping[str, Comparison]) -> str:
-    """The highest mean top-1; among equals the lowest mean loss."""
-    return max(results, key=lambda method: (results[method].mean_top1, -results[method].mean_loss))
+    """The highest mean top-1; among equals the lowest mean loss. All were measured on the same labelled photos."""
+    return max(results, key=lambda method: _rank(results[method]))
+
+
+def _rank(result: Comparison) -> tuple[float, float]:
+    assert result.mean_top1 is not None
+    assert result.mean_loss is not None
+    return result.mean_top1, -result.mean_loss
+
+
+def _require_labels(photos: Photos, meta: ArtifactMeta) -> None:
+    """Said before the work; the first photo answers as a rule."""
+    columns = [place for place, task in enumerate(photos.tasks) if task in meta.tasks]
+    numbers = ((group, number) for group, total in enumerate(photos.counts.tolist()) for number in range(total))
+    if not any((photos.labels(*place)[columns] != MISSING).any() for place in numbers):
+        raise DataError(
+            "--method best compares methods by accuracy, and none of the photos has a label: name labelled ones with "
+            "--data, or one method, such as --method minmax"
+        )
 
 
 def layer_damages(prepared: ModelProto, ranges: Ranges, batches: Sequence[np.ndarray]) -> Damages:

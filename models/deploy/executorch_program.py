@@ -80,11 +80,16 @@ def write_program(
 class ProgramModel(nn.Module):
     """Images float [N, 3, S, S] in, {task: logits} out, one image after the other."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, threads: int = 0) -> None:
+        """threads: of all programs of this process from now on; 0 leaves them as they are. Raises ModelError."""
         super().__init__()
         require_executorch()
+        from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
         from executorch.runtime import Runtime
 
+        if threads:
+            # Unsafe for programs that are computing meanwhile. A program takes its threads when it is loaded.
+            _unsafe_reset_threadpool(threads)
         self.path = Path(path)
         try:
             values: dict[str, Any] = json.loads(_facts(self.path).read_text())

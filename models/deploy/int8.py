@@ -49,10 +49,8 @@ def measure_ranges(graph: ModelProto, photos: Sequence[np.ndarray], *, method: s
     """photos: batches as the graph takes them, float32 [N, 3, S, S]. method: one of METHODS.
 
     minmax takes the extremes, percentile leaves out the outermost 0.01 %, entropy cuts where the rounded histogram is
-    nearest to the whole one (Migacz 2017). ModelError below FEWEST_PHOTOS photos.
+    nearest to the whole one (Migacz 2017).
     """
-    if (count := sum(len(batch) for batch in photos)) < FEWEST_PHOTOS:
-        raise ModelError(f"{count} photos are too few to calibrate int8; give at least {FEWEST_PHOTOS}")
     options = {"percentile": _PERCENTILE, "symmetric": False} if method == "percentile" else {}
     with _quiet(), tempfile.TemporaryDirectory(prefix="int8-") as folder:
         onnx.save(graph, f"{folder}/graph.onnx")
@@ -65,6 +63,12 @@ def measure_ranges(graph: ModelProto, photos: Sequence[np.ndarray], *, method: s
         for batch in photos:  # one at a time: it keeps all activations of what it is given
             calibrator.collect_data(_OneBatch(batch))
         return Ranges(method, calibrator.compute_data())
+
+
+def require_enough_photos(photos: Sequence[np.ndarray]) -> None:
+    """ModelError below FEWEST_PHOTOS photos in all batches, whatever they are to calibrate."""
+    if (count := sum(len(batch) for batch in photos)) < FEWEST_PHOTOS:
+        raise ModelError(f"{count} photos are too few to calibrate int8; give at least {FEWEST_PHOTOS}")
 
 
 def prepare(graph: ModelProto) -> ModelProto:

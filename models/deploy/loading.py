@@ -30,15 +30,15 @@ class LoadedModel:
 
 
 def load_model(path: str | Path, *, threads: int = 0) -> LoadedModel:
-    """By the kind of the file. threads: of onnxruntime, 0 for one per core. ModelError for what is missing, cut, or not
-    beside the model.json it was made with."""
+    """By the kind of the file. threads: of onnxruntime or ExecuTorch, 0 for one per core. ModelError for what is
+    missing, cut, or not beside the model.json it was made with."""
     path = Path(path)
     if path.name.endswith(SUFFIX):
         return _load_uint8(path)
     if path.suffix == ".onnx":
         return _load_onnx(path, threads)
     if path.suffix == ".pte":
-        return _load_program(path)
+        return _load_program(path, threads)
     return LoadedModel(*load_artifact(path))
 
 
@@ -68,10 +68,10 @@ def _load_onnx(path: Path, threads: int) -> LoadedModel:
     )
 
 
-def _load_program(path: Path) -> LoadedModel:
+def _load_program(path: Path, threads: int) -> LoadedModel:
     from models.deploy.executorch_program import ProgramModel  # executorch is no dependency
 
-    model = ProgramModel(path)
+    model = ProgramModel(path, threads=threads)
     return LoadedModel(
         model, _meta_beside(path, model.model_sha256), precision=model.precision, image_size=model.image_size
     )
