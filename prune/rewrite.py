@@ -47,13 +47,14 @@ def _silence(model: nn.Module, group: Group, gone: Tensor, *, keep_bias: bool) -
 @torch.no_grad()
 def _fold(narrow: nn.Module, original: nn.Module, group: Group, consumer: Consumer, gone: Tensor) -> None:
     """Add what the consumer makes of the constants to its bias, or take it off the mean of the norm behind it."""
+    positions = {gate.module: gate.positions(group.num_units) for gate in group.gates}
     constants = torch.zeros(group.num_units, group.copies, dtype=torch.float64)
-    for gate in group.gates:
-        bias = original.get_submodule(gate.module).bias
-        if gate.module in consumer.constant_from and isinstance(bias, Tensor):
-            constants += bias[gate.positions(group.num_units)]
-    if consumer.activation:
-        constants = original.get_submodule(consumer.activation)(constants)
+    for step in consumer.constant:
+        for name in step.gates:
+            if isinstance(bias := original.get_submodule(name).bias, Tensor):
+                constants += bias[positions[name]]
+        if step.activation:
+            constants = original.get_submodule(step.activation)(constants)
     module = original.get_submodule(consumer.module)
     weight = module.get_parameter("weight").detach()
     if weight.ndim == 4:  # the tap that sees data: the only one, or the centre one over a 1x1 map

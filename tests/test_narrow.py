@@ -24,6 +24,7 @@ FAMILIES = {
     "mobilenetv2_050": 32,
     "mobilenetv2_100": 32,
     "resnet18": 32,
+    "resnet26": 32,
     "resnet50": 32,
     "resnest50d": 32,
     "efficientnet_lite0_packaged": 32,
@@ -128,11 +129,33 @@ def test_folding_moves_the_output_less_than_dropping() -> None:
         assert (dropped[task] - whole[task]).abs().max() > 1e-2 * whole[task].abs().max()
 
 
+def test_the_constant_of_a_stream_is_followed_through_its_activations() -> None:
+    """A channel of gammas near zero holds relu(relu(b0 + b1) + b2) behind the second block: folding keeps it."""
+    student = lively_student("resnet26")
+    stream = next(group for group in student.channel_groups() if group.name == "backbone.layer2.0.conv3")
+    kept = some_units(stream, 0.5)
+    gone = [unit for unit in range(stream.num_units) if unit not in kept]
+    assert len(stream.gates) == 3
+    inputs = images(32).double()
+    with torch.no_grad():
+        for gate in stream.gates:
+            student.get_submodule(gate.module).weight[gone] = 1e-12
+        whole = copy.deepcopy(student).double()(inputs)
+        folded, dropped = (rewrite(student, {stream.name: kept}, fold=fold)[1](inputs) for fold in (True, False))
+    for task in TASKS:
+        assert (folded[task] - whole[task]).abs().max() < 1e-6 * whole[task].abs().max()
+        assert (dropped[task] - whole[task]).abs().max() > 1e-3 * whole[task].abs().max()
+
+
 def test_constants_are_folded_only_where_nothing_changes_them_on_the_way() -> None:
     folds = {group.name: group.foldable for group in lively_student("mobilenetv2_050").channel_groups()}
     assert all(folds.values())  # every reader is pointwise
     folds = {group.name: group.foldable for group in lively_student("resnet18").channel_groups()}
-    assert not any(folds.values())  # every reader is padded, or comes behind the ReLU of an addition
+    assert not any(folds.values())  # every stream and block has a padded reader
+    folds = {group.name: group.foldable for group in lively_student("resnest50d").channel_groups()}
+    streams = [f"backbone.layer{stage}.0.conv3" for stage in (1, 2, 3, 4)]
+    assert all(folds[name] for name in ("backbone.conv1.6", *streams))  # 1x1 readers throughout
+    assert not any(folds[name] for name in ("backbone.conv1.0", "backbone.conv1.3", "backbone.layer1.0.conv1"))
     excited = {group.name: group.foldable for group in lively_student("mobilenetv2_050", "multi-se").channel_groups()}
     assert not excited["backbone.conv_head"]
     assert excited["heads.excite.0"]
@@ -247,6 +270,9 @@ def test_positions_of_copies_maps_and_shuffles() -> None:
         ("resnest50d_4s2x40d", r"split attention of radix 4 over 2 cardinal groups.*cannot be pruned"),
         ("mobilenetv1_100", r"ends without a last 1x1 convolution"),
         ("efficientnet_b0", r"squeeze-and-excitation, for which no channel groups are declared"),
+        ("mixnet_s", r"conv_pw is a MixedConv2d, for which no channel groups are declared"),
+        ("resnet50_gn", r"backbone.bn1 is a GroupNorm; only channels behind batch norms can be pruned"),
+        ("test_efficientnet_evos", r"bn1 is a EvoNorm2dS0; only channels behind batch norms can be pruned"),
         ("test_convnext", r"class ConvNeXt cannot be pruned: no channel groups are declared"),
     ],
 )

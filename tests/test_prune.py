@@ -425,6 +425,8 @@ def test_a_budget_that_the_cap_keeps_out_of_reach_names_the_cap(
     run(path, tmp_path / "free", *kinds, "--max-params", "20k")
     assert main([*arguments, "10"]) == 2
     assert "cap" not in capsys.readouterr().err
+    assert main([*arguments[:4], "--kinds", "stem", "--max-params", "10", "--threshold-cap"]) == 2
+    assert "cap" not in capsys.readouterr().err  # a single norm keeps its largest in any case
     # Met at the very cap: all that was asked for went.
     met = run(path, tmp_path / "met", *kinds, "--max-params", smallest[1].replace(",", ""), "--threshold-cap")
     assert met["threshold"] == met["cap"]

@@ -25,7 +25,7 @@ from models.groups.convolutions import (
     separable_groups,
 )
 from models.groups.efficientnet import efficientnet_groups
-from models.groups.group import KINDS, Consumer, Group, Member
+from models.groups.group import KINDS, Consumer, Group, Member, require_gate
 from models.groups.heads import HeadInputs, head_groups
 from models.groups.resnet import resnet_groups
 
@@ -55,4 +55,7 @@ def channel_groups(backbone: nn.Module, heads: nn.Module) -> tuple[Group, ...]:
             f"(declared: {known})"
         )
     inputs, own = head_groups(heads)
-    return (*FAMILIES[type(backbone)](backbone, inputs), *own)
+    groups = (*FAMILIES[type(backbone)](backbone, inputs), *own)
+    for name in [gate.module for group in groups for gate in group.gates if gate.module.startswith("backbone.")]:
+        require_gate(backbone.get_submodule(name.removeprefix("backbone.")), name)
+    return groups

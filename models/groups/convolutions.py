@@ -11,7 +11,7 @@ from models.backbones.food11_student import Food11Student
 from models.backbones.plain import PlainNet
 from models.backbones.separable import SeparableNet
 from models.groups.features import features_group
-from models.groups.group import Consumer, Group, plain_group
+from models.groups.group import Consumer, Group, Step, plain_group
 from models.groups.heads import HeadInputs
 from models.groups.stream import Stream
 
@@ -26,7 +26,7 @@ def food11_student_groups(net: nn.Module, inputs: HeadInputs) -> tuple[Group, ..
         stream.followers.append(f"{name}.0")
         stream.gates.append(f"{name}.1")
         stream.consumers.append(
-            Consumer(f"{name}.3", constant_from=(f"{name}.1",), activation=f"{name}.2", absorbed_by=f"{name}.4")
+            Consumer(f"{name}.3", constant=(Step((f"{name}.1",), f"{name}.2"),), absorbed_by=f"{name}.4")
         )
         groups.append(stream.group())
         stream = Stream("stream", _width(net, f"{layer}.3"), [f"{name}.3"], [f"{name}.4"])
@@ -35,8 +35,7 @@ def food11_student_groups(net: nn.Module, inputs: HeadInputs) -> tuple[Group, ..
         producers=stream.producers,
         gates=stream.gates,
         num_units=stream.num_units,
-        constant_from=stream.gates,
-        activation="backbone.layer4.5",
+        constant=(Step(tuple(stream.gates), "backbone.layer4.5"),),
     )
     return (*groups, features)
 
@@ -51,7 +50,7 @@ def separable_groups(net: nn.Module, inputs: HeadInputs) -> tuple[Group, ...]:
         assert isinstance(block, nn.Sequential)
         spatial, name = block[0], f"backbone.blocks.{number}"
         assert isinstance(spatial, nn.Conv2d)
-        pointwise = Consumer(f"{name}.3", constant_from=(f"{name}.1",), activation=f"{name}.2", absorbed_by=f"{name}.3")
+        pointwise = Consumer(f"{name}.3", constant=(Step((f"{name}.1",), f"{name}.2"),), absorbed_by=f"{name}.3")
         stream = Stream(kind, _width(net, producer), [f"backbone.{producer}"], gates)
         if spatial.groups == spatial.in_channels:
             stream.followers.append(f"{name}.0")
@@ -63,7 +62,7 @@ def separable_groups(net: nn.Module, inputs: HeadInputs) -> tuple[Group, ...]:
         producer, gates, kind = f"blocks.{number}.3", [], "stream"
     last = f"backbone.{producer}"
     features = features_group(
-        inputs, producers=[last], gates=[last], num_units=_width(net, producer), constant_from=[last]
+        inputs, producers=[last], gates=[last], num_units=_width(net, producer), constant=[Step((last,))]
     )
     return (*groups, features)
 
@@ -84,8 +83,7 @@ def _around_grouped(
     reader = Consumer(
         pointwise.module,
         copies=copies,
-        constant_from=pointwise.constant_from,
-        activation=pointwise.activation,
+        constant=pointwise.constant,
         absorbed_by=pointwise.absorbed_by,
     )
     inside = plain_group(name, num_units=spatial.out_channels // copies, gate=gate, consumer=reader, copies=copies)
@@ -113,8 +111,7 @@ def plain_groups(net: nn.Module, inputs: HeadInputs) -> tuple[Group, ...]:
         gates=[f"backbone.{last}.1"],
         num_units=_width(net, f"{last}.0"),
         spread=16,
-        constant_from=[f"backbone.{last}.1"],
-        activation=f"backbone.{last}.2",
+        constant=[Step((f"backbone.{last}.1",), f"backbone.{last}.2")],
     )
     return (*groups, features)
 
@@ -132,8 +129,7 @@ def cifar_groups(net: nn.Module, inputs: HeadInputs) -> tuple[Group, ...]:
         hidden = Consumer(
             "backbone.hidden.0",
             spread=linear.in_features // width,
-            constant_from=(name,),
-            activation=f"backbone.features.{number + 1}",
+            constant=(Step((name,), f"backbone.features.{number + 1}"),),
             absorbed_by="backbone.hidden.0",
         )
         consumer = hidden if following is None else Consumer(f"backbone.features.{following}")
@@ -144,8 +140,7 @@ def cifar_groups(net: nn.Module, inputs: HeadInputs) -> tuple[Group, ...]:
         producers=["backbone.hidden.0"],
         gates=["backbone.hidden.0"],
         num_units=linear.out_features,
-        constant_from=["backbone.hidden.0"],
-        activation="backbone.hidden.1",
+        constant=[Step(("backbone.hidden.0",), "backbone.hidden.1")],
     )
     return (*groups, features)
 

@@ -1,13 +1,13 @@
 """The last channels of a backbone, which are pooled or flattened into the feature that the heads read.
 
-group = features_group(inputs, name="backbone.conv_head", num_units=1280, gates=("backbone.bn2",), activation=...)
+group = features_group(inputs, name="backbone.conv_head", num_units=1280, gates=("backbone.bn2",), constant=...)
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from models.groups.group import Consumer, Group, Member
+from models.groups.group import Consumer, Group, Member, Step
 from models.groups.heads import HeadInputs
 
 
@@ -18,18 +18,16 @@ def features_group(
     gates: Sequence[str],
     num_units: int,
     spread: int = 1,
-    constant_from: Sequence[str] = (),
-    activation: str = "",
+    constant: Sequence[Step] = (),
     readers: Sequence[Consumer] = (),
 ) -> Group:
     """spread: places of the flattened map per channel, 1 where the map is pooled. readers: consumers inside the
-    backbone, before the heads. Without `constant_from`, constants are dropped."""
+    backbone, before the heads. Without `constant`, constants are dropped."""
     consumers = tuple(
         replace(
             consumer,
             spread=spread,
-            constant_from=tuple(constant_from) if consumer.absorbed_by else (),
-            activation=activation,
+            constant=tuple(constant) if consumer.absorbed_by else (),
         )
         for consumer in inputs.consumers
     )

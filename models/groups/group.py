@@ -7,10 +7,13 @@ grouped convolution, the radix of a split attention) it is several, as `Member.c
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from models.errors import ModelError
 
 KINDS = ("stem", "hidden", "stream", "features", "embedding")
 
@@ -38,16 +41,24 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A place on a silenced channel's way: the biases of these gates are added to what came before, then comes the
+    activation (empty: none)."""
+
+    gates: tuple[str, ...]
+    activation: str = ""
+
+
+@dataclass(frozen=True)
 class Consumer(Member):
     """A module that reads the channels.
 
-    A silenced channel still passes on a constant: `activation` of the sum of the biases of `constant_from` (gates).
-    `absorbed_by` takes it up exactly: the consumer itself by its bias, or the norm behind it by its running mean. Where
-    the constant does not reach every output alike (padding) or is scaled by other inputs, `absorbed_by` is empty.
+    A silenced channel still passes on a constant, which is 0 before the first of the `constant` steps. `absorbed_by`
+    takes it up exactly: the consumer itself by its bias, or the norm behind it by its running mean. Where the constant
+    does not reach every output alike (padding) or is scaled by other inputs, `absorbed_by` is empty.
     """
 
-    constant_from: tuple[str, ...] = ()
-    activation: str = ""  # empty: none
+    constant: tuple[Step, ...] = ()
     absorbed_by: str = ""
 
 
@@ -85,7 +96,24 @@ class Group:
     @property
     def foldable(self) -> bool:
         """Whether every consumer can take up the constants of silenced channels exactly."""
-        return all(consumer.absorbed_by and consumer.constant_from for consumer in self.consumers)
+        return all(consumer.absorbed_by and consumer.constant for consumer in self.consumers)
+
+
+def require_gate(module: nn.Module, name: str) -> None:
+    """Raises ModelError for other norms (of groups, of layers): they make one channel of several, so that none can be
+    silenced alone."""
+    if not isinstance(module, nn.modules.batchnorm._BatchNorm | nn.Conv2d | nn.Linear):
+        raise ModelError(
+            f"{name} is a {type(module).__name__}; only channels behind batch norms can be pruned, so this network "
+            "cannot be pruned"
+        )
+
+
+def reader(conv: nn.Conv2d, name: str, constant: Sequence[Step], *, norm: str) -> Consumer:
+    """A convolution and the norm behind it. One wider than 1x1 is padded: at the edges it sees less of a constant."""
+    if conv.kernel_size != (1, 1):
+        return Consumer(name)
+    return Consumer(name, constant=tuple(constant), absorbed_by=norm)
 
 
 def plain_group(

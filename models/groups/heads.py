@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from models.groups.group import Consumer, Group, Member, plain_group
+from models.groups.group import Consumer, Group, Member, Step, plain_group
 from models.heads import MultiEmbedding, MultiFc, MultiSe, MultiSharedFc, SingleConv, SingleShuffleConv
 
 
@@ -46,8 +46,7 @@ def _multi_se(head: nn.Module) -> tuple[HeadInputs, tuple[Group, ...]]:
     assert isinstance(squeezed, nn.Linear)
     reader = Consumer(
         "heads.excite.2",
-        constant_from=("heads.excite.0",),
-        activation="heads.excite.1",
+        constant=(Step(("heads.excite.0",), "heads.excite.1"),),
         absorbed_by="heads.excite.2",
     )
     excitation = plain_group(
@@ -73,8 +72,7 @@ def _multi_shared_fc(head: nn.Module) -> tuple[HeadInputs, tuple[Group, ...]]:
         consumers=tuple(
             Consumer(
                 consumer.module,
-                constant_from=("heads.shared",),
-                activation="heads.activation",
+                constant=(Step(("heads.shared",), "heads.activation"),),
                 absorbed_by=consumer.absorbed_by,
             )
             for consumer in _classifiers(head)
@@ -97,8 +95,7 @@ def _multi_embedding(head: nn.Module) -> tuple[HeadInputs, tuple[Group, ...]]:
         readers.append(Consumer(linear, absorbed_by=gate))
         classifier = Consumer(
             f"{branch}.1",
-            constant_from=(gate,),
-            activation=f"{branch}.0.2" if has_norm else "",
+            constant=(Step((gate,), f"{branch}.0.2" if has_norm else ""),),
             absorbed_by=f"{branch}.1",
         )
         groups.append(

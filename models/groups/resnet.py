@@ -2,8 +2,8 @@
 
 groups = resnet_groups(student.backbone, inputs)
 
-Inner channels of each block, the stem, and the residual streams, whose members all share one mask. Behind each addition
-comes a ReLU, so the constants of a stream are not followed: they are dropped.
+Inner channels of each block, the stem, and the residual streams, whose members all share one mask. A silenced channel
+of a stream holds another constant behind each addition, and all are known: relu(... relu(relu(b0) + b1) + b2).
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from torch import nn
 
 from models.errors import ModelError
 from models.groups.features import features_group
-from models.groups.group import Consumer, Group, Member, plain_group
+from models.groups.group import Consumer, Group, Member, Step, plain_group, reader
 from models.groups.heads import HeadInputs
 from models.groups.stream import Stream
 
@@ -28,25 +28,29 @@ def resnet_groups(net: nn.Module, inputs: HeadInputs) -> tuple[Group, ...]:
     groups = list(stem)
     for name, block in _blocks(net):
         _require_plain(block, name)
-        stream.consumers.append(Consumer(f"{name}.conv1"))
+        stream.consumers.append(reader(block.conv1, f"{name}.conv1", stream.constant, norm=f"{name}.bn1"))
         groups += _inner(block, name)
-        last, norm = ("conv2", "bn2") if isinstance(block, BasicBlock) else ("conv3", "bn3")
+        number = 2 if isinstance(block, BasicBlock) else 3
+        last, norm, activation = f"{name}.conv{number}", f"{name}.bn{number}", f"{name}.act{number}"
         if block.downsample is None:
-            stream.add(f"{name}.{last}", f"{name}.{norm}")
+            stream.add(last, norm)
+            stream.constant += (Step((norm,), activation),)
             continue
-        # [convolution, norm], or [pooling, convolution, norm]
-        number = len(block.downsample) - 2
-        shortcut = f"{name}.downsample"
-        stream.consumers.append(Consumer(f"{shortcut}.{number}"))
+        # [convolution, norm], or [pooling, convolution, norm]; the pooling averages without padding: constants stay.
+        at = len(block.downsample) - 2
+        shortcut, shortcut_norm = f"{name}.downsample.{at}", f"{name}.downsample.{at + 1}"
+        stream.consumers.append(reader(block.downsample[at], shortcut, stream.constant, norm=shortcut_norm))
         groups.append(stream.group())
-        num_units = block.get_submodule(last).out_channels
-        stream = Stream("stream", num_units, [f"{name}.{last}"], [f"{name}.{norm}"])
-        stream.add(f"{shortcut}.{number}", f"{shortcut}.{number + 1}")
+        num_units = block.get_submodule(f"conv{number}").out_channels
+        stream = Stream("stream", num_units, [last], [norm])
+        stream.add(shortcut, shortcut_norm)
+        stream.constant = (Step((norm, shortcut_norm), activation),)
     features = features_group(
         inputs,
         producers=stream.producers,
         gates=stream.gates,
         num_units=stream.num_units,
+        constant=stream.constant,
         readers=stream.consumers,
     )
     return (*groups, features)
@@ -55,8 +59,11 @@ def resnet_groups(net: nn.Module, inputs: HeadInputs) -> tuple[Group, ...]:
 def _stem(net: Any) -> tuple[list[Group], Stream]:
     if not isinstance(net.maxpool, nn.MaxPool2d):
         raise ModelError(f"the stem pools by {type(net.maxpool).__name__}, for which no channel groups are declared")
+    # Max pooling pads with minus infinity, so a constant stays one.
+    constant = (Step(("backbone.bn1",), "backbone.act1"),)
     if isinstance(net.conv1, nn.Conv2d):
-        return [], Stream("stem", net.conv1.out_channels, ["backbone.conv1"], ["backbone.bn1"])
+        width = net.conv1.out_channels
+        return [], Stream("stem", width, ["backbone.conv1"], ["backbone.bn1"], constant=constant)
     # A deep stem: convolution, norm, ReLU, convolution, norm, ReLU, convolution; bn1 comes behind.
     inner = []
     for number in (0, 3):
@@ -70,7 +77,8 @@ def _stem(net: Any) -> tuple[list[Group], Stream]:
                 consumer=Consumer(f"backbone.conv1.{number + 3}"),
             )
         )
-    return inner, Stream("stem", net.conv1[6].out_channels, ["backbone.conv1.6"], ["backbone.bn1"])
+    width = net.conv1[6].out_channels
+    return inner, Stream("stem", width, ["backbone.conv1.6"], ["backbone.bn1"], constant=constant)
 
 
 def _inner(block: Any, name: str) -> Iterator[Group]:
@@ -88,8 +96,7 @@ def _inner(block: Any, name: str) -> Iterator[Group]:
             gate=f"{name}.bn2",
             consumer=Consumer(
                 f"{name}.conv3",
-                constant_from=(f"{name}.bn2",),
-                activation=f"{name}.act2",
+                constant=(Step((f"{name}.bn2",), f"{name}.act2"),),
                 absorbed_by=f"{name}.bn3",
             ),
         )
@@ -125,8 +132,7 @@ def _split_attention(block: Any, name: str) -> Iterator[Group]:
         gate=f"{name}.conv2.bn1",
         consumer=Consumer(
             f"{name}.conv2.fc2",
-            constant_from=(f"{name}.conv2.bn1",),
-            activation=f"{name}.conv2.act1",
+            constant=(Step((f"{name}.conv2.bn1",), f"{name}.conv2.act1"),),
             absorbed_by=f"{name}.conv2.fc2",
         ),
     )

@@ -5,7 +5,7 @@ stream = Stream("stream", 24, ["backbone.conv"], ["backbone.norm"]); stream.add(
 
 from dataclasses import dataclass, field
 
-from models.groups.group import Consumer, Group, Member
+from models.groups.group import Consumer, Group, Member, Step
 
 
 @dataclass
@@ -16,6 +16,7 @@ class Stream:
     gates: list[str]
     followers: list[str] = field(default_factory=list)
     consumers: list[Consumer] = field(default_factory=list)
+    constant: tuple[Step, ...] = ()  # what a silenced channel holds at the present place of the walk
 
     def add(self, producer: str, gate: str) -> None:
         """Another producer, whose output is added to the channels."""
