@@ -1,0 +1,38 @@
+"""What a user should know about a pruning beside its numbers; every command that prunes says it.
+
+remarks = remarks_on(pruned, candidates, meta, goal=goal, by_gamma=True, data="shards/a/train")
+"""
+
+from models.artifact import ArtifactMeta
+from prune.candidates import Candidates
+from prune.histogram import describe, is_sparse
+from prune.pruning import Goal, Pruned
+
+
+def remarks_on(
+    pruned: Pruned, candidates: Candidates, meta: ArtifactMeta, *, goal: Goal, by_gamma: bool, data: str | None
+) -> list[str]:
+    """meta: of the model before. by_gamma: gammas ranked the channels. data: where photos for the proof were sought."""
+    remarks = []
+    if by_gamma and not is_sparse(candidates.magnitudes) and not _was_sparse(meta):
+        remarks.append(
+            "hardly any gamma is near zero, so this model was not trained sparse, and pruning by gamma cuts into "
+            f"what it needs (a `sparsity:` section in the config trains it so):\n{describe(candidates.magnitudes)}"
+        )
+    if goal.kind == "ratio" and pruned.selection.is_capped:
+        remarks.append(
+            f"the threshold stopped at {pruned.selection.cap:.3g}, the smallest maximum of a norm, so fewer "
+            "channels go than were asked for (--no-threshold-cap lets it rise; the floor then keeps that layer)"
+        )
+    if "real" not in pruned.proofs:
+        why = "without --data" if data is None else f"no photo of {data} could be used, so"
+        remarks.append(f"{why} the proof rests on random images alone")
+    return remarks
+
+
+def _was_sparse(meta: ArtifactMeta) -> bool:
+    """Trained sparse, or pruned since: pruning takes the gammas near zero first."""
+    config = meta.provenance.get("config") or {}
+    if config.get("sparsity") or "pruned" in meta.provenance:
+        return True
+    return bool(meta.architecture["widths"]) and not config.get("model", {}).get("fresh_weights")
