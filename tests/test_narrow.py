@@ -271,7 +271,7 @@ def test_positions_of_copies_maps_and_shuffles() -> None:
         ("mobilenetv1_100", r"ends without a last 1x1 convolution"),
         ("efficientnet_b0", r"squeeze-and-excitation, for which no channel groups are declared"),
         ("mixnet_s", r"conv_pw is a MixedConv2d, for which no channel groups are declared"),
-        ("resnet50_gn", r"backbone.bn1 is a GroupNorm; only channels behind batch norms can be pruned"),
+        ("resnet50_gn", r"backbone.layer1.0.bn1 is a GroupNorm; only channels behind batch norms can be pruned"),
         ("test_efficientnet_evos", r"bn1 is a EvoNorm2dS0; only channels behind batch norms can be pruned"),
         ("test_convnext", r"class ConvNeXt cannot be pruned: no channel groups are declared"),
     ],
