@@ -26,6 +26,7 @@ from prune.__main__ import main
 from prune.curve import main as curve
 from prune.latency import Latency
 from prune.rewrite import rewrite
+from tests.benchmarks.prune import require_latency, seconds_of
 from tests.conftest import REPOSITORY, TINY_TASKS, jpeg_bytes, rank_environment
 from tests.small_run import OPTIONS, train_small
 from tests.test_prune_selection import expansion_rule
@@ -682,6 +683,16 @@ def test_a_curves_folder_is_not_shared_by_other_settings(
     assert curve(fixed) == 0
     assert curve([*fixed, "--multiple", "8"]) == 2
     assert "holds rounds of another model or other settings" in capsys.readouterr().err
+
+
+def test_the_benchmark_does_not_time_a_pruning_that_failed(model: Path, tmp_path: Path) -> None:
+    arguments = ["--model", str(model), "--out", str(tmp_path / "out"), "--max-latency-ms"]
+    with pytest.raises(RuntimeError, match=r"failed: .*cannot be reached"):
+        seconds_of([*arguments, "1e-3"])
+    assert seconds_of([*arguments, "0.6"]) > 0
+    require_latency(tmp_path / "out", 0.6)
+    with pytest.raises(RuntimeError, match=r"the budget was 0\.1 ms"):
+        require_latency(tmp_path / "out", 0.1)
 
 
 def test_the_commands_explain_themselves() -> None:

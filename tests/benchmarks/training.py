@@ -62,6 +62,7 @@ def our_steps(
     more_terms: Sequence[Term] = (),
     batch_stages: Sequence[Callable[[Batch], Batch]] = (),
     gradient_stages: Sequence[Callable[[int], None]] = (),
+    update_stages: Callable[[torch.optim.Optimizer], Sequence[Callable[[int], None]]] = lambda optimizer: (),
 ) -> Callable[[int], None]:
     """A number of updates as train.trainer makes them: the next batch's control message leaves before each.
 
@@ -69,11 +70,12 @@ def our_steps(
     """
     objective = Objective([*(label_term(task) for task in TASKS), *more_terms])
     groups = parameter_groups(student, lr=_RATE, weight_decay=_DECAY)
+    optimizer = torch.optim.SGD(groups, lr=_RATE, momentum=_MOMENTUM, nesterov=True, fused=True)
     stepper = Stepper(
         model=student,
         normalise=Normalise(_MEAN, _STD),
         objective=objective,
-        optimizer=torch.optim.SGD(groups, lr=_RATE, momentum=_MOMENTUM, nesterov=True, fused=True),
+        optimizer=optimizer,
         buckets=GradientBuckets(student, comm, count=num_buckets),
         meter=Meter(objective, list(TASKS), torch.device("cpu")),
         comm=comm,
@@ -82,6 +84,7 @@ def our_steps(
         precision=precision,
         batch_stages=batch_stages,
         gradient_stages=gradient_stages,
+        update_stages=update_stages(optimizer),
     )
     control = Control(objective, comm)
 
