@@ -66,7 +66,8 @@ def collect(folder: Path, *, index: int, interface: str | None) -> dict[str, Any
     return {
         "versions": versions,
         "horovod": horovod,
-        "interfaces": interfaces() if interface is None else {interface: interfaces().get(interface, "missing")},
+        "interfaces": interfaces(),
+        "interface": interface,
         "folder": str(folder),
         "token": token,
         "trouble": trouble,
@@ -133,15 +134,15 @@ def _horovod(hosts: Sequence[Host]) -> Finding:
 
 
 def _network(hosts: Sequence[Host]) -> Finding:
-    told = [
-        f"{host.node} {' '.join(f'{name}={address}' for name, address in sorted(host.facts['interfaces'].items()))}"
-        for host in hosts
-    ]
-    missing = [host.node for host in hosts if "missing" in host.facts["interfaces"].values()]
+    told, missing = [], []
+    for host in hosts:
+        found, wanted = host.facts["interfaces"], host.facts["interface"]
+        names = sorted(found) if wanted is None else [wanted]
+        told.append(" ".join([host.node, *(f"{name}={found[name]}" for name in names if name in found)]))
+        if wanted is not None and wanted not in found:
+            missing.append(f"{host.node} has no {wanted} with an IPv4 address, but {', '.join(sorted(found))}")
     if missing:
-        return Finding(
-            False, f"network: --interface is not there on {', '.join(missing)}; name one that all hosts have"
-        )
+        return Finding(False, f"network: --interface: {'; '.join(missing)}; name one that all hosts have")
     return Finding(True, f"network: {'; '.join(told)}")
 
 

@@ -14,7 +14,7 @@ _PAIRS_PER_SECOND = 200  # of ranks; a fifth of what the rendezvous manages, see
 def rank_variables(
     inherited: Mapping[str, str], slot: Mapping[str, Any], *, rendezvous: tuple[str, int], interface: str
 ) -> dict[str, str]:
-    """`slot` holds the fields of Horovod's SlotInfo. A Gloo timeout that the user set stays."""
+    """`slot` holds the fields of a Slot. A Gloo timeout that the user set stays."""
     address, port = rendezvous
     seconds = _LEAST_GLOO_SECONDS + slot["size"] ** 2 // _PAIRS_PER_SECOND
     return {

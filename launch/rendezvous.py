@@ -13,8 +13,9 @@ from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Any
 
-from horovod.runner.common.util.hosts import SlotInfo
 from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
+
+from launch.slots import Slot
 
 _LONGEST_VALUE = 262_144  # bytes; a rank's Gloo addresses towards all others, 64 bytes each
 _LONGEST_PATH = 300
@@ -70,7 +71,7 @@ class _Server(RendezvousHTTPServer):
     daemon_threads = True
     request_queue_size = 1024
 
-    def __init__(self, address: str, slots: Sequence[SlotInfo], hosts: Collection[str]) -> None:
+    def __init__(self, address: str, slots: Sequence[Slot], hosts: Collection[str]) -> None:
         self.hosts = frozenset(hosts)
         self._places = threading.BoundedSemaphore(_MOST_REQUESTS)
         self.all_signed_off = threading.Event()
@@ -104,7 +105,7 @@ class _Server(RendezvousHTTPServer):
 class Rendezvous:
     """Listens from its creation to `close`, or until the last rank has signed off."""
 
-    def __init__(self, address: str, slots: Sequence[SlotInfo], *, hosts: Collection[str]) -> None:
+    def __init__(self, address: str, slots: Sequence[Slot], *, hosts: Collection[str]) -> None:
         self._server = _Server(address, slots, hosts)
         self.port = int(self._server.server_address[1])
         self._closing = threading.Lock()

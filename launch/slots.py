@@ -5,11 +5,23 @@ slots = assign([("a", 2), ("b", 2)])
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from horovod.runner.common.util.hosts import SlotInfo
+
+@dataclass(frozen=True)
+class Slot:
+    """A rank's numbers, named as in Horovod's SlotInfo, for which it stands in."""
+
+    hostname: str
+    rank: int
+    local_rank: int
+    cross_rank: int
+    size: int
+    local_size: int
+    cross_size: int
 
 
-def assign(workers: Sequence[tuple[str, int]]) -> list[list[SlotInfo]]:
+def assign(workers: Sequence[tuple[str, int]]) -> list[list[Slot]]:
     """For every worker (node, number of its ranks) the slots of its ranks. Nodes need not be next to each other."""
     on_node: dict[str, int] = defaultdict(int)
     places: list[list[tuple[str, int]]] = []  # (node, local rank)
@@ -18,14 +30,14 @@ def assign(workers: Sequence[tuple[str, int]]) -> list[list[SlotInfo]]:
         on_node[node] += num_ranks
     numbers = {node: f"node{number}" for number, node in enumerate(on_node)}
     size = sum(on_node.values())
-    slots: list[list[SlotInfo]] = []
+    slots: list[list[Slot]] = []
     rank = 0
     for worker in places:
         slots.append([])
         for node, local_rank in worker:
             peers = [other for other, count in on_node.items() if count > local_rank]
             slots[-1].append(
-                SlotInfo(
+                Slot(
                     hostname=numbers[node],
                     rank=rank,
                     local_rank=local_rank,

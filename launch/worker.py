@@ -22,9 +22,10 @@ from pathlib import Path
 
 from launch.errors import LaunchError
 from launch.head import Head
+from launch.horovod_fit import installed_version
 from launch.meeting import head_address, listening_address, own_address
 from launch.member import Member
-from launch.network import address_of
+from launch.network import address_of, interfaces
 from launch.peers import Door, Peer
 from launch.place import Place, read_place
 from launch.preflight import Host, collect, judge, mark_of
@@ -63,8 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace, place: Place, config: Config | None) -> Outcome:
-    if options.interface is not None:
-        address_of(options.interface)  # refuses one that is not there, before anybody waits
+    if not options.check and installed_version() is None:
+        raise LaunchError(
+            "Horovod is not installed here: run `make setup`, and start the workers with its .venv/bin/python"
+        )
+    interface = _interface(options)
     if config and config.elastic and options.ranks > config.elastic.max_ranks:
         raise LaunchError(
             f"--ranks {options.ranks} is more than elastic.max_ranks {config.elastic.max_ranks}: start fewer"
@@ -74,7 +78,7 @@ def _work(options: argparse.Namespace, place: Place, config: Config | None) -> O
     facts = collect(folder, index=place.index, interface=options.interface) if options.check else {}
     address, port, head = head_address(place), place.port, None
     if place.index == 0:
-        listening = listening_address(place, interface=options.interface)
+        listening = listening_address(place, interface=interface)
         door = Door(listening, place.port, secret)
         address, port = own_address(listening), door.port
         head = _start_head(options, place, config, door, folder)
@@ -86,7 +90,7 @@ def _work(options: argparse.Namespace, place: Place, config: Config | None) -> O
         num_ranks=options.ranks,
         facts=facts,
         logs=Path(options.logs) if options.logs else folder / "logs",
-        interface=options.interface,
+        interface=interface,
         wait_seconds=options.wait,
         reconnects=0 if head else options.restarts,
         codes=CODES,
@@ -100,6 +104,17 @@ def _work(options: argparse.Namespace, place: Place, config: Config | None) -> O
         if options.check:
             with contextlib.suppress(OSError):  # it could not be written
                 mark_of(folder, place.index).unlink()
+
+
+def _interface(options: argparse.Namespace) -> str | None:
+    """The one to use, where one was named; the preflight itself tells that a host has none of this name.
+
+    Raises LaunchError.
+    """
+    if options.interface is None or (options.check and options.interface not in interfaces()):
+        return None
+    address_of(options.interface)  # refuses one that is not there, before anybody waits
+    return str(options.interface)
 
 
 def _start_head(
