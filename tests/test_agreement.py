@@ -47,21 +47,39 @@ def test_a_long_list_is_cut() -> None:
     assert compare(ranks).endswith("; and 5 more")
 
 
-def test_a_worker_with_other_code_and_another_seed_stops_the_run(tiny_shards: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def other_code(tmp_path: Path) -> Path:
+    """A copy of the code with one line more."""
     copied = tmp_path / "copy"
     for folder in ("data", "models", "prune", "train", "launch"):
         shutil.copytree(REPOSITORY / folder, copied / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (copied / "train/ema.py").write_text((copied / "train/ema.py").read_text() + "\n")
+    return copied
+
+
+COMMANDS = {
+    "training": ["train/main.py", "--config", "{config}", "seed={index}"],
+    "caching": ["-m", "train.cache_teacher", "--config", "{config}", "--views", "2", "seed={index}"],
+    "evaluation": ["-m", "train.evaluate", "--model", "none", "--data", "none", "--tta", "{index}"],
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "difference"),
+    [("training", "seed 1, {0} 0"), ("caching", "seed 1, {0} 0"), ("evaluation", '--tta "2", {0} "1"')],
+)
+def test_a_worker_with_other_code_and_another_setting_stops_every_command(
+    command: str, difference: str, other_code: Path, tiny_shards: Path, tmp_path: Path
+) -> None:
     config, port = small_config(tiny_shards, tmp_path), free_port()
     workers = []
-    for index, folder in enumerate((REPOSITORY, copied)):
+    for index, folder in enumerate((REPOSITORY, other_code)):
         variables = {"RANK": str(index), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        setting = index + (command == "evaluation")
+        words = [word.format(config=config, index=setting) for word in COMMANDS[command]]
         workers.append(
             subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "launch.worker", "--"),
-                    *("python", "train/main.py", "--config", str(config), f"seed={index}"),
-                ],
+                [sys.executable, "-m", "launch.worker", "--folder", str(tmp_path), "--", "python", *words],
                 env={**rank_environment(variables), "SLIMHEADS_SECRET": SECRET, "PYTHONPATH": str(folder)},
                 cwd=folder,
                 stdout=subprocess.PIPE,
@@ -73,5 +91,5 @@ def test_a_worker_with_other_code_and_another_seed_stops_the_run(tiny_shards: Pa
     assert [worker.returncode for worker in workers] == [2, 2], outputs
     host = socket.gethostname()
     assert f"rank 1 on {host} runs other code than rank 0 on {host}" in outputs[0]
-    assert f"rank 1 on {host} has seed 1, rank 0 on {host} has 0" in outputs[0]
+    assert f"rank 1 on {host} has {difference.format(f'rank 0 on {host} has')}" in outputs[0]
     assert not (tmp_path / "run/checkpoints").exists()

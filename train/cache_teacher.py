@@ -23,6 +23,7 @@ from data.pixels import Pixels
 from data.teacher_logits import LogitReader
 from data.teacher_logits.record import record_bytes
 from data.views import Views
+from train.agreement import check_agreement
 from train.assemble import choose_device
 from train.assemble_data import choose_tasks, num_workers, open_data, shard_cache, train_pixels
 from train.assemble_teacher import cache_manifest, teacher_classes, teacher_size
@@ -30,7 +31,7 @@ from train.cache_folder import CacheFolder
 from train.caching_progress import caching_progress
 from train.comm import Comm, RankLost
 from train.command import run_command
-from train.config import Config
+from train.config import Config, describe
 from train.config_file import ConfigError, load_config
 from train.distillation import teacher_columns
 from train.exit_codes import ExitCode
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
 
 def _run(options: argparse.Namespace, comm: Comm) -> ExitCode:
     config = load_config(options.config, options.overrides)
+    check_agreement(comm, config={**describe(config), "--views": options.views, "--verify": options.verify})
     stop = StopSignal()
     signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))  # Ctrl-C asks for the same
     with Watchdog(config.watchdog_seconds, rank=comm.rank, trail=comm.trail) as watchdog:

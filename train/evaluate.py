@@ -17,6 +17,7 @@ from data.batch import BadRecord
 from data.errors import DataError
 from data.index import Index, load_index
 from data.index.dataset import write_atomically
+from train.agreement import check_agreement
 from train.bad_ledger import ALWAYS_ALLOWED
 from train.comm import Comm
 from train.command import run_command
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
 
 
 def _evaluate(options: argparse.Namespace, comm: Comm) -> ExitCode:
+    check_agreement(comm, config={f"--{name}": str(value) for name, value in vars(options).items()})
     device = choose_device(options.device, comm, deterministic=True)
     index = load_index(options.data)
     ensemble, notes = load_ensemble(
