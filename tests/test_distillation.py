@@ -258,6 +258,16 @@ def test_hints_have_their_own_curves_and_bridges_stay_out_of_the_student(
     assert set(weights(outcome)) == set(weights(plain))
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_hints_cross_their_bridges_in_half_precision(
+    precision: str, tiny_shards: Path, teacher: Path, tmp_path: Path
+) -> None:
+    setting = f"teacher={{model: {teacher}, hints: {HINTS}}}"
+    whole, half = (trained(tiny_shards, tmp_path / name, setting, f"precision={name}") for name in ("fp32", precision))
+    key = "loss.hint1.mse.backbone.layer2"
+    assert curve(half, key)[0] == pytest.approx(curve(whole, key)[0], rel=0.05)
+
+
 def test_a_run_with_bridges_continues_to_the_same_end(
     tiny_shards: Path, teacher: Path, tmp_path: Path, stop_at: Any
 ) -> None:

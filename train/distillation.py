@@ -81,7 +81,9 @@ def hint_term(
 
     def compare(logits: Logits, batch: Batch) -> Tensor:
         (student_tap, student_layer), (teacher_tap, teacher_layer) = student, teacher
-        return function(*bridge(student_tap[student_layer], teacher_tap[teacher_layer].detach()))[0]
+        # Under autocast features are 16 bits wide, a bridge's weights and the losses are not.
+        features = student_tap[student_layer].float(), teacher_tap[teacher_layer].detach().float()
+        return function(*bridge(*features))[0]
 
     return Term(name, weight, loss=compare, mass=_num_samples, ramp=ramp)
 
