@@ -32,6 +32,8 @@ from tests.small_run import OPTIONS, train_small
 from tests.test_prune_selection import expansion_rule
 from train.assemble import build_model
 from train.config_file import ConfigError, load_config
+from train.report_page.run_record import read_run
+from train.report_page.stage import role_of
 
 SIZE = 32
 COUNTS = {task: len(names) for task, names in TINY_TASKS.items()}
@@ -592,6 +594,21 @@ def test_ranks_draw_the_same_fresh_weights_and_train_them(
     assert result.exit_code == 0, result.output
     before, after = load_artifact(tmp_path / "pruned")[0], load_artifact(tmp_path / "run" / "last")[0]
     assert after.architecture == before.architecture
+
+
+def test_the_report_tells_fresh_weights_from_fine_tuned_ones(model: Path, tiny_shards: Path, tmp_path: Path) -> None:
+    run(model, tmp_path / "pruned", "--ratio", "0.3", "--multiple", "8")
+    roles = {}
+    for name, artifact, fresh in (
+        ("control", tmp_path / "pruned", True),
+        ("tuned", tmp_path / "pruned", False),
+        ("unpruned", model, True),
+    ):
+        overrides = ["model.backbone=", f"model.artifact={artifact}", f"model.fresh_weights={str(fresh).lower()}"]
+        outcome = train_small(tiny_shards, tmp_path / name, *overrides, "schedule.epochs=1")
+        assert outcome.exit_code == 0, outcome.stderr
+        roles[name] = role_of(read_run(outcome.run), set())
+    assert roles == {"control": "pruned shape, fresh weights", "tuned": "pruned, fine-tuned", "unpruned": "trained"}
 
 
 def test_a_run_from_fresh_weights_continues_where_it_was_killed(model: Path, tiny_shards: Path, tmp_path: Path) -> None:

@@ -145,13 +145,16 @@ def role_of(record: RunRecord, teachers: set[Path]) -> str:
     if record.meta is not None and record.meta.path.resolve() in teachers:
         return "teacher"
     model = record.config.get("model") or {}
+    is_fresh = bool(model.get("fresh_weights"))  # of the artifact, the shape alone
     if record.meta is not None and record.meta.architecture["widths"]:
+        if is_fresh:
+            return "pruned shape, fresh weights"
         return "pruned, fine-tuned" if model.get("artifact") else "pruned"
     if record.config.get("teacher"):
         return "distilled"
     if record.config.get("sparsity"):
         return "slimmed"
-    return "fine-tuned" if model.get("artifact") else "trained"
+    return "fine-tuned" if model.get("artifact") and not is_fresh else "trained"
 
 
 def network_of(meta: ArtifactMeta) -> str:
