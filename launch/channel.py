@@ -3,7 +3,8 @@
 channel = join(socket, secret); channel.send({"kind": "beat"}); message = channel.receive()
 
 The secret itself never travels: each side sends a random number, and both numbers go into the key of this connection. A
-message that was changed, repeated or left out has another signature. Nothing is encrypted; nothing here is secret.
+message that was changed, repeated or left out has another signature. Nothing is encrypted: whoever can listen on the
+network reads it, as he does Horovod's own traffic.
 """
 
 import contextlib

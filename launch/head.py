@@ -148,7 +148,7 @@ class Head:
                     kind="start",
                     number=self._rounds,
                     slots=[vars(slot) for slot in worker],
-                    rendezvous=[address, rendezvous.port],
+                    rendezvous=[address, rendezvous.port, rendezvous.secret],
                     address=address if is_loopback(remote) else remote,
                 )
             current = Round(

@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from launch.horovod_fit import HorovodError
+from launch.horovod_fit import HorovodError, installed_version
 
 
 class Patch(NamedTuple):
@@ -46,6 +46,19 @@ PATCHES = (
         "  auto dev = CreateDevice(device_attr);\n\n  gloo_iface_ = global_context.gloo_iface_;\n"
         "  global_ctx = global_context.ctx;",
     ),
+    # Whoever reaches the rendezvous could answer for a rank, or read where the ranks listen: `launch.worker` gives its
+    # ranks a secret and asks for it. horovodrun gives none, and its own server does not ask.
+    Patch("horovod/common/gloo/http_store.cc", "#include <cstring>\n", "#include <cstdlib>\n#include <cstring>\n"),
+    Patch(
+        "horovod/common/gloo/http_store.cc",
+        "      http::Response response = request.send(method, body);\n",
+        '      const char* secret = std::getenv("HOROVOD_GLOO_RENDEZVOUS_SECRET");\n'
+        "      std::vector<std::string> headers;\n"
+        "      if (secret != nullptr) {\n"
+        '        headers.push_back(std::string("Authorization: Bearer ") + secret);\n'
+        "      }\n"
+        "      http::Response response = request.send(method, body, headers);\n",
+    ),
     # distutils left the standard library with Python 3.12.
     Patch(
         "horovod/runner/js_run.py",
@@ -69,6 +82,16 @@ def patch_level() -> str:
     """Eight hex digits that change whenever the patches or the build flags do."""
     text = repr((PATCHES, sorted(COMMON_FLAGS.items()), sorted(GPU_FLAGS.items())))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def check_horovod_is_patched() -> None:
+    """Raise HorovodError unless the installed Horovod was built with these patches; without some of them ranks that
+    `launch.worker` starts do not meet."""
+    version, fix = installed_version(), "run `make setup` (or `python -m launch.horovod_build`)"
+    if version is None:
+        raise HorovodError(f"Horovod is not installed: {fix}")
+    if not version.endswith(f".p{patch_level()}"):
+        raise HorovodError(f"Horovod {version} was built with other patches than these ({patch_level()}): {fix}")
 
 
 def apply_patches(source: Path, *, gpu: bool) -> None:

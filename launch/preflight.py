@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.horovod_fit import HorovodError, check_horovod_matches_torch
+from launch.horovod_patches import check_horovod_is_patched
 from launch.network import interfaces
 
 _COMPARED = ("python", "torch", "horovod", "numpy", "timm")
@@ -52,6 +53,7 @@ def collect(folder: Path, *, index: int, interface: str | None) -> dict[str, Any
             versions[package] = "missing"
     try:
         check_horovod_matches_torch(torch_version=torch.__version__)
+        check_horovod_is_patched()
         horovod = ""
     except HorovodError as error:
         horovod = str(error)

@@ -1,6 +1,6 @@
 """The environment of a rank: what Horovod wants to know, and nothing of the launch that a rank has no need of.
 
-variables = rank_variables(os.environ, slot, rendezvous=("10.0.0.1", 40123), interface="eth0")
+variables = rank_variables(os.environ, slot, rendezvous=("10.0.0.1", 40123, "secret"), interface="eth0")
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ _PAIRS_PER_SECOND = 200  # of ranks; a fifth of what the rendezvous manages, see
 
 
 def rank_variables(
-    inherited: Mapping[str, str], slot: Mapping[str, Any], *, rendezvous: tuple[str, int], interface: str
+    inherited: Mapping[str, str], slot: Mapping[str, Any], *, rendezvous: tuple[str, int, str], interface: str
 ) -> dict[str, str]:
     """`slot` holds the fields of a Slot. A Gloo timeout that the user set stays."""
-    address, port = rendezvous
+    address, port, secret = rendezvous
     seconds = _LEAST_GLOO_SECONDS + slot["size"] ** 2 // _PAIRS_PER_SECOND
     return {
         "HOROVOD_GLOO_TIMEOUT_SECONDS": str(seconds),
@@ -29,6 +29,7 @@ def rank_variables(
         "HOROVOD_HOSTNAME": slot["hostname"],
         "HOROVOD_GLOO_RENDEZVOUS_ADDR": address,
         "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
+        "HOROVOD_GLOO_RENDEZVOUS_SECRET": secret,
         "HOROVOD_GLOO_IFACE": interface,
         "HOROVOD_CONTROLLER": "gloo",
         "HOROVOD_CPU_OPERATIONS": "gloo",

@@ -1,13 +1,14 @@
 """Horovod's own rendezvous server for one start of the ranks, open to the job's hosts only and only while they start.
 
-with Rendezvous("10.0.0.1", slots, hosts={"10.0.0.1", "10.0.0.2"}) as rendezvous: rendezvous.port
+with Rendezvous("10.0.0.1", slots, hosts={"10.0.0.1", "10.0.0.2"}) as rendezvous: rendezvous.port, rendezvous.secret
 
-Horovod's client cannot send a secret, so the server takes requests from the hosts whose workers proved that they know
-it, in the scopes that the plan has, each key set once; and it ends when every rank has signed off, seconds after the
-start.
+It takes requests that carry the secret of this start, from the hosts whose workers proved that they know the job's, in
+the scopes that the plan has, each key set once; and it ends when every rank has signed off, seconds after the start.
 """
 
+import hmac
 import re
+import secrets
 import threading
 from collections.abc import Collection, Sequence
 from types import TracebackType
@@ -57,7 +58,9 @@ class _Handler(RendezvousHandler):
     def _allowed(self) -> bool:
         found = re.fullmatch(r"/([\w.-]+)/[\w.-]+", self.path)
         known = found and len(self.path) <= _LONGEST_PATH and _base(found[1]) in self.server.scope_size
-        if not known or self.client_address[0] not in self.server.hosts:
+        sent = self.headers.get("Authorization", "").encode()
+        trusted = self.client_address[0] in self.server.hosts and hmac.compare_digest(sent, self.server.password)
+        if not known or not trusted:
             self._refuse(_FORBIDDEN)
             return False
         return True
@@ -71,8 +74,8 @@ class _Server(RendezvousHTTPServer):
     daemon_threads = True
     request_queue_size = 1024
 
-    def __init__(self, address: str, slots: Sequence[Slot], hosts: Collection[str]) -> None:
-        self.hosts = frozenset(hosts)
+    def __init__(self, address: str, slots: Sequence[Slot], hosts: Collection[str], secret: str) -> None:
+        self.hosts, self.password = frozenset(hosts), f"Bearer {secret}".encode()
         self._places = threading.BoundedSemaphore(_MOST_REQUESTS)
         self.all_signed_off = threading.Event()
         super().__init__((address, 0), _Handler, 0)
@@ -106,7 +109,8 @@ class Rendezvous:
     """Listens from its creation to `close`, or until the last rank has signed off."""
 
     def __init__(self, address: str, slots: Sequence[Slot], *, hosts: Collection[str]) -> None:
-        self._server = _Server(address, slots, hosts)
+        self.secret = secrets.token_hex(16)
+        self._server = _Server(address, slots, hosts, self.secret)
         self.port = int(self._server.server_address[1])
         self._closing = threading.Lock()
         self._open = True

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from launch.errors import LaunchError
 from launch.head import Head
-from launch.horovod_fit import installed_version
+from launch.horovod_fit import HorovodError
+from launch.horovod_patches import check_horovod_is_patched
 from launch.meeting import head_address, listening_address, own_address
 from launch.member import Member
 from launch.network import address_of, interfaces
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = read_place(os.environ, hostname=socket.gethostname())
         outcome = _work(options, place, _config_of(options.command))
         speaks = place.index == 0 or outcome.code not in (0, CODES.stopped)
-    except (LaunchError, ConfigError) as error:
+    except (LaunchError, ConfigError, HorovodError) as error:
         outcome = Outcome(ExitCode.BAD_CONFIG, str(error))
     except OSError as error:
         outcome = Outcome(ExitCode.CANNOT_WRITE, str(error))
@@ -64,10 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace, place: Place, config: Config | None) -> Outcome:
-    if not options.check and installed_version() is None:
-        raise LaunchError(
-            "Horovod is not installed here: run `make setup`, and start the workers with its .venv/bin/python"
-        )
+    if not options.check:
+        check_horovod_is_patched()
     interface = _interface(options)
     if config and config.elastic and options.ranks > config.elastic.max_ranks:
         raise LaunchError(

@@ -34,7 +34,8 @@ print(hvd.allreduce(torch.full((2,), hvd.rank() + 1.0), name="sum", op=hvd.Sum).
 def write_unpatched_source(folder: Path) -> None:
     for patch in horovod_patches.PATCHES:
         (folder / patch.file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / patch.file).write_text(f"before\n{patch.old}\nafter\n")
+        with (folder / patch.file).open("a") as file:
+            file.write(f"before\n{patch.old}\nafter\n")
 
 
 def test_three_ranks_sum_a_tensor(run_ranks: Callable[..., RankRun]) -> None:
@@ -60,6 +61,13 @@ def test_another_torch_is_refused_with_both_versions_and_the_fix() -> None:
         check_horovod_matches_torch(torch_version="9.9.9")
 
 
+def test_a_horovod_with_other_patches_is_refused_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    horovod_patches.check_horovod_is_patched()
+    monkeypatch.setattr(horovod_patches, "PATCHES", horovod_patches.PATCHES[:-1])
+    with pytest.raises(HorovodError, match=r"was built with other patches than these \(\w{8}\): run `make setup`"):
+        horovod_patches.check_horovod_is_patched()
+
+
 def test_a_missing_horovod_is_told_in_words() -> None:
     code = "from launch.horovod_fit import check_horovod_matches_torch as check; check(torch_version='2.14.1')"
     bare = subprocess.run([sys.executable, "-S", "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
@@ -76,9 +84,11 @@ def test_verify_only_passes_here_and_says_what_it_found() -> None:
 def test_patches_change_every_file_and_gpu_builds_keep_the_cuda_test(tmp_path: Path) -> None:
     write_unpatched_source(tmp_path)
     horovod_patches.apply_patches(tmp_path, gpu=True)
+    expected: dict[str, str] = {}
     for patch in horovod_patches.PATCHES:
-        expected = patch.old if patch.cpu_only else patch.new
-        assert (tmp_path / patch.file).read_text() == f"before\n{expected}\nafter\n"
+        changed = patch.old if patch.cpu_only else patch.new
+        expected[patch.file] = expected.get(patch.file, "") + f"before\n{changed}\nafter\n"
+    assert {file: (tmp_path / file).read_text() for file in expected} == expected
 
 
 def test_a_patch_that_no_longer_fits_names_the_file(tmp_path: Path) -> None:

@@ -155,12 +155,12 @@ def test_a_host_without_horovod_is_told_to_set_it_up(tmp_path: Path) -> None:
         timeout=60,
     )
     assert start.returncode == 2
-    assert start.stderr.startswith("worker: exit 2: Horovod is not installed here: run `make setup`")
+    assert start.stderr.startswith("worker: exit 2: Horovod is not installed: run `make setup`")
 
 
 def test_the_check_of_an_elastic_job_waits_for_all_that_were_promised(tmp_path: Path) -> None:
     config = write_config(tmp_path, tmp_path, elastic={"min_ranks": 1, "max_ranks": 2})
-    port, command = free_port(), ["--", "python", "train/main.py", "--config", str(config)]
+    port, command = free_port(), ["--wait", "60", "--", "python", "train/main.py", "--config", str(config)]
     first = check(tmp_path, 0, port, *command)
     time.sleep(9)  # longer than such a job waits for more ranks than it needs
     second = check(tmp_path, 1, port, *command)

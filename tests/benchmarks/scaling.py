@@ -57,6 +57,7 @@ def _start_ranks(size: int) -> tuple[int, float, int]:
                 **{f"HOROVOD_{name.upper()}": str(value) for name, value in vars(slot).items()},
                 "HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1",
                 "HOROVOD_GLOO_RENDEZVOUS_PORT": str(rendezvous.port),
+                "HOROVOD_GLOO_RENDEZVOUS_SECRET": rendezvous.secret,
                 "HOROVOD_GLOO_IFACE": "lo",
                 "HOROVOD_CONTROLLER": "gloo",
                 "HOROVOD_CPU_OPERATIONS": "gloo",
@@ -116,7 +117,7 @@ def _requests_per_second(count: int) -> float:
         def ask() -> None:
             for _ in range(count // _CLIENTS):
                 connection = HTTPConnection("127.0.0.1", rendezvous.port, timeout=30)
-                connection.request("GET", "/global/0")
+                connection.request("GET", "/global/0", headers={"Authorization": f"Bearer {rendezvous.secret}"})
                 connection.getresponse().read()
                 connection.close()
 
