@@ -11,14 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from data.index.dataset import write_atomically
 from train.comm import Comm
 from train.command import run_command
 from train.exit_codes import ExitCode
-from train.machine import num_decoders
+from train.machine import choose_device, num_decoders
 from train.photo_arguments import not_negative, output_file
 from train.photo_progress import photo_progress
 from train.report_page.material import read_material
@@ -32,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     add = parser.add_argument
     add("folders", nargs="+", type=Path, metavar="RUN_DIR", help="runs, folders of python -m prune or models.export")
     add("--out", required=True, type=output_file, metavar="PAGE.html", help="file to write")
-    add("--photos", type=not_negative, default=1000, metavar="N", help="that each model is asked about (%(default)s)")
+    add("--photos", type=not_negative, default=200, metavar="N", help="that each model is asked about (%(default)s)")
     add(
         "--thumbnails",
         action=argparse.BooleanOptionalAction,
@@ -47,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
 
 
 def _report(options: argparse.Namespace, comm: Comm, command: str) -> ExitCode:
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    choose_device("cpu", comm, deterministic=True)  # the same page again, and memory that is not given back
     material = read_material(options.folders)
     workers = num_decoders(comm) if options.workers is None else options.workers
     page = build_page(

@@ -21,7 +21,7 @@ from train.photo_batches import photo_batches
 from train.photo_subset import PhotoSubset
 from train.photos import ShardPhotos
 
-_BATCH = 64
+_BATCH = 16  # larger ones leave the caches of a CPU
 _THUMBNAIL = 128  # pixels of the longer side
 
 
