@@ -1,6 +1,5 @@
 """Kubernetes: manifests that validate; pods, which are network namespaces with what an Indexed Job sets, that train."""
 
-import contextlib
 import copy
 import os
 import re
@@ -232,14 +231,15 @@ def test_a_cut_link_ends_the_job_by_the_watchdog_in_time(pods: Pods, tiny_shards
         assert all(worker.poll() is None for worker in workers)
         time.sleep(0.02)
     ranks = [child for worker in workers for child in psutil.Process(worker.pid).children(recursive=True)]
+    assert len(ranks) == 2
     pods.cut()
     begin = time.monotonic()
+    _, running = psutil.wait_procs(ranks, timeout=8 + 5)
+    assert running == []
     outputs = [worker.communicate(timeout=60)[0] for worker in workers]
     # Worker 0 hears its own rank at once; worker 1 also waits whether worker 0 is really gone.
     assert time.monotonic() - begin < 8 + 25
     assert [worker.returncode for worker in workers] == [ExitCode.STUCK, ExitCode.STUCK], outputs
-    assert "rank 0: no progress for 8 s in: epoch" in outputs[0]
+    assert re.search(r"rank 0: no progress for \d+ s in: epoch", outputs[0])
     assert "the last collective that it started:" in outputs[0]
-    assert "rank 1: no progress for 8 s in: epoch" in outputs[1]
-    with contextlib.suppress(psutil.NoSuchProcess):
-        assert not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks)
+    assert re.search(r"rank 1: no progress for \d+ s in: epoch", outputs[1])
