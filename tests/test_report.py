@@ -443,17 +443,17 @@ def test_a_folder_that_is_none_of_these_is_refused_by_name(tmp_path: Path, capfd
 
 
 @pytest.fixture(scope="module")
-def html(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+def html(runs: dict[str, Path], chain: list[Path], tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("browser") / "page.html"
-    page_of(path, *runs.values())
+    page_of(path, runs["odd"], *chain)
     return path.read_text()
 
 
-def browse(folder: Path, html: str, *options: str) -> subprocess.CompletedProcess[str]:
+def browse(folder: Path, html: str, *options: str, name: str = "page.html") -> subprocess.CompletedProcess[str]:
     assert CHROMIUM is not None, "chromium is missing; .ci/run installs it"
-    (folder / "page.html").write_text(html)
+    (folder / name).write_text(html)
     command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
-    command += [f"--user-data-dir={folder / 'profile'}", *options, (folder / "page.html").as_uri()]
+    command += [f"--user-data-dir={folder / 'profile'}", *options, (folder / name).as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
@@ -466,17 +466,48 @@ def test_a_browser_opens_the_page_without_a_word_on_the_console(html: str, tmp_p
     assert done.stdout.count("<figure") == html.count("<figure") > 10
 
 
+NO_SCRIPT = """<meta http-equiv="Content-Security-Policy" content="script-src 'none'">"""
+# A window is never narrower than 500 pixels, a frame may be. It and what runs over its edge are measured from outside.
+FRAME = """<!doctype html><style>body{{margin:0}}iframe{{border:0;display:block}}</style>
+<iframe src="page.html" width="{width}" height="600"></iframe><pre></pre><script>
+const frame = document.querySelector("iframe");
+frame.onload = () => {{
+  const page = frame.contentDocument.documentElement;
+  frame.height = page.scrollHeight;
+  const holds = (box) => box.closest(".scroll") || box.closest("svg");
+  const wide = [...frame.contentDocument.body.querySelectorAll("*")].filter(
+    (box) => !holds(box) && box.getBoundingClientRect().right > page.clientWidth + 1);
+  const named = wide.map((box) => box.tagName + "." + box.className);
+  document.querySelector("pre").textContent = JSON.stringify([page.scrollWidth, page.scrollHeight, named]);
+}};
+</script>"""
+
+
 @needs_browser
-@pytest.mark.parametrize("width", [1280, 500])
+@pytest.mark.parametrize("width", [1280, 360])
 def test_without_javascript_the_page_is_painted_and_no_wider_than_the_window(
     html: str, tmp_path: Path, width: int
 ) -> None:
-    no_script = """<meta http-equiv="Content-Security-Policy" content="script-src 'none'">"""
-    html = html.replace("<head>", f"<head>{no_script}")
-    picture = tmp_path / "page.png"
-    browse(tmp_path, html, "--hide-scrollbars", f"--window-size={width},3000", f"--screenshot={picture}")
+    (tmp_path / "page.html").write_text(html.replace("<head>", f"<head>{NO_SCRIPT}"))
+    frame, local = FRAME.format(width=width), ("--allow-file-access-from-files", "--hide-scrollbars")
+    measured = browse(tmp_path, frame, *local, "--dump-dom", name="frame.html").stdout
+    page_width, page_height, too_wide = json.loads(re.search(r"<pre>(.*)</pre>", measured)[1])  # type: ignore[index]
+    assert too_wide == []
+    assert page_width == width
+    picture, window = tmp_path / "page.png", f"--window-size={max(width, 500)},{page_height}"
+    browse(tmp_path, frame, *local, window, f"--screenshot={picture}", name="frame.html")
     with Image.open(picture) as image:
-        pixels = np.asarray(image.convert("RGB"))
-    assert pixels.shape[1] == width
+        pixels = np.asarray(image.convert("RGB"))[:page_height, :width]
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 200  # text, lines, colours
     assert (pixels[:, -3:] == pixels[0, -1]).all(), "something runs over the right edge"
+    for part in np.array_split(pixels, 20):  # to its very end
+        assert (part != pixels[0, -1]).any()
+
+
+@needs_browser
+def test_the_page_prints_whole(html: str, tmp_path: Path) -> None:
+    paper = tmp_path / "page.pdf"
+    browse(tmp_path, html, "--no-pdf-header-footer", f"--print-to-pdf={paper}")
+    content = paper.read_bytes()
+    assert content.startswith(b"%PDF")
+    assert 4 <= len(re.findall(rb"/Type ?/Page\b", content)) <= 30
