@@ -132,7 +132,8 @@ class SlurmCluster:
 
     def wait_for_nodes(self, state: str, seconds: float = 40) -> None:
         deadline = time.monotonic() + seconds
-        while (shown := self.run("sinfo", "--noheader", "--Node", "--format=%T").split()) != [state] * len(NODES):
+        command = ("sinfo", "--noheader", "--Node", "--partition=main", "--format=%T")
+        while (shown := self.run(*command).split()) != [state] * len(NODES):
             assert time.monotonic() < deadline, f"{shown}\n{self.logs()}"
             time.sleep(0.2)
 
@@ -178,6 +179,8 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
 SelectType=select/linear
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 SchedulerParameters=sched_interval=1,batch_sched_delay=0
 SlurmdParameters=config_overrides
 ReturnToService=2
@@ -191,7 +194,8 @@ SlurmdPidFile={self.folder}/slurmd-%n.pid
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 {nodes}
-PartitionName=main Nodes={",".join(NODES)} Default=YES MaxTime=INFINITE State=UP
+PartitionName=main Nodes={",".join(NODES)} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes={",".join(NODES)} MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
 """
         )
 

@@ -78,8 +78,7 @@ def test_a_signalled_job_saves_goes_back_to_the_queue_and_ends_with_the_same_bit
     tmp_path: Path,
     undisturbed: tuple[str, list[tuple[int, str]]],
 ) -> None:
-    """USR1 is what `--signal` of the script sends before the time limit; TERM what the limit, preemption and a drained
-    node send by themselves."""
+    """USR1 is what the script's `--signal` sends before the time limit; TERM is what SLURM itself sends."""
     job = submit(cluster, tiny_shards, tmp_path)
     wait_for_step(tmp_path, 5, cluster)
     cluster.run("scancel", f"--signal={number}", job)
@@ -87,6 +86,25 @@ def test_a_signalled_job_saves_goes_back_to_the_queue_and_ends_with_the_same_bit
     log = (tmp_path / "job.log").read_text()
     assert (fields["JobState"], fields["Restarts"]) == ("COMPLETED", "1"), log
     assert f"exit 75: job {job} goes back to the queue" in log
+    assert "continues after step" in log
+    assert weights_and_ledger(tmp_path) == undisturbed
+
+
+def test_a_preempted_job_saves_makes_room_and_ends_with_the_same_bits(
+    cluster: SlurmCluster, tiny_shards: Path, tmp_path: Path, undisturbed: tuple[str, list[tuple[int, str]]]
+) -> None:
+    job = submit(cluster, tiny_shards, tmp_path)
+    wait_for_step(tmp_path, 5, cluster)
+    (tmp_path / "urgent.sh").write_text("#!/bin/sh\nsleep 1\n")
+    urgent = cluster.submit(
+        str(tmp_path / "urgent.sh"), options=["--partition=urgent", "--nodes=2", "--output=/dev/null"]
+    )
+    cluster.wait_for(urgent, "COMPLETED")
+    assert not (tmp_path / "run/result.json").exists()
+    fields = cluster.wait_for(job, "COMPLETED", "FAILED", "CANCELLED")
+    log = (tmp_path / "job.log").read_text()
+    assert (fields["JobState"], fields["Restarts"]) == ("COMPLETED", "1"), log
+    assert "stopped by a signal, saved" in log
     assert "continues after step" in log
     assert weights_and_ledger(tmp_path) == undisturbed
 
