@@ -3,7 +3,8 @@
 groups = resnet_groups(student.backbone, inputs)
 
 Inner channels of each block, the stem, and the residual streams, whose members all share one mask. A silenced channel
-of a stream holds another constant behind each addition, and all are known: relu(... relu(relu(b0) + b1) + b2).
+of a stream holds another constant behind each addition, and all are known: relu(... relu(relu(b0) + b1) + b2). Where
+a reader is 3x3 (basic blocks, the deep stem, conv2), its padding is not part of the constant, which is then dropped.
 """
 
 from collections.abc import Iterator
@@ -123,6 +124,7 @@ def _split_attention(block: Any, name: str) -> Iterator[Group]:
         num_units=attention.conv.out_channels // radix,
         producers=(Member(f"{name}.conv2.conv", copies=radix),),
         gates=(Member(f"{name}.conv2.bn0", copies=radix),),
+        # Attention scales a silenced split by what else is in the image: behind it, no constant stays one.
         consumers=(Consumer(f"{name}.conv2.fc1"), Consumer(f"{name}.conv3")),
         scalers=(Member(f"{name}.conv2.fc2", copies=radix),),
     )
