@@ -146,7 +146,7 @@ def the_function_that_hangs():
 def work(comm):
     with Watchdog(4, rank=comm.rank, trail=comm.trail) as watchdog:
         comm.allreduce(torch.ones(3), name="first")
-        time.sleep(comm.rank)  # it began later, as after a slow read
+        time.sleep(comm.rank / 2)  # it began later, as after a slow read
         watchdog.feed("step 1")
         if comm.rank == 1:
             the_function_that_hangs()

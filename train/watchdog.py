@@ -19,7 +19,7 @@ _GRACE_SECONDS = 30.0
 # Much less than the grace, however long the limit: so late our thread may be, and faulthandler's clock behind ours.
 _LONGEST_INTERVAL_SECONDS = 0.5
 # Ranks that wait for a stuck one were fed at the same time: that one is to speak, and to be named, before they do.
-_WAITING_SECONDS = 2.0
+_WAITING_SECONDS = 1.5
 
 
 class Watchdog:
