@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -482,5 +483,5 @@ def test_a_stuck_rank_is_ended_by_the_others_watchdogs(tiny_shards: Path, tmp_pa
     output = finish(process, timeout=60)
     assert time.monotonic() - begin < 30
     assert process.returncode != 0
-    assert "no progress for 5 s in: epoch " in output
+    assert re.search(r"no progress for \d+ s in: epoch ", output), output
     assert "exit 76: a step did not finish in time" in output
