@@ -258,7 +258,7 @@ def _report(export: Export, results: Mapping[str, Comparison], milliseconds: Map
         command=options.command,
     )
     (options.out / "export.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    Console().print(export_table(content))
+    Console(width=None if sys.stdout.isatty() else 120).print(export_table(content))
     written = [path.name for name, path in export.files.items() if name != REFERENCE]
     written += [EXAMPLE_NAME] if "onnx fp32" in export.files else []
     print(f"wrote {options.out}: {', '.join([*written, META_NAME, 'export.json'])}")
