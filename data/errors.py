@@ -1,7 +1,7 @@
-"""The two ways in which data can be wrong.
+"""The ways in which data can be wrong, and the one in which its supply can end.
 
 `raise DataError(...)` stops the run (exit code 65); `raise BadSample(...)` concerns one sample, which the caller
-records by name before it goes on.
+records by name before it goes on; LoaderLost ends the rank (exit code 77).
 """
 
 
@@ -19,3 +19,7 @@ class BadSample(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class LoaderLost(RuntimeError):
+    """A loader process is gone, killed or out of memory; the message says what was seen of it."""

@@ -10,17 +10,17 @@ merged by position: the batches do not depend on the number of workers.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
-import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from data.batch import BadRecord, Batch, Part, join_parts
 from data.cache import RangeCache
 from data.errors import BadSample, DataError
 from data.index import Index
+from data.loader_processes import from_processes
 from data.order import Owner, Rows, Run, SampleOrder
 from data.pixels import Pixels
 from data.reader import ShardReader
@@ -192,12 +192,6 @@ def _empty_image(count: int, size: int) -> torch.Tensor:
     return torch.empty((count, size, size, 3), dtype=torch.uint8)
 
 
-def _start_worker(worker: int) -> None:
-    # One process per core is the parallelism; threads inside would fight with the training step.
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-
-
 class Loader:
     """Iterates a rank's batches; see the module's docstring. `workers=0` decodes in this process."""
 
@@ -220,7 +214,7 @@ class Loader:
 
     def batches(self, *, start: tuple[int, int] = (0, 0), stop_epoch: int = 1) -> Iterator[Batch]:
         """Batches from (epoch, step) to the end of epoch `stop_epoch - 1`, without a pause between epochs. DataError
-        when the data as a whole cannot be read on."""
+        when the data as a whole cannot be read on, LoaderLost when a worker process is gone."""
         stream = _Stream(
             self.index,
             self.order,
@@ -233,20 +227,7 @@ class Loader:
             views=self.views,
             teacher=self.teacher,
         )
-        parts: Iterator[Part | DataError]
-        if self.workers:
-            parts = iter(
-                DataLoader(
-                    stream,
-                    batch_size=None,
-                    num_workers=self.workers,
-                    collate_fn=_same,
-                    prefetch_factor=_PREFETCH,
-                    worker_init_fn=_start_worker,
-                )
-            )
-        else:
-            parts = iter(stream)
+        parts = from_processes(stream, workers=self.workers, prefetch=_PREFETCH) if self.workers else iter(stream)
         tasks = list(self.index.tasks)
         while round_of_parts := [_whole(part) for part in islice(parts, max(1, self.workers))]:
             yield join_parts(round_of_parts, tasks)
@@ -255,9 +236,4 @@ class Loader:
 def _whole(part: Part | DataError) -> Part:
     if isinstance(part, DataError):
         raise part
-    return part
-
-
-def _same(part: Any) -> Any:
-    """Parts leave the workers as they are; torch would otherwise look for arrays to convert."""
     return part

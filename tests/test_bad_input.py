@@ -465,12 +465,11 @@ def test_a_killed_loader_process_ends_the_run_in_words(tiny_shards: Path, tmp_pa
         command, env=rank_environment(), cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     wait_for_step(tmp_path / "run", 0, 3, process)
-    (loader,) = psutil.Process(process.pid).children()
+    loader = min(psutil.Process(process.pid).children(), key=psutil.Process.create_time)  # the other one validates
     loader.kill()
     output = finish(process, timeout=60)
-    assert process.returncode == 77
-    assert "DataLoader worker (pid" in output  # torch says it in one of two ways
-    assert str(loader.pid) in output
+    assert process.returncode == 77, output
+    assert "error: a loader process died" in output
     assert output.rstrip().splitlines()[-1].startswith("exit 77: another rank or a loader process was lost")
     assert "Traceback" not in output
 

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from data.errors import BadArgument, DataError
+from data.errors import BadArgument, DataError, LoaderLost
 from models.errors import ModelError
 from train import comm as communication
 from train.checkpoint import CheckpointError
@@ -33,20 +33,17 @@ def run_command(
         code = _report(ExitCode.BAD_CONFIG, error, comm)
     except DataError as error:
         code = _report(ExitCode.BAD_DATA, error, comm)
-    except communication.RankLost as error:
+    except (communication.RankLost, LoaderLost) as error:
         code = _report(ExitCode.RANK_LOST, error, comm)
     except communication.RanksDiverged as error:
         code = _report(ExitCode.DIVERGED, error, comm)
     except OSError as error:
         code = _report(ExitCode.CANNOT_WRITE, error, comm)
-    except Exception as error:
-        if _is_lost_worker(error):
-            code = _report(ExitCode.RANK_LOST, error, comm)
-        elif comm.size == 1:
+    except Exception:
+        if comm.size == 1:
             raise
-        else:
-            traceback.print_exc()
-            _leave_at_once(1)
+        traceback.print_exc()
+        _leave_at_once(1)
     if code in (ExitCode.DONE, ExitCode.PREEMPTED):
         comm.close()
         if code is ExitCode.PREEMPTED and comm.rank == 0:
@@ -54,11 +51,6 @@ def run_command(
     elif comm.size > 1:
         _leave_at_once(code)
     return code
-
-
-def _is_lost_worker(error: Exception) -> bool:
-    """torch tells so, from a signal handler, wherever the main thread is; it has no class for it."""
-    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
 
 
 def _leave_at_once(code: int) -> None:

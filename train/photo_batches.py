@@ -7,18 +7,17 @@ A photo is read once; the order is that of the index, and the batches do not dep
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from data.batch import BadRecord
 from data.decode import MAX_PIXELS, image_size
 from data.errors import BadSample, DataError
 from data.loader import EvalOrder
+from data.loader_processes import from_processes
 from data.order import Owner
 from data.pixels import render_bytes
 from train.comm import Comm
@@ -101,20 +100,13 @@ def photo_batches(
     photos: Photos, *, sizes: Sequence[int], num_views: int, batch_size: int, workers: int, comm: Comm
 ) -> Iterator[PhotoBatch]:
     """Every photo once, over all ranks. batch_size: photos per rank and step; workers=0 decodes in this process.
-    Raises DataError."""
+    Raises DataError, LoaderLost."""
     order = EvalOrder(photos.counts, batch_size=batch_size, num_ranks=comm.size)
     steps = _Steps(photos, order, Owner(comm.rank, comm.size), sizes, num_views)
     numbers = range(order.steps_per_epoch)
     loaded: Iterable[PhotoBatch | DataError] = map(steps.__getitem__, numbers)
     if workers:
-        loaded = DataLoader(
-            steps,
-            batch_size=None,
-            sampler=numbers,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            worker_init_fn=_start_worker,
-        )
+        loaded = from_processes(steps, workers=workers, sampler=numbers)
     for batch in loaded:
         if isinstance(batch, DataError):
             raise batch
@@ -128,13 +120,3 @@ def _render(data: bytes, *, shard: str, key: str, out: dict[int, np.ndarray]) ->
         for number, pixels in enumerate(views):
             view = evaluation_view(number, height=height, width=width, shard=shard, key=key)
             render_bytes(data, view, height=height, width=width, size=size, max_pixels=MAX_PIXELS, out=pixels)
-
-
-def _start_worker(worker: int) -> None:
-    # One process per core is the parallelism; threads inside would fight with the forward pass.
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

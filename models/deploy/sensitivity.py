@@ -14,7 +14,7 @@ from torch import Tensor
 from models.deploy.graph import layer_nodes, save_graph
 from models.deploy.int8 import Ranges, quantise
 from models.deploy.runtime import OnnxModel
-from models.deploy.storage8 import decode, encode
+from models.deploy.storage8 import decode, encode, is_stored_in_8_bits
 from models.student import Student
 
 Damages = Mapping[str, Mapping[str, float]]  # layer or tensor -> task -> mean KL divergence
@@ -43,12 +43,12 @@ def measure_sensitivity(
 def measure_storage_sensitivity(
     model: Student, photos: Sequence[np.ndarray], *, progress: Callable[[int], None] = lambda count: None
 ) -> Damages:
-    """The same for each float tensor of the state that is stored in 8 bits; the model is in eval mode and ends as it
+    """The same for each tensor of the state that is stored in 8 bits; the model is in eval mode and ends as it
     was. progress: called with 1 after each tensor."""
     before = _log_probabilities(model, photos)
     damages = {}
     for name, tensor in model.state_dict().items():  # the tensors share the model's memory
-        if tensor.is_floating_point():
+        if is_stored_in_8_bits(tensor):
             exact = tensor.clone()
             tensor.copy_(decode(*encode(exact, name=name)))
             damages[name] = _divergence(before, model, photos)

@@ -3,7 +3,8 @@
 write_uint8(model, "export/model.uint8.safetensors", model_sha256=meta.sha256)
 
 Per tensor W' = round((W - min) / (max - min) * 255) as uint8, with min and max beside it. A constant tensor, for which
-the formula divides by zero, is all 0 with min = max = the constant; integer tensors are stored as they are.
+the formula divides by zero, is all 0 with min = max = the constant. Integer tensors are stored as they are, and so are
+vectors (norms, biases): they are few bytes, and a running variance of few large values would lose all the others.
 """
 
 import json
@@ -21,6 +22,10 @@ from models.student import Student
 FORMAT = "slimheads-uint8/1"
 SUFFIX = ".uint8.safetensors"
 _RANGES = "__ranges__"  # float32 [num_tensors, 2]: min and max of the tensors in the order of the header's "stored"
+
+
+def is_stored_in_8_bits(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.ndim > 1
 
 
 def encode(tensor: Tensor, *, name: str) -> tuple[Tensor, float, float]:
@@ -45,7 +50,7 @@ def write_uint8(model: Student, path: str | Path, *, model_sha256: str) -> int:
     tensors: dict[str, Tensor] = {}
     ranges: dict[str, tuple[float, float]] = {}
     for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point():
+        if is_stored_in_8_bits(tensor):
             tensors[name], low, high = encode(tensor, name=name)
             ranges[name] = (low, high)
         else:
