@@ -33,6 +33,7 @@ from models.deploy.loading import load_model
 from models.deploy.parity import require_parity, require_same_logits
 from models.deploy.storage8 import write_uint8
 from models.student import Student
+from models.terminal import print_table
 from train.comm import Comm
 from train.command import run_command
 from train.comparison import Comparison
@@ -258,7 +259,7 @@ def _report(export: Export, results: Mapping[str, Comparison], milliseconds: Map
         command=options.command,
     )
     (options.out / "export.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    Console(width=None if sys.stdout.isatty() else 120).print(export_table(content))
+    print_table(export_table(content))
     written = [path.name for name, path in export.files.items() if name != REFERENCE]
     written += [EXAMPLE_NAME] if "onnx fp32" in export.files else []
     print(f"wrote {options.out}: {', '.join([*written, META_NAME, 'export.json'])}")

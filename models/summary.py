@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 from models.artifact import META_NAME, load_artifact
 from models.errors import ModelError
 from models.student import Student, build_student
+from models.terminal import print_table
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,7 @@ def _print(summary: ModelSummary, *, title: str) -> None:
         table.add_row(part, "", "", f"{parameters:,}", f"{macs:,}")
     table.add_section()
     table.add_row("total", "", "", f"{summary.parameters:,}", f"{summary.macs:,}")
-    # A pipe has no width; without one, rich would cut the table at 80 columns.
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    print_table(table)
 
 
 def _pixels(text: str) -> int:

@@ -21,6 +21,7 @@ from models.artifact import ArtifactMeta, load_artifact
 from models.cost import Cost, count_cost
 from models.errors import ModelError
 from models.groups import KINDS
+from models.terminal import print_table
 from prune.candidates import RULES, find_candidates
 from prune.change_table import change_table
 from prune.latency import measure_latency
@@ -248,8 +249,7 @@ def _batches(
 
 
 def _report(plan: Mapping[str, Any], written: Sequence[Path], *, folded: bool) -> None:
-    # A pipe has no width; without one, rich would cut the table at 80 columns.
-    Console(width=None if sys.stdout.isatty() else 120).print(change_table(plan))
+    print_table(change_table(plan))
     for remark in plan["remarks"]:
         print(f"warning: {remark}", file=sys.stderr)
     counts = Counter(layer["constants"] for layer in plan["layers"] if "constants" in layer)

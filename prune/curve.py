@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from data.index import load_index
 from models.artifact import load_artifact, load_artifact_meta, save_artifact
 from models.cost import count_cost
 from models.errors import ModelError
+from models.terminal import print_table
 from prune.candidates import find_candidates
 from prune.curve_picture import curve_picture
 from prune.latency import measure_latency
@@ -273,7 +273,7 @@ def _report(rounds: Mapping[str, Sequence[Mapping[str, Any]]], zeroed: Sequence[
                 f"{100 * point['mean_top1']:.1f} %",
             )
         table.add_section()
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    print_table(table)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ from dataclasses import asdict
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from data.errors import BadArgument, DataError
 from data.index import Index, load_index
 from data.index.dataset import write_atomically
+from models.terminal import print_table
 from train.comm import Comm
 from train.command import run_command
 from train.ensemble import Ensemble, load_ensemble
@@ -120,8 +120,7 @@ def _show(results: Mapping[str, PairedDifference], right: Mapping[str, np.ndarra
             "yes" if result.is_clear else "no",
             str(right[task].shape[1]),
         )
-    # A pipe has no width; without one, rich would wrap the table at 80 columns.
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    print_table(table)
 
 
 def _spread(answers: np.ndarray) -> str:

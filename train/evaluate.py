@@ -17,6 +17,7 @@ from data.batch import BadRecord
 from data.errors import DataError
 from data.index import Index, load_index
 from data.index.dataset import write_atomically
+from models.terminal import print_table
 from train.agreement import check_agreement
 from train.bad_ledger import ALWAYS_ALLOWED
 from train.comm import Comm
@@ -138,9 +139,8 @@ def _show(
     views = f", {options.tta} views" if options.tta > 1 else ""
     if bad:
         print(f"{len(bad)} samples cannot be used and are left out:\n{_listed(bad)}")
-    console = Console()
-    console.print(f"{models} on {options.data}{views}", soft_wrap=True, highlight=False, markup=False)
-    console.print(task_table(evaluation.flat(), title="evaluation"))
+    Console().print(f"{models} on {options.data}{views}", soft_wrap=True, highlight=False, markup=False)
+    print_table(task_table(evaluation.flat(), title="evaluation"))
     print(f"mean top-1 {100 * evaluation.mean_top1:.2f} %")
     if options.json:
         content = evaluation_report(evaluation, ensemble=ensemble, data=options.data, num_views=options.tta, bad=bad)

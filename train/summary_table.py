@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from models.terminal import print_table
+
 _COLUMNS = (
     ("top1", "top-1"),
     ("majority", "majority class"),
@@ -19,11 +21,10 @@ _COLUMNS = (
 
 
 def print_result(result: Mapping[str, Any]) -> None:
-    console = Console()
     metrics: Mapping[str, float] = result["metrics"]
     if metrics:
-        console.print(task_table(metrics, title="validation results of the best model"))
-    console.print(f"model saved in {result['model']}", soft_wrap=True)
+        print_table(task_table(metrics, title="validation results of the best model"))
+    Console().print(f"model saved in {result['model']}", soft_wrap=True)
 
 
 def task_table(metrics: Mapping[str, float], *, title: str) -> Table:

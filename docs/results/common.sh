@@ -30,3 +30,9 @@ compare() {
     # shellcheck disable=SC2046
     python -m train.compare $(models model "$kind" "$@") $(models against "$other" "$@") --data "$data" --json "$RUNS/$name.json"
 }
+
+# deploy NAME SHARDS: the last model of a run in every format, int8 calibrated on the photos of training, behind the gate.
+deploy() {
+    python -m models.export --model "$RUNS/$1/last" --out "$RUNS/exported_$1" --int8 --storage uint8 \
+        --calibrate "$2/train" --data "$2/val" --gate 0.01 || echo "$1 misses the gate"
+}
