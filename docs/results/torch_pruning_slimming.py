@@ -1,7 +1,7 @@
 """Torch-Pruning's slimming of one of our CIFAR ResNets, as one of our artifacts: a comparison, not a part of Slimheads.
 
     pip install torch-pruning==1.6.1
-    python docs/results/torch_pruning_slimming.py --model runs/a/last --out runs/a_pruned --max-macs 50% --multiple 4
+    PYTHONPATH=. python docs/results/torch_pruning_slimming.py --model runs/a/last --out runs/a_pruned --max-macs 50% --multiple 4
 
 Its `BNScalePruner` ranks channels by |gamma| over the whole network. It may take the inner channels of the blocks, as
 `python -m prune` does there; the smallest ratio that meets the budget is searched on copies of the network.
@@ -39,7 +39,8 @@ def main() -> int:
     else:
         print(f"no ratio meets {budget:,.0f} MACs", file=sys.stderr)
         return 1
-    provenance = {**meta.provenance, "torch_pruning": {"ratio": step / STEPS, "from": meta.sha256}}
+    cost = count_cost(pruned, image_size=size)
+    provenance = {**meta.provenance, "torch_pruning": {"ratio": step / STEPS, "macs": cost.macs, "from": meta.sha256}}
     save_artifact(
         pruned,
         options.out,
@@ -49,7 +50,6 @@ def main() -> int:
         provenance=provenance,
         ema=meta.ema,
     )
-    cost = count_cost(pruned, image_size=size)
     print(f"ratio {step / STEPS}: {cost.parameters:,} parameters, {cost.macs:,} MACs, in {options.out}")
     return 0
 
