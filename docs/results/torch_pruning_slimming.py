@@ -1,10 +1,11 @@
 """Torch-Pruning's slimming of one of our CIFAR ResNets, as one of our artifacts: a comparison, not a part of Slimheads.
 
     pip install torch-pruning==1.6.1
-    PYTHONPATH=. python docs/results/torch_pruning_slimming.py --model runs/a/last --out runs/a_pruned --max-macs 50% --multiple 4
+    PYTHONPATH=. python docs/results/torch_pruning_slimming.py --model runs/a/last --out runs/a_pruned --max-macs 50%
 
-Its `BNScalePruner` ranks channels by |gamma| over the whole network. It may take the inner channels of the blocks, as
-`python -m prune` does there; the smallest ratio that meets the budget is searched on copies of the network.
+Its `BNScalePruner`, with its defaults, ranks channels over the whole network by |gamma| divided by the mean |gamma| of
+their layer. It may take the inner channels of the blocks, as `python -m prune` does there; the smallest ratio within
+the budget is searched on copies of the network.
 """
 
 import argparse
