@@ -32,6 +32,12 @@ def gamma_score(model: nn.Module, groups: Sequence[Group], batches: Iterable[Bat
     return {group.name: np.mean([gate_gammas(model, group, gate) for gate in group.gates], axis=0) for group in groups}
 
 
+def relative_gamma_score(model: nn.Module, groups: Sequence[Group], batches: Iterable[Batch] = ()) -> Scores:
+    """The same relative to the group's mean, so that no layer goes because all its gammas are small: they are where a
+    short sparse training has not told channels apart yet. Raises ModelError for NaN."""
+    return {name: _relative(gammas) for name, gammas in gamma_score(model, groups).items()}
+
+
 def gate_gammas(model: nn.Module, group: Group, gate: Member) -> np.ndarray:
     """|gamma| of one norm, float64 [num_units], the mean over a unit's channels. Raises ModelError where not finite."""
     gammas = model.get_submodule(gate.module).get_parameter("weight").detach().double().abs().cpu()
@@ -56,8 +62,7 @@ def weight_score(model: nn.Module, groups: Sequence[Group], batches: Iterable[Ba
         norms = squares.sqrt()
         if not torch.isfinite(norms).all():
             raise ModelError(f"{group.name}: its weights are not finite (NaN or inf); take an earlier model")
-        mean = norms.mean()
-        scores[group.name] = (norms / mean if mean > 0 else norms).numpy()
+        scores[group.name] = _relative(norms.numpy())
     return scores
 
 
@@ -79,11 +84,17 @@ def max_drop_score(model: nn.Module, groups: Sequence[Group], batches: Iterable[
 
 SCORES: dict[str, Score] = {
     "gamma": gamma_score,
+    "relative-gamma": relative_gamma_score,
     "l2": weight_score,
     "taylor": taylor_score,
     "max-drop": max_drop_score,
 }
 NEEDS_DATA = ("taylor", "max-drop")
+
+
+def _relative(scores: np.ndarray) -> np.ndarray:
+    mean = scores.mean()
+    return scores / mean if mean > 0 else scores
 
 
 def _drops(

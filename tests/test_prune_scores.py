@@ -12,7 +12,7 @@ from models.narrow import Norm
 from models.student import Student, build_student
 from prune.latency import inference, measure_latency
 from prune.recalibrate import recalibrate
-from prune.scores import SCORES, Batch, gamma_score, max_drop_score, taylor_score, weight_score
+from prune.scores import SCORES, Batch, gamma_score, max_drop_score, relative_gamma_score, taylor_score, weight_score
 from prune.unstructured import share_of_zeros, without_small_weights
 
 TASKS = {"age": 5, "type": 2}
@@ -59,6 +59,18 @@ def test_gamma_is_the_mean_over_the_norms_of_a_group() -> None:
         block.bn2.weight.uniform_(-1, 1)
     expected = (block.bn1.weight.abs() + block.bn2.weight.abs()) / 2
     np.testing.assert_allclose(gamma_score(student, [group])[group.name], expected.detach().double().numpy(), rtol=1e-6)
+
+
+def test_relative_gammas_rank_within_a_layer_and_not_between_layers() -> None:
+    student, _ = student_and_batches()
+    groups = student.channel_groups()
+    with torch.no_grad():
+        for gate in groups[0].gates:
+            student.get_submodule(gate.module).weight.mul_(0.01)
+    gammas, relative = gamma_score(student, groups), relative_gamma_score(student, groups)
+    assert gammas[groups[0].name].max() < min(gammas[group.name].min() for group in groups[1:])
+    assert all(scores.mean() == pytest.approx(1) for scores in relative.values())
+    assert all((np.argsort(relative[name]) == np.argsort(scores)).all() for name, scores in gammas.items())
 
 
 def test_weight_scores_are_comparable_between_layers_of_any_size() -> None:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Slimming of ResNet-20 on CIFAR-10 to half of the MACs, ours beside Torch-Pruning's on the same trained network:
 # pip install torch-pruning==1.6.1; bash docs/results/cifar10_pruning.sh, after cifar10_distillation.sh made the shards.
-# Both prune the inner channels of the blocks, ranked by batch-norm weights, to multiples of 4; theirs to at
-# most half of the MACs, ours to at most theirs; fine-tuned alike.
+# Both prune the inner channels of the blocks, to multiples of 4: theirs ranked by batch-norm weights, to at
+# most half of the MACs; ours ranked in three ways, to at most theirs. All are fine-tuned alike.
 cd "$(dirname "$0")/../.."
 source docs/results/common.sh
 RUNS=runs/cifar10
@@ -14,15 +14,17 @@ THEIRS=$RUNS/resnet20_torch_pruning
 [ -f $THEIRS/model.json ] || PYTHONPATH="$PWD:${PYTHONPATH:-}" python docs/results/torch_pruning_slimming.py \
     --model $RUNS/resnet20_sparse/last --out $THEIRS --max-macs 50% --multiple 4
 MACS=$(python -c "import json; print(json.load(open('$THEIRS/model.json'))['provenance']['torch_pruning']['macs'])")
-[ -f $RUNS/resnet20_ours/prune.json ] || python -m prune --model $RUNS/resnet20_sparse/last --out $RUNS/resnet20_ours \
-    --max-macs "$MACS" --multiple 4 --floor 4 --data shards/cifar10/train
-for seed in 0 1 2; do
-    for kind in ours torch_pruning; do
+for score in gamma relative-gamma taylor; do
+    [ -f $RUNS/resnet20_$score/prune.json ] || python -m prune --model $RUNS/resnet20_sparse/last --out $RUNS/resnet20_$score \
+        --max-macs "$MACS" --multiple 4 --floor 4 --data shards/cifar10/train --score $score
+done
+for kind in torch_pruning gamma relative-gamma taylor; do
+    python -m train.evaluate --model $RUNS/resnet20_$kind --data $VAL
+    for seed in 0 1 2; do
         train resnet20_${kind}_finetuned-$seed --config $CONFIGS/cifar10_resnet20_finetune.yaml seed=$seed data.val=$VAL \
             model.artifact=$RUNS/resnet20_$kind
     done
 done
-for kind in ours torch_pruning; do
-    python -m train.evaluate --model $RUNS/resnet20_$kind --data $VAL
+for kind in gamma relative-gamma taylor; do
+    compare resnet20_${kind}_vs_torch_pruning resnet20_${kind}_finetuned resnet20_torch_pruning_finetuned $VAL 0 1 2
 done
-compare resnet20_ours_vs_torch_pruning resnet20_ours_finetuned resnet20_torch_pruning_finetuned $VAL 0 1 2
