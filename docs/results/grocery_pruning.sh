@@ -33,8 +33,8 @@ for kind in pruned finetuned plain scratch; do
 done
 compare finetuned50_vs_plain50 finetuned50 plain50 $VAL 0 1 2
 compare finetuned50_vs_scratch50 finetuned50 scratch50 $VAL 0 1 2
-for share in 30 70; do
+for share in 30 50 70; do
     for kind in pruned finetuned plain scratch; do
-        compare "$kind${share}_vs_student" "$kind$share" student $VAL 0
+        compare "$kind${share}_vs_student_seed0" "$kind$share" student $VAL 0
     done
 done
