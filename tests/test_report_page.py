@@ -121,6 +121,30 @@ def test_labels_of_a_scatter_never_cover_each_other() -> None:
     assert all(f"model {place}: " in figure for place in range(8))  # in words, with or without a label
 
 
+def test_a_label_of_a_scatter_is_nearest_to_its_own_point() -> None:
+    """As on a page of pruned networks: three at one cost, two of them all but on top of each other."""
+    gains = {"student-0": 0.807, "distilled4-0": 0.797, "sparse-0": 0.817, "teacher": 0.977, "pruned50-0": 0.303}
+    costs = {"teacher": 126e6, "pruned50-0": 4.9e6}
+    points = [Point(name, costs.get(name, 9.86e6), gain, at) for at, (name, gain) in enumerate(gains.items())]
+    points += [Point("finetuned50-0", 4.9e6, 0.836, 5), Point("exported fp32", 5.1e6, 0.838, 6)]
+    figure = scatter_chart(points, title="t", x_label="macs", x_format=short)
+    number = r"(-?[\d.]+)"
+    spots = [(float(x), float(y)) for x, y in re.findall(rf'transform="translate\({number} {number}\)"', figure)]
+    by_name = dict(zip([point.name for point in points], spots, strict=False))  # the legend's marks follow
+    labels = re.findall(rf'<text x="{number}" y="{number}" class="name">([^<]+)</text>', figure)
+    assert {"teacher", "pruned50-0"} <= {name for *_, name in labels}
+
+    def distance(spot: tuple[float, float], left: float, base: float, name: str) -> float:
+        """From the point to the label's box: letters of 6.4 pixels, a line of 14."""
+        aside = max(left - spot[0], spot[0] - left - 6.4 * len(name), 0)
+        return float(np.hypot(aside, max(base - 10 - spot[1], spot[1] - base - 4, 0)))
+
+    for x, y, name in labels:
+        distances = {other: distance(spot, float(x), float(y), name) for other, spot in by_name.items()}
+        own = distances.pop(name)
+        assert own <= min(distances.values()) - 3.9, (name, own, distances)
+
+
 @pytest.mark.parametrize("num_classes", [3, 40])
 def test_a_confusion_shows_each_pair_that_occurs(num_classes: int) -> None:
     matrix = np.eye(num_classes, dtype=np.int64) * 5

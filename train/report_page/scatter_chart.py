@@ -3,6 +3,7 @@
 figure = scatter_chart([Point("student int8", 0.9e6, 0.81, place=1)], title="...", x_label="bytes", x_format=megabytes)
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from train.report_page.palette import COLOURS, colour
 from train.report_page.pareto import pareto_front
 
 _LETTER, _LINE = 6.4, 14.0  # pixels of a label's letter and line
+_NEARER = 4.0  # pixels by which a label is nearer to its own point than to any other
+Spot = tuple[float, float]  # pixels from the left and the top
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 _SHAPES = (
     "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z",  # disc
     "M-4.5-4.5h9v9h-9z",  # square
@@ -46,15 +50,15 @@ def scatter_chart(
     # A staircase: between two models of the front, the cheaper one is what can be had.
     corners = [(x.place(front[0].cost), BOTTOM), *_stairs(front, x, y), (RIGHT, y.place(front[-1].gain))]
     parts.append(tag("polyline", points=" ".join(f"{left:.1f},{top:.1f}" for left, top in corners), class_="front"))
-    taken: list[tuple[float, float, float, float]] = []
+    taken: list[Box] = []
     spots = [(x.place(point.cost), y.place(point.gain)) for point in points]
     for point, (left, top) in zip(points, spots, strict=True):
         parts.append(
             tag("path", d=_shape(point.place), transform=f"translate({left:.1f} {top:.1f})", fill=colour(point.place))
         )
         taken.append((left - 6, top - 6, left + 6, top + 6))
-    for point, (left, top) in zip(points, spots, strict=True):
-        parts.append(_label(point.name, left, top, taken))
+    for place, point in enumerate(points):
+        parts.append(_label(point.name, spots[place], spots[:place] + spots[place + 1 :], taken))
     named = "; ".join(f"{point.name}: {x_format(point.cost)}, {percent(point.gain)}" for point in points)
     caption = tag("figcaption", "Pareto front (dotted): ", ", ".join(point.name for point in front), ".")
     legend = tag("figcaption", *map(_entry, points), class_="legend")
@@ -87,9 +91,10 @@ def _stairs(front: Sequence[Point], x: Axis, y: Axis) -> list[tuple[float, float
     return corners
 
 
-def _label(name: str, left: float, top: float, taken: list[tuple[float, float, float, float]]) -> Html | None:
-    """At the first of eight places around the point where it covers nothing and stays inside; the legend has the
-    names that found none."""
+def _label(name: str, spot: Spot, others: Sequence[Spot], taken: list[Box]) -> Html | None:
+    """At the first of eight places around the point where it covers nothing, stays inside and is nearer to its own
+    point than to the others; the legend has the names that found none."""
+    left, top = spot
     width = _LETTER * len(name)
     for at_x, at_y in (
         (left + 9, top + 4), (left - 9 - width, top + 4), (left - width / 2, top - 10), (left - width / 2, top + 20),
@@ -97,11 +102,17 @@ def _label(name: str, left: float, top: float, taken: list[tuple[float, float, f
     ):  # fmt: skip
         box = (at_x, at_y - _LINE + 4, at_x + width, at_y + 4)
         inside = box[0] >= LEFT and box[2] <= RIGHT + 10 and box[1] >= TOP - 8 and box[3] <= BOTTOM
-        if inside and not any(_overlap(box, other) for other in taken):
+        is_own = all(_distance(box, other) >= _distance(box, spot) + _NEARER for other in others)
+        if inside and is_own and not any(_overlap(box, other) for other in taken):
             taken.append(box)
             return tag("text", name, x=at_x, y=at_y, class_="name")
     return None
 
 
-def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+def _distance(box: Box, spot: Spot) -> float:
+    """Pixels between them."""
+    return math.hypot(max(box[0] - spot[0], spot[0] - box[2], 0), max(box[1] - spot[1], spot[1] - box[3], 0))
+
+
+def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
