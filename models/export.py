@@ -145,9 +145,8 @@ def _export(options: argparse.Namespace, comm: Comm) -> ExitCode:
 
 
 def _check(options: argparse.Namespace) -> None:
-    model = Path(options.model)
-    if options.out.resolve() == (model.parent if model.is_file() else model).resolve():
-        raise BadArgument(f"--out {options.out}: is the folder of the model itself; name another one")
+    if (options.out / WEIGHTS_NAME).exists():  # that model's own model.json would be lost
+        raise BadArgument(f"--out {options.out}: holds a saved model ({WEIGHTS_NAME}); name another folder")
     if options.out.exists() and not options.out.is_dir():
         raise BadArgument(f"--out {options.out}: is a file; name a folder")
     if options.int8 and not options.calibrate:
