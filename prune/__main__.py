@@ -1,7 +1,7 @@
 """Prune a trained model: narrower layers, the same tasks, proved equal to the masked original.
 
-    python -m prune --model runs/a/best --out runs/a/pruned --ratio 0.3 --multiple 8
-    python -m prune --model runs/a/best --out runs/a/pruned --max-macs 60M --multiple 8 --data shards/a/train
+    python -m prune --model runs/a/best --out runs/a/pruned --ratio 0.3
+    python -m prune --model runs/a/best --out runs/a/pruned --max-macs 60M --data shards/a/train
 
 Writes model.safetensors and model.json (train/main.py fine-tunes them as `model.artifact`), prune.json (the plan) and
 widths.svg. Nothing of the optimizer is carried over. Train with a `sparsity:` section before ranking by gamma.
@@ -29,7 +29,7 @@ from prune.plan import make_plan
 from prune.proof import NUM_IMAGES, proof_inputs
 from prune.pruning import Goal, Limits, prune_student
 from prune.recalibrate import recalibrate
-from prune.remarks import remarks_on
+from prune.remarks import latency_remarks, remarks_on
 from prune.saving import save_pruned
 from prune.scores import NEEDS_DATA, SCORES, Batch
 from train.comm import Comm, CommError
@@ -67,7 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     goals.add_argument("--max-macs", type=amount, metavar="N", help="multiply-accumulates at most: 60M or 50%%")
     goals.add_argument("--max-latency-ms", type=float, metavar="T", help="measured time of one image at most")
     add("--threads", type=positive, default=1, metavar="N", help="of latency measurements (%(default)s)")
-    add("--multiple", type=positive, default=1, metavar="N", help="round widths up to multiples of it; 8 is fast")
+    add(
+        "--multiple",
+        type=positive,
+        default=8,
+        metavar="N",
+        help="round widths up to multiples of it; 8 is fast (%(default)s)",
+    )
     add("--floor", type=positive, default=8, metavar="N", help="channels that every layer keeps (%(default)s)")
     add(
         "--max-layer-ratio",
@@ -184,11 +190,7 @@ def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
         before, after = (
             measure_latency(model, image_size=size, threads=options.threads) for model in (student, pruned.student)
         )
-        if options.max_latency_ms is not None and after.milliseconds > options.max_latency_ms:
-            remarks.append(
-                f"measured once more, the pruned model took {after.milliseconds:.2f} ms, more than the budget: the "
-                "machine is busy; repeat on an idle one, or ask for less"
-            )
+        remarks += latency_remarks(before, after, goal=goal, multiple=options.multiple)
         plan = make_plan(
             pruned,
             candidates,

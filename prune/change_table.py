@@ -24,7 +24,7 @@ def change_table(plan: Mapping[str, Any]) -> Table:
     _row(table, f"MACs at {plan['macs']['image_size']} px", "", plan["macs"])
     latency = plan["latency_ms"]
     what = f"ms per image, {latency['threads']} thread{'s' if latency['threads'] > 1 else ''}"
-    _row(table, f"{what}, {latency['runtime']}", "", latency, digits=2)
+    _row(table, f"{what}, {latency['runtime']}", "", latency, digits=3)
     return table
 
 

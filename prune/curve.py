@@ -31,7 +31,7 @@ from prune.latency import measure_latency
 from prune.plan import make_plan
 from prune.proof import NUM_IMAGES, proof_inputs
 from prune.pruning import Goal, Limits, NothingToPrune, prune_student
-from prune.remarks import remarks_on
+from prune.remarks import latency_remarks, remarks_on
 from prune.saving import save_pruned
 from prune.unstructured import share_of_zeros, without_small_weights
 from train.comm import Comm, CommError
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     add("--launcher", default="", metavar="COMMAND", help='for the training, for example "horovodrun -np 2"')
     add("--unstructured", type=shares, default=[0.2, 0.4, 0.6, 0.8], metavar="R,R", help="(0.2,0.4,0.6,0.8)")
     add("--score", choices=["gamma", "l2"], default="gamma", help="what ranks the channels (%(default)s)")
-    add("--multiple", type=positive, default=1, metavar="N", help="round widths up to multiples of it")
+    add("--multiple", type=positive, default=8, metavar="N", help="round widths up to multiples of it (%(default)s)")
     add("--floor", type=positive, default=8, metavar="N", help="channels that every layer keeps (%(default)s)")
     add(
         "--threshold-cap",
@@ -194,9 +194,10 @@ def _prune(model: Path, folder: Path, rate: float, options: argparse.Namespace) 
     inputs = proof_inputs(size, (images for images, _ in photos))
     pruned = prune_student(student, candidates, limits=limits, goal=goal, inputs=inputs)
     remarks = remarks_on(pruned, candidates, meta, goal=goal, by_gamma=options.score == "gamma", data=options.data)
+    before, after = (measure_latency(each, image_size=size, threads=1) for each in (student, pruned.student))
+    remarks += latency_remarks(before, after, goal=goal, multiple=limits.multiple)
     for remark in remarks:
         print(f"warning: {remark}", file=sys.stderr)
-    latency = tuple(measure_latency(each, image_size=size, threads=1) for each in (student, pruned.student))
     plan = make_plan(
         pruned,
         candidates,
@@ -207,7 +208,7 @@ def _prune(model: Path, folder: Path, rate: float, options: argparse.Namespace) 
         goal=goal,
         limits=limits,
         folded=True,
-        latency=(latency[0], latency[1]),
+        latency=(before, after),
         recalibrated_batches=0,
         remarks=remarks,
     )
@@ -269,7 +270,7 @@ def _report(rounds: Mapping[str, Sequence[Mapping[str, Any]]], zeroed: Sequence[
                 f"{point['parameters']:,}",
                 f"{point['macs']:,}",
                 f"{100 * point['zeros']:.0f} %",
-                f"{point['milliseconds']:.2f}",
+                f"{point['milliseconds']:.3f}",
                 f"{100 * point['mean_top1']:.1f} %",
             )
         table.add_section()

@@ -4,8 +4,10 @@ remarks = remarks_on(pruned, candidates, meta, goal=goal, by_gamma=True, data="s
 """
 
 from models.artifact import ArtifactMeta
+from prune.budget import attainable, exact
 from prune.candidates import Candidates
 from prune.histogram import describe, is_sparse
+from prune.latency import Latency
 from prune.pruning import Goal, Pruned
 
 
@@ -27,6 +29,25 @@ def remarks_on(
     if "real" not in pruned.proofs:
         why = "without --data" if data is None else f"no photo of {data} could be used, so"
         remarks.append(f"{why} the proof rests on random images alone")
+    return remarks
+
+
+def latency_remarks(before: Latency, after: Latency, *, goal: Goal, multiple: int) -> list[str]:
+    """before, after: measured alike. multiple: that widths were rounded up to."""
+    remarks = []
+    took = attainable(after.milliseconds, "ms")
+    if goal.kind == "latency" and after.milliseconds > goal.value:
+        remarks.append(
+            f"measured once more, the pruned model took {took}, more than the budget of {exact(goal.value)}: the "
+            "machine is busy; repeat on an idle one, or ask for less"
+        )
+    if after.milliseconds > before.milliseconds:
+        why = (
+            "odd widths are slow: round them with --multiple 8"
+            if multiple % 8
+            else "measure again on an idle machine (python -m prune --max-latency-ms prunes by measured time)"
+        )
+        remarks.append(f"slower than before: {took} against {before.milliseconds:.3f} ms; {why}")
     return remarks
 
 

@@ -188,7 +188,7 @@ def test_the_plan_says_what_happened_and_the_picture_shows_it(model: Path, tmp_p
 
 
 def test_rule_expansion_is_recipe_a_on_a_real_network(mobile: Path, tmp_path: Path) -> None:
-    plan = run(mobile, tmp_path / "out", "--ratio", "0.2", "--rule", "expansion", "--floor", "1")
+    plan = run(mobile, tmp_path / "out", "--ratio", "0.2", "--rule", "expansion", "--floor", "1", "--multiple", "1")
     student, _ = load_artifact(mobile)
     gammas = {}
     for name, module in student.named_modules():
@@ -215,8 +215,8 @@ def test_rule_expansion_is_recipe_a_on_a_real_network(mobile: Path, tmp_path: Pa
 def test_a_budget_is_met_by_the_mildest_pruning(
     flag: str, text: str, key: str, value: float, model: Path, tmp_path: Path
 ) -> None:
-    plan = run(model, tmp_path / "out", flag, text)
-    assert plan["command"] == f"python -m prune --model {model} --out {tmp_path / 'out'} {flag} {text}"
+    plan = run(model, tmp_path / "out", flag, text, "--multiple", "1")
+    assert plan["command"] == f"python -m prune --model {model} --out {tmp_path / 'out'} {flag} {text} --multiple 1"
     value = value if value > 1 else value * plan[key]["before"]
     assert 0.95 * value < plan[key]["after"] <= value
     narrow, _ = load_artifact(tmp_path / "out")
@@ -698,7 +698,7 @@ def test_a_curves_folder_is_not_shared_by_other_settings(
     fixed = ["--model", str(model), "--data", str(tiny_shards / "val"), "--out", str(tmp_path / "curve")]
     fixed += ["--rates", "0.2", "--rounds", "1", "--unstructured", ""]
     assert curve(fixed) == 0
-    assert curve([*fixed, "--multiple", "8"]) == 2
+    assert curve([*fixed, "--multiple", "4"]) == 2
     assert "holds rounds of another model or other settings" in capsys.readouterr().err
 
 

@@ -1,0 +1,34 @@
+"""What a user is told about a pruning beside its numbers."""
+
+from prune.change_table import change_table
+from prune.latency import Latency
+from prune.pruning import Goal
+from prune.remarks import latency_remarks
+
+
+def measured(milliseconds: float) -> Latency:
+    return Latency(milliseconds, "a calculation", threads=1, image_size=32)
+
+
+def test_a_network_that_got_slower_is_said_with_what_helps() -> None:
+    ratio = Goal("ratio", 0.3)
+    assert latency_remarks(measured(0.24), measured(0.24), goal=ratio, multiple=1) == []
+    [odd] = latency_remarks(measured(0.239), measured(0.597), goal=ratio, multiple=12)
+    assert odd == "slower than before: 0.597 ms against 0.239 ms; odd widths are slow: round them with --multiple 8"
+    [even] = latency_remarks(measured(0.239), measured(0.597), goal=ratio, multiple=16)
+    assert "odd" not in even
+
+
+def test_a_latency_above_its_budget_is_shown_as_above_it() -> None:
+    budget = Goal("latency", 0.15)
+    [remark] = latency_remarks(measured(0.3), measured(0.1501), goal=budget, multiple=8)
+    assert "took 0.151 ms, more than the budget of 0.15:" in remark
+    assert latency_remarks(measured(0.3), measured(0.15), goal=budget, multiple=8) == []
+
+
+def test_the_table_tells_latencies_below_a_millisecond_apart() -> None:
+    same = {"before": 10, "after": 10}
+    latency = {"before": 0.151, "after": 0.149, "runtime": "a calculation", "threads": 1}
+    table = change_table({"layers": [], "parameters": same, "macs": {**same, "image_size": 32}, "latency_ms": latency})
+    assert list(table.columns[2].cells)[-1] == "0.151"
+    assert list(table.columns[3].cells)[-1] == "0.149"
