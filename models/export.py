@@ -12,6 +12,7 @@ import json
 import shlex
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,10 +23,9 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from data.errors import BadArgument
 from data.index import load_index
 from models.artifact import META_NAME, WEIGHTS_NAME, ArtifactMeta, load_artifact
-from models.deploy.executorch_program import require_executorch, write_program
+from models.deploy.executorch_program import write_program
 from models.deploy.graph import export_graph, save_graph, with_pixel_input
 from models.deploy.int8 import METHODS, require_enough_photos
 from models.deploy.latency import measure_latency
@@ -40,6 +40,7 @@ from train.comparison import Comparison
 from train.exit_codes import ExitCode
 from train.export_damage import worst_parts
 from train.export_measurement import calibration_batches, measure_files, shard_photos
+from train.export_options import FILES, check_options, chosen_variants
 from train.export_report import REFERENCE, export_report, export_table, gate_message, losses_over_gate, require_measured
 from train.int8_choice import Int8Choice, choose_int8
 from train.machine import num_decoders
@@ -57,16 +58,22 @@ class GateMissed(Exception):
 
 @dataclass
 class Export:
-    """One export under way. files: variant -> file, in the order of the report."""
+    """One export under way. folder: where its files are made."""
 
     model: Student
     meta: ArtifactMeta
     options: argparse.Namespace
+    folder: Path
     image_size: int
     workers: int
-    files: dict[str, Path] = field(default_factory=dict)
     batches: list[np.ndarray] = field(default_factory=list)  # photos to calibrate with
     int8: Int8Choice | None = None
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """variant -> file, in the order of the report; the reference is the weights that all were made from."""
+        made = {variant: self.folder / FILES[variant] for variant in chosen_variants(self.options)}
+        return {REFERENCE: self.meta.path / WEIGHTS_NAME, **made}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,52 +120,31 @@ def _share(text: str) -> float:
 
 
 def _export(options: argparse.Namespace, comm: Comm) -> ExitCode:
-    _check(options)
+    check_options(options)
     model, meta = load_artifact(options.model)
     size = options.image_size or int(meta.preprocessing["eval_size"])
     workers = num_decoders(comm) if options.workers is None else options.workers
-    export = Export(model, meta, options, size, workers, {REFERENCE: meta.path / WEIGHTS_NAME})
     for option in ("calibrate", "data"):  # said before the work
         if folder := getattr(options, option):
             shard_photos(load_index(folder), meta, option=f"--{option}")
     options.out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(meta.path / META_NAME, options.out / META_NAME)
-    if options.int8:
-        export.batches = _network_inputs(export, "calibrate", count=options.samples)
-        require_enough_photos(export.batches)
-    if options.storage:
-        export.files["uint8 storage"] = options.out / "model.uint8.safetensors"
-        write_uint8(model, export.files["uint8 storage"], model_sha256=meta.sha256)
-    if options.format == "executorch":
-        _write_programs(export)
-    elif options.format == "onnx" or not options.storage or options.int8:
-        _write_graphs(export)
-    results = _measure(export)
-    _report(export, results, _latency(export))
-    if options.gate is not None:
-        require_measured(results, list(meta.tasks), data=options.data)
+    # The files take their place when all are made, so that an export that fails leaves an earlier one there whole.
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=options.out) as made:
+        export = Export(model, meta, options, Path(made), size, workers)
+        _write_files(export)
+        results = _measure(export)
+        if options.gate is not None:
+            require_measured(results, list(meta.tasks), data=options.data)
+        _report(export, results, _latency(export))
+        written = sorted(path.name for path in export.folder.iterdir())
+        for name in written:
+            (export.folder / name).replace(options.out / name)
+    print(f"wrote {options.out}: {', '.join(written)}")
     if options.gate is not None and (lost := losses_over_gate(results, gate=options.gate)):
         photos = export.batches or _network_inputs(export, "data", count=LOOKED_AT)
         worst = worst_parts(lost, int8=export.int8, model=model, batches=photos)
         raise GateMissed(gate_message(lost, gate=options.gate, worst=worst))
     return ExitCode.DONE
-
-
-def _check(options: argparse.Namespace) -> None:
-    if (options.out / WEIGHTS_NAME).exists():  # that model's own model.json would be lost
-        raise BadArgument(f"--out {options.out}: holds a saved model ({WEIGHTS_NAME}); name another folder")
-    if options.out.exists() and not options.out.is_dir():
-        raise BadArgument(f"--out {options.out}: is a file; name a folder")
-    if options.int8 and not options.calibrate:
-        raise BadArgument("--int8: needs --calibrate SHARDS, photos that show how large activations get")
-    if options.gate is not None and not options.data:
-        raise BadArgument("--gate: needs --data SHARDS, labelled photos to measure the loss on")
-    if options.keep_float and (not options.int8 or options.format == "executorch"):
-        raise BadArgument("--keep-float: is for --int8 of the onnx format")
-    if options.preprocessing == "inside" and options.format == "executorch":
-        raise BadArgument("--preprocessing inside: is for the onnx format")
-    if options.format == "executorch":
-        require_executorch()
 
 
 def _photos(export: Export, option: str) -> ShardPhotos:
@@ -169,14 +155,26 @@ def _network_inputs(export: Export, option: str, *, count: int) -> list[np.ndarr
     return calibration_batches(_photos(export, option), export.meta, image_size=export.image_size, count=count)
 
 
+def _write_files(export: Export) -> None:
+    shutil.copyfile(export.meta.path / META_NAME, export.folder / META_NAME)
+    if export.options.int8:
+        export.batches = _network_inputs(export, "calibrate", count=export.options.samples)
+        require_enough_photos(export.batches)
+    if "uint8 storage" in export.files:
+        write_uint8(export.model, export.files["uint8 storage"], model_sha256=export.meta.sha256)
+    if "onnx fp32" in export.files:
+        _write_graphs(export)
+    if "executorch fp32" in export.files:
+        _write_programs(export)
+
+
 def _write_graphs(export: Export) -> None:
-    options, out = export.options, export.options.out
+    options = export.options
     with Console(stderr=True).status("exporting to ONNX"):
         graph = export_graph(export.model, export.meta, image_size=export.image_size)
     finish = with_pixel_input if options.preprocessing == "inside" else lambda made: made
-    export.files["onnx fp32"] = out / "model.onnx"
     save_graph(finish(graph), export.files["onnx fp32"])
-    shutil.copyfile(EXAMPLE, out / EXAMPLE_NAME)
+    shutil.copyfile(EXAMPLE, export.folder / EXAMPLE_NAME)
     if not options.int8:
         return
     photos = _photos(export, "data" if options.data else "calibrate")
@@ -191,18 +189,16 @@ def _write_graphs(export: Export) -> None:
         image_size=export.image_size,
         workers=export.workers,
     )
-    export.files["onnx int8"] = out / "model.int8.onnx"
     save_graph(finish(export.int8.graph), export.files["onnx int8"])
 
 
 def _write_programs(export: Export) -> None:
-    wanted: dict[str, tuple[str, list[np.ndarray] | None]] = {"executorch fp32": ("model.pte", None)}
-    if export.options.int8:
-        wanted["executorch int8"] = ("model.int8.pte", export.batches)
-    for variant, (name, photos) in wanted.items():
-        export.files[variant] = export.options.out / name
-        with Console(stderr=True).status(f"exporting to {variant}"):
-            write_program(export.model, export.meta, export.files[variant], image_size=export.image_size, photos=photos)
+    for variant, photos in {"executorch fp32": None, "executorch int8": export.batches}.items():
+        if variant in export.files:
+            with Console(stderr=True).status(f"exporting to {variant}"):
+                write_program(
+                    export.model, export.meta, export.files[variant], image_size=export.image_size, photos=photos
+                )
 
 
 def _measure(export: Export) -> dict[str, Comparison]:
@@ -257,11 +253,8 @@ def _report(export: Export, results: Mapping[str, Comparison], milliseconds: Map
         gate=options.gate,
         command=options.command,
     )
-    (options.out / "export.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    (export.folder / "export.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
     print_table(export_table(content))
-    written = [path.name for name, path in export.files.items() if name != REFERENCE]
-    written += [EXAMPLE_NAME] if "onnx fp32" in export.files else []
-    print(f"wrote {options.out}: {', '.join([*written, META_NAME, 'export.json'])}")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from models.errors import ModelError
 from prune import __main__ as prune
 from tests.conftest import TINY_TASKS, jpeg_bytes
 from tests.tiny_models import SIZE, save_tiny_model
-from train import evaluate, predict
+from train import evaluate, export_options, predict
 from train.comm import SingleProcess
 from train.comparison import Comparison
 from train.exit_codes import ExitCode
@@ -495,7 +495,7 @@ def test_what_does_not_go_together_is_said_in_one_line(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(export, "require_executorch", lambda: None)
+    monkeypatch.setattr(export_options, "require_executorch", lambda: None)
     places = {"TRAIN": tiny_shards / "train", "VAL": tiny_shards / "val", "UNLABELLED": unlabelled, "MODEL": model}
     places["MODEL/model.json"] = model / "model.json"
     places["OTHER"] = save_tiny_model(tmp_path / "other", seed=2)
@@ -529,6 +529,44 @@ def test_photos_without_labels_give_no_accuracy_and_calibrate_by_a_named_method(
     report = json.loads((tmp_path / "out" / "export.json").read_text())
     assert [variant["mean_top1"] for variant in report["variants"].values()] == [None, None, None]
     assert report["variants"]["onnx int8"]["tasks"]["colour"]["agreement"] > 0
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        ("--calibrate", "val"),  # too few photos
+        ("--calibrate", "train", "--method", "minmax", "--keep-float", "stem"),  # no such layer, said after model.onnx
+    ],
+)
+def test_a_refused_export_leaves_an_earlier_one_as_it_was(
+    exported: Path, tiny_shards: Path, tmp_path: Path, refused: tuple[str, ...]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(exported, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    other = save_tiny_model(tmp_path / "other", seed=9)
+    options = [tiny_shards / word if word in ("train", "val") else word for word in refused]
+    assert run("--model", other, "--out", out, "--int8", *options) == ExitCode.BAD_CONFIG
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_later_export_takes_the_place_of_an_earlier_one_but_leaves_none_of_its_files_beside_it(
+    exported: Path, tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(exported, out)
+    other = save_tiny_model(tmp_path / "other", seed=9)
+    assert run("--model", other, "--out", out) == ExitCode.BAD_CONFIG
+    assert (
+        "holds model.int8.onnx of an earlier export, which this one does not write; remove it" in capfd.readouterr().err
+    )
+    options = ("--int8", "--calibrate", tiny_shards / "train", "--method", "minmax")
+    assert run("--model", other, "--out", out, *options) == 0
+    names = ["export.json", "model.int8.onnx", "model.json", "model.onnx", "predict.py"]
+    assert f"wrote {out}: {', '.join(names)}\n" in capfd.readouterr().out
+    assert sorted(os.listdir(out)) == names
+    for name in ("model.onnx", "model.int8.onnx"):
+        load_model(out / name)  # which refuses one that was not made from the model.json beside it
 
 
 def test_shards_of_other_tasks_are_refused_before_the_work(

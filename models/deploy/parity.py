@@ -22,6 +22,7 @@ def require_parity(name: str, difference: Mapping[str, float], largest: Mapping[
 
 def require_same_logits(model: Student, path: str | Path, *, image_size: int) -> None:
     """On a few images of noise, for want of photos. path: a float file. AssertionError as above."""
+    path = Path(path)
     loaded = load_model(path)
     draw = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (4, image_size, image_size, 3), dtype=torch.uint8, generator=draw)
@@ -31,4 +32,4 @@ def require_same_logits(model: Student, path: str | Path, *, image_size: int) ->
         expected = model(images)
         given = loaded.model(pixels if loaded.takes_pixels else images)
     difference = {task: (given[task] - logits).abs().max().item() for task, logits in expected.items()}
-    require_parity(str(path), difference, {task: logits.abs().max().item() for task, logits in expected.items()})
+    require_parity(path.name, difference, {task: logits.abs().max().item() for task, logits in expected.items()})
