@@ -5,21 +5,22 @@ section = gains_section(stages, places, remarks=[])
 
 from collections.abc import Callable, Mapping, Sequence
 
-from train.report_page.markup import Html, table, tag
+from train.report_page.markup import Html, join, table, tag
 from train.report_page.numerals import NOTHING, megabytes, milliseconds, percent, short
 from train.report_page.scatter_chart import Point, scatter_chart
-from train.report_page.stage import Stage
+from train.report_page.stage import FROM_EXPORT, Stage
+from train.report_page.stage_latency import processor
+
+
+def measured_time(stage: Stage) -> float | None:
+    """Milliseconds that were measured together with the others; times of another occasion are no comparison."""
+    return None if stage.runtime == FROM_EXPORT else stage.milliseconds
+
 
 _COSTS: tuple[tuple[str, str, Callable[[Stage], float | None], Callable[[float], str]], ...] = (
     ("Accuracy against size", "bytes of the file", lambda stage: stage.bytes, megabytes),
     ("Accuracy against work", "multiply-accumulates of one image", lambda stage: stage.macs, short),
-    ("Accuracy against time", "one image on one thread", lambda stage: stage.milliseconds, milliseconds),
-)
-
-
-_TIMES = (
-    "Times are of one image on one thread: of exported files as export.json says; of torch networks from there, too, "
-    "where one was exported, else timed in fp32 while this page was made, once for all networks of one shape."
+    ("Accuracy against time", "one image on one thread", measured_time, milliseconds),
 )
 
 
@@ -36,7 +37,7 @@ def gains_section(stages: Sequence[Stage], places: Mapping[str, int], remarks: S
         "section",
         tag("h2", "What was gained", id="gains"),
         *parts,
-        tag("p", " ".join([*remarks, _TIMES]), class_="note"),
+        tag("p", " ".join([*remarks, _times(stages)]), class_="note"),
     )
 
 
@@ -59,13 +60,34 @@ def _table(stages: Sequence[Stage]) -> Html:
             short(stage.parameters),
             f"{short(stage.macs)} at {stage.image_size} px",
             megabytes(stage.bytes),
-            NOTHING if stage.milliseconds is None else milliseconds(stage.milliseconds),
+            _time(stage),
             *(_best(percent(stage.top1.get(task)), is_best=stage.top1.get(task) == best[task]) for task in tasks),
             percent(stage.mean_top1),
         ]
         for stage in stages
     ]
     return table(headings, rows, numbers_from=2)
+
+
+def _time(stage: Stage) -> Html | str:
+    if stage.milliseconds is None:
+        return NOTHING
+    mark = tag("small", f" by {FROM_EXPORT}") if stage.runtime == FROM_EXPORT else None
+    return join(milliseconds(stage.milliseconds), mark)
+
+
+def _times(stages: Sequence[Stage]) -> str:
+    runtimes = sorted({stage.runtime for stage in stages if measured_time(stage) is not None})
+    said = (
+        f"Times are of one image of the size beside the MACs, on one thread of {processor()}: all measured in turn on "
+        f"{' and '.join(runtimes)} while this page was made, once for all networks of one shape."
+    )
+    if any(stage.runtime == FROM_EXPORT and stage.milliseconds is not None for stage in stages):
+        said += (
+            f" Files that cannot run here have the time that {FROM_EXPORT} gives, marked so: it was measured at "
+            "another time, perhaps on another machine, and is not in the plots."
+        )
+    return said
 
 
 def _plot(

@@ -5,7 +5,7 @@ html = page_header(stages, with_widths=True)
 
 from collections.abc import Sequence
 
-from train.report_page.gains import by_data
+from train.report_page.gains import by_data, measured_time
 from train.report_page.markup import Html, tag
 from train.report_page.numerals import megabytes, milliseconds, percent, short
 from train.report_page.stage import Stage
@@ -47,7 +47,7 @@ def _sentence(measured: Sequence[Stage]) -> str:
 def _tiles(measured: Sequence[Stage]) -> list[Html]:
     best = max(measured, key=lambda stage: stage.mean_top1 or 0)
     small = min(measured, key=lambda stage: stage.bytes)
-    timed = [stage for stage in measured if stage.milliseconds]
+    timed = [stage for stage in measured if measured_time(stage)]
     facts = [
         (percent(best.mean_top1), f"best mean top-1, {best.name}"),
         (megabytes(small.bytes), f"smallest file, {small.name}"),

@@ -30,7 +30,7 @@ from train.report_page.stage import (
     role_of,
     run_stage,
 )
-from train.report_page.stage_latency import ROUNDS, time_stages, untimed
+from train.report_page.stage_latency import ROUNDS, subjects, time_stages
 from train.report_page.style import STYLE
 from train.teacher import teacher_paths
 
@@ -43,8 +43,9 @@ def build_page(material: Material, *, command: str, most_photos: int, thumbnails
     notes = list(material.notes)
     roles = _roles(material.records)
     stages = _stages(material, roles, notes)
-    with bar(f"Timing {count(len(untimed(stages)), 'network')}", ROUNDS) as advance:
-        stages = time_stages(stages, progress=advance)
+    with bar(f"Timing {count(len(subjects(stages)), 'network')}", ROUNDS) as advance:
+        stages, untimed = time_stages(stages, progress=advance)
+    notes += untimed
     answers = _answers(material, notes, most_photos=most_photos, workers=workers, bar=bar)
     records = material.records
     of_runs = {record.name: answers[record.name] for record in records if record.name in answers}

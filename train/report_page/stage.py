@@ -22,15 +22,18 @@ from train.report_page.run_record import RunRecord, read_json
 
 EXPORT_NAME, PRUNE_NAME = "export.json", "prune.json"
 BEFORE_EXPORT, EXPORTED = "before export", "exported"
+FROM_EXPORT = EXPORT_NAME  # as the runtime of a time that was not measured for this page
 
 
 @dataclass(frozen=True)
 class Stage:
     """One model file. role: teacher, student, distilled, slimmed, pruned, exported. network: its architecture as JSON.
-    macs, milliseconds: for one image of image_size. top1: task -> share; None where it was not measured, on `data`."""
+    macs, milliseconds: for one image of image_size. runtime: what the milliseconds were measured on, or FROM_EXPORT.
+    top1: task -> share; None where it was not measured, on `data`."""
 
     name: str
     role: str
+    file: Path
     network: str
     sha256: str
     parameters: int
@@ -38,6 +41,7 @@ class Stage:
     bytes: int
     image_size: int
     milliseconds: float | None
+    runtime: str
     mean_top1: float | None
     top1: Mapping[str, float | None]
     data: str
@@ -86,6 +90,7 @@ def _stage(
     return Stage(
         name=name,
         role=role,
+        file=meta.path / WEIGHTS_NAME,
         network=network_of(meta),
         sha256=meta.sha256,
         parameters=meta.num_parameters,
@@ -93,6 +98,7 @@ def _stage(
         bytes=(meta.path / WEIGHTS_NAME).stat().st_size,
         image_size=size,
         milliseconds=None,
+        runtime="",
         mean_top1=mean_top1,
         top1=top1,
         data=data,
@@ -107,6 +113,7 @@ def export_stages(export: Written, meta: ArtifactMeta) -> list[Stage]:
         Stage(
             name=f"{export.name} {variant}",
             role=BEFORE_EXPORT if variant == "torch fp32" else EXPORTED,
+            file=export.path / values["file"],
             network=network_of(meta),
             sha256=meta.sha256,
             parameters=meta.num_parameters,
@@ -114,6 +121,7 @@ def export_stages(export: Written, meta: ArtifactMeta) -> list[Stage]:
             bytes=values["bytes"],
             image_size=size,
             milliseconds=values.get("milliseconds"),
+            runtime=FROM_EXPORT,
             mean_top1=values.get("mean_top1"),
             top1={task: one["top1"] for task, one in values.get("tasks", {}).items()},
             data=one_spelling(str(export.content.get("data") or "")),

@@ -1,56 +1,90 @@
-"""Milliseconds for the stages that nobody has timed: `stages = time_stages(stages, progress=advance)`."""
+"""Milliseconds of the stages, all measured together: `stages, notes = time_stages(stages, progress=advance)`."""
 
+import importlib.util
 import json
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from pathlib import Path
 
-import torch
+import numpy as np
 
 from models.deploy.latency import measure_latency
+from models.deploy.storage8 import SUFFIX
 from models.student import build_student
-from train.report_page.stage import BEFORE_EXPORT, Stage
+from prune.latency import inference
+from train.report_page.stage import EXPORTED, Stage
 
-ROUNDS = 20
-_SECONDS = 0.7  # for each network
+ROUNDS = 100
+_SECONDS = 0.7  # for each subject
 
-
-def untimed(stages: Sequence[Stage]) -> list[tuple[str, int]]:
-    """(network, image size) of the stages that no export has timed, each once."""
-    known = _known(stages)
-    wanted = [_key(stage) for stage in stages if stage.milliseconds is None]
-    return [key for key in dict.fromkeys(wanted) if key not in known]
+Subject = Path | tuple[str, int]  # an ONNX file, or a network as JSON and its image size
 
 
-def time_stages(stages: Sequence[Stage], *, progress: Callable[[int], None] = lambda count: None) -> list[Stage]:
-    """The same stages, each with the time of its network in torch fp32 on one thread: from a stage that has it, else
-    measured, all networks in turn.
+def subjects(stages: Sequence[Stage]) -> list[Subject]:
+    """What is there to be timed. Weights do not change a time, so models of one network are one subject."""
+    return [subject for subject in dict.fromkeys(map(_subject, stages)) if subject is not None]
 
-    Weights do not change a time, so runs of one network share it. progress: called with 1 after each of ROUNDS rounds.
+
+def time_stages(
+    stages: Sequence[Stage], *, progress: Callable[[int], None] = lambda count: None
+) -> tuple[list[Stage], list[str]]:
+    """The same stages, each with its time of one image on one thread, and what could not be timed, in words.
+
+    All are measured in turn, so that a busy machine slows all of them, on the runtime of `prune.latency`. Files that
+    cannot run here keep the time that export.json gives. progress: called with 1 after each of ROUNDS rounds.
     """
-    keys = untimed(stages)
-    ways = {}
-    for number, (network, size) in enumerate(keys):
-        model = build_student(**json.loads(network)).eval()
-        ways[str(number)] = partial(model, torch.zeros(1, 3, size, size))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            taken = measure_latency(ways, rounds=ROUNDS, seconds=_SECONDS * len(ways), progress=progress)
-    finally:
-        torch.set_num_threads(threads)
-    times = _known(stages) | {key: taken[str(number)] for number, key in enumerate(keys)}
-    return [stage if stage.milliseconds else replace(stage, milliseconds=times[_key(stage)]) for stage in stages]
+    ways: dict[str, Callable[[], object]] = {}
+    runtimes: dict[Subject, str] = {}
+    notes = []
+    for subject in subjects(stages):
+        try:
+            ways[str(subject)], runtimes[subject] = _inference(subject)
+        except Exception as error:  # torch's exporter and onnxruntime share no base class
+            names = ", ".join(stage.name for stage in stages if _subject(stage) == subject)
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            notes.append(f"{names}: cannot be timed: {reason}.")
+    taken = measure_latency(ways, rounds=ROUNDS, seconds=_SECONDS * len(ways), progress=progress)
+    timed = []
+    for stage in stages:
+        own = _subject(stage)
+        if own is not None and own in runtimes:
+            stage = replace(stage, milliseconds=taken[str(own)], runtime=runtimes[own])
+        timed.append(stage)
+    return timed, notes
 
 
-def _key(stage: Stage) -> tuple[str, int]:
-    return stage.network, stage.image_size
+def processor() -> str:
+    """The CPU's name."""
+    path = Path("/proc/cpuinfo")  # other systems say less
+    lines = path.read_text().splitlines() if path.exists() else []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
 
 
-def _known(stages: Sequence[Stage]) -> dict[tuple[str, int], float]:
-    return {
-        _key(stage): stage.milliseconds
-        for stage in stages
-        if stage.milliseconds is not None and stage.role == BEFORE_EXPORT
-    }
+def _subject(stage: Stage) -> Subject | None:
+    """None for a file that cannot run here. Weights stored in 8 bits are computed with as float weights are."""
+    if stage.role != EXPORTED or stage.file.name.endswith(SUFFIX):
+        return stage.network, stage.image_size
+    has_runtime = importlib.util.find_spec("onnxruntime") is not None
+    return stage.file if stage.file.suffix == ".onnx" and stage.file.is_file() and has_runtime else None
+
+
+def _inference(subject: Subject) -> tuple[Callable[[], object], str]:
+    """A function that infers one image, and the name of what it runs on."""
+    if isinstance(subject, Path):
+        return _file_inference(subject)
+    network, size = subject
+    return inference(build_student(**json.loads(network)).eval(), image_size=size, threads=1)
+
+
+def _file_inference(path: Path) -> tuple[Callable[[], object], str]:
+    import onnxruntime  # an extra
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    (taken,) = session.get_inputs()
+    shape = [side if isinstance(side, int) else 1 for side in taken.shape]  # the batch has a name
+    image = np.zeros(shape, np.uint8 if taken.type == "tensor(uint8)" else np.float32)
+    return lambda: session.run(None, {taken.name: image}), f"onnxruntime {onnxruntime.__version__}"
