@@ -16,11 +16,15 @@ def remarks_on(
 ) -> list[str]:
     """meta: of the model before. by_gamma: gammas ranked the channels. data: where photos for the proof were sought."""
     remarks = []
-    if by_gamma and not is_sparse(candidates.magnitudes) and not _was_sparse(meta):
-        remarks.append(
-            "hardly any gamma is near zero, so this model was not trained sparse, and pruning by gamma cuts into "
-            f"what it needs (a `sparsity:` section in the config trains it so):\n{describe(candidates.magnitudes)}"
+    if by_gamma and not is_sparse(candidates.magnitudes) and not _was_pruned(meta):
+        why = (
+            "this model was trained with a penalty, but hardly any gamma came near zero, and pruning by gamma cuts into "
+            "what it needs: train longer, or raise sparsity.strength"
+            if (meta.provenance.get("config") or {}).get("sparsity")
+            else "hardly any gamma is near zero, so this model was not trained sparse, and pruning by gamma cuts into "
+            "what it needs (a `sparsity:` section in the config trains it so)"
         )
+        remarks.append(f"{why}:\n{describe(candidates.magnitudes)}")
     if goal.kind == "ratio" and pruned.selection.is_capped:
         remarks.append(
             f"the threshold stopped at {pruned.selection.cap:.3g}, the smallest maximum of a norm, so fewer "
@@ -51,9 +55,9 @@ def latency_remarks(before: Latency, after: Latency, *, goal: Goal, multiple: in
     return remarks
 
 
-def _was_sparse(meta: ArtifactMeta) -> bool:
-    """Trained sparse, or pruned since: pruning takes the gammas near zero first."""
-    config = meta.provenance.get("config") or {}
-    if config.get("sparsity") or "pruned" in meta.provenance:
+def _was_pruned(meta: ArtifactMeta) -> bool:
+    """Then the gammas near zero went first, and few are left."""
+    if "pruned" in meta.provenance:
         return True
+    config = meta.provenance.get("config") or {}
     return bool(meta.architecture["widths"]) and not config.get("model", {}).get("fresh_weights")

@@ -291,6 +291,7 @@ def test_wandb_gets_the_gammas_as_a_histogram(
     [
         ("sparsity.strength=0", "sparsity.strength: Input should be greater than 0"),
         ("sparsity.kind=lasso", "sparsity.kind"),
+        ("sparsity.start_epoch=9", "sparsity.start_epoch 9 is not below schedule.epochs"),
         ("sparsity.strenght=1", "did you mean 'strength'?"),
         ("sparsity.groups={hiden: 1}", "sparsity.groups: 'hiden' is neither a part of the model nor a kind"),
     ],

@@ -259,6 +259,15 @@ class Config(Strict):
     trace_samples: bool = False
 
     @model_validator(mode="after")
+    def _sparsity_begins(self) -> "Config":
+        if self.sparsity and self.sparsity.start_epoch >= self.schedule.epochs:
+            raise ValueError(
+                f"sparsity.start_epoch {self.sparsity.start_epoch:g} is not below schedule.epochs "
+                f"{self.schedule.epochs}, so nothing would be trained sparse; lower it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _elastic_fits(self) -> "Config":
         for name, most in (("data.lanes", self.data.lanes), ("batch_size", self.batch_size)):
             if self.elastic and self.elastic.max_ranks > most:
