@@ -49,6 +49,7 @@ from train.photo_subset import PhotoSubset
 from train.photos import ShardPhotos
 
 EXAMPLE, EXAMPLE_NAME = Path(__file__).parent / "deploy" / "example.py", "predict.py"
+SAMPLES = 256  # photos to calibrate with
 LOOKED_AT = 32  # photos that show which tensors hurt most, where none were needed to calibrate
 
 
@@ -98,8 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--storage", choices=["uint8"], help="weights in 8 bits (model.uint8.safetensors), a quarter of the bytes")
     add("--int8", action="store_true", help="int8, too; needs --calibrate")
     add("--calibrate", metavar="SHARDS", help="shard folder whose photos show how large activations get")
-    add("--samples", type=positive, default=256, metavar="N", help="photos of it, evenly spaced (default: %(default)s)")
-    add("--method", choices=["best", *METHODS], default="best", help="of calibration; best: by measured accuracy")
+    add("--samples", type=positive, metavar="N", help=f"photos of it, evenly spaced (default: {SAMPLES})")
+    add("--method", choices=["best", *METHODS], help="of calibration; best (the default): by measured accuracy")
     add("--keep-float", default="", metavar="N|NAMES", help="leave the N worst layers, or the named ones, in float")
     add("--data", metavar="SHARDS", help="labelled shard folder to measure on")
     add("--gate", type=_share, metavar="X", help="top-1 that a task may lose, as a share: 0.01 is one point")
@@ -158,7 +159,7 @@ def _network_inputs(export: Export, option: str, *, count: int) -> list[np.ndarr
 def _write_files(export: Export) -> None:
     shutil.copyfile(export.meta.path / META_NAME, export.folder / META_NAME)
     if export.options.int8:
-        export.batches = _network_inputs(export, "calibrate", count=export.options.samples)
+        export.batches = _network_inputs(export, "calibrate", count=export.options.samples or SAMPLES)
         require_enough_photos(export.batches)
     if "uint8 storage" in export.files:
         write_uint8(export.model, export.files["uint8 storage"], model_sha256=export.meta.sha256)
@@ -182,9 +183,9 @@ def _write_graphs(export: Export) -> None:
         graph,
         export.meta,
         export.batches,
-        photos if options.data else PhotoSubset(photos, count=options.samples),
+        photos if options.data else PhotoSubset(photos, count=options.samples or SAMPLES),
         photos.index.tasks,
-        methods=list(METHODS) if options.method == "best" else [options.method],
+        methods=list(METHODS) if options.method in (None, "best") else [options.method],
         keep_float=options.keep_float,
         image_size=export.image_size,
         workers=export.workers,

@@ -474,7 +474,18 @@ def test_layers_of_the_graph_carry_the_names_of_the_network(model: Path, exporte
     [
         (["--int8"], "--int8: needs --calibrate"),
         (["--gate", "0.01"], "--gate: needs --data"),
-        (["--keep-float", "3"], "--keep-float: is for --int8"),
+        (["--keep-float", "3"], "--keep-float: is for --int8, which is not asked for; add --int8 or leave it out"),
+        (["--calibrate", "TRAIN"], "--calibrate: is for --int8, which is not asked for"),
+        (["--samples", "64"], "--samples: is for --int8, which is not asked for"),
+        (["--method", "best"], "--method: is for --int8, which is not asked for"),
+        (["--format", "executorch", "--int8", "--calibrate", "TRAIN", "--method", "minmax"], "of the onnx format"),
+        (["--format", "executorch", "--int8", "--calibrate", "TRAIN", "--keep-float", "1"], "of the onnx format"),
+        (["--int8", "--calibrate", "TRAIN", "--keep-float", "LAYERS"], "would leave none of the LAYERS layers in int8"),
+        (["--int8", "--calibrate", "TRAIN", "--keep-float", "backbone,heads"], "would leave none of the LAYERS layers"),
+        (
+            ["--storage", "uint8", "--preprocessing", "inside"],
+            "--preprocessing inside: is for the onnx format; add --f",
+        ),
         (["--int8", "--calibrate", "TRAIN", "--keep-float", "stem"], "there is no layer 'stem'; layers are backbone."),
         (["--int8", "--calibrate", "VAL"], "12 photos are too few to calibrate int8; give at least 16"),
         (["--out", "MODEL"], "holds a saved model (model.safetensors); name another folder"),
@@ -496,8 +507,15 @@ def test_what_does_not_go_together_is_said_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(export_options, "require_executorch", lambda: None)
-    places = {"TRAIN": tiny_shards / "train", "VAL": tiny_shards / "val", "UNLABELLED": unlabelled, "MODEL": model}
+    places: dict[str, Path | str] = {
+        "TRAIN": tiny_shards / "train",
+        "VAL": tiny_shards / "val",
+        "UNLABELLED": unlabelled,
+        "MODEL": model,
+    }
     places["MODEL/model.json"] = model / "model.json"
+    num_layers = sum(isinstance(one, torch.nn.Conv2d | torch.nn.Linear) for one in load_artifact(model)[0].modules())
+    places["LAYERS"], words = str(num_layers), words.replace("LAYERS", str(num_layers))
     places["OTHER"] = save_tiny_model(tmp_path / "other", seed=2)
     code = run("--model", model, "--out", tmp_path / "out", *(places.get(word, word) for word in arguments))
     assert code == (ExitCode.BAD_DATA if "UNLABELLED" in arguments else ExitCode.BAD_CONFIG)

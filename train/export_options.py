@@ -34,10 +34,14 @@ def check_options(options: argparse.Namespace) -> None:
         raise BadArgument("--int8: needs --calibrate SHARDS, photos that show how large activations get")
     if options.gate is not None and not options.data:
         raise BadArgument("--gate: needs --data SHARDS, labelled photos to measure the loss on")
-    if options.keep_float and (not options.int8 or options.format == "executorch"):
-        raise BadArgument("--keep-float: is for --int8 of the onnx format")
-    if options.preprocessing == "inside" and options.format == "executorch":
-        raise BadArgument("--preprocessing inside: is for the onnx format")
+    for option in ("calibrate", "samples", "method", "keep-float"):
+        if getattr(options, option.replace("-", "_")) and not options.int8:
+            raise BadArgument(f"--{option}: is for --int8, which is not asked for; add --int8 or leave it out")
+    for option in ("method", "keep-float"):
+        if getattr(options, option.replace("-", "_")) and options.format == "executorch":
+            raise BadArgument(f"--{option}: is for --int8 of the onnx format; leave it out")
+    if options.preprocessing == "inside" and "onnx fp32" not in chosen_variants(options):
+        raise BadArgument("--preprocessing inside: is for the onnx format; add --format onnx or leave it out")
     if options.format == "executorch":
         require_executorch()
 

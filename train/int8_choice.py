@@ -18,6 +18,7 @@ from models.artifact import META_NAME, ArtifactMeta
 from models.deploy.graph import layer_nodes, save_graph
 from models.deploy.int8 import Ranges, choose_layers, measure_ranges, prepare, quantise
 from models.deploy.sensitivity import Damages, measure_sensitivity, worst_layers
+from models.errors import ModelError
 from train.comparison import Comparison
 from train.export_measurement import measure_files
 from train.losses import MISSING
@@ -61,12 +62,13 @@ def choose_int8(
     workers: int,
 ) -> Int8Choice:
     """batches: photos to calibrate with. labelled, tasks: the photos that methods are compared on, and their classes.
-    keep_float: empty, a number of layers, or names parted by commas. Raises ModelError for unknown names, DataError
-    where methods are to be compared on photos without a label."""
+    keep_float: empty, a number of layers, or names parted by commas. Raises ModelError for unknown names and where
+    no layer would be in int8, DataError where methods are to be compared on photos without a label."""
     if len(methods) > 1:
         _require_labels(labelled, meta)
     prepared = prepare(graph)
     named = [] if keep_float.isdecimal() else choose_layers(prepared, [name for name in keep_float.split(",") if name])
+    _require_int8_layers(keep_float, kept=int(keep_float) if keep_float.isdecimal() else len(named), graph=prepared)
     ranges = {method: measure_ranges(prepared, batches, method=method) for method in methods}
     graphs = {method: quantise(prepared, ranges[method], keep_float=named) for method in methods}
     results: dict[str, Comparison] = {}
@@ -81,6 +83,12 @@ def choose_int8(
         graphs[best] = quantise(prepared, ranges[best], keep_float=named)
     candidates = {method: results[method].mean_top1 for method in methods if method in results}
     return Int8Choice(graphs[best], prepared, ranges[best], candidates, named, damages)
+
+
+def _require_int8_layers(keep_float: str, *, kept: int, graph: ModelProto) -> None:
+    total = len(layer_nodes(graph))
+    if kept >= total:
+        raise ModelError(f"--keep-float {keep_float}: would leave none of the {total} layers in int8; keep fewer")
 
 
 def best_method(results: Mapping[str, Comparison]) -> str:
