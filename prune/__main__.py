@@ -11,11 +11,12 @@ import argparse
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from torch import Tensor
 
 from models.artifact import ArtifactMeta, load_artifact
 from models.cost import Cost, count_cost
@@ -25,11 +26,12 @@ from models.terminal import print_table
 from prune.candidates import RULES, find_candidates
 from prune.change_table import change_table
 from prune.latency import measure_latency
+from prune.photo_sample import PhotoSample
 from prune.plan import make_plan
 from prune.proof import NUM_IMAGES, proof_inputs
 from prune.pruning import Goal, Limits, prune_student
 from prune.recalibrate import recalibrate
-from prune.remarks import latency_remarks, remarks_on
+from prune.remarks import latency_remarks, recalibration_remarks, remarks_on
 from prune.saving import save_pruned
 from prune.scores import NEEDS_DATA, SCORES, Batch
 from train.comm import Comm, CommError
@@ -37,9 +39,8 @@ from train.command import run_command
 from train.exit_codes import ExitCode
 from train.model_inputs import model_inputs, require_labels
 from train.photo_arguments import not_negative, positive
-from train.photos import FilePhotos, ShardPhotos, open_photos
+from train.photos import Photos, open_photos
 
-Photos = ShardPhotos | FilePhotos
 BATCH_SIZE = 64
 
 
@@ -156,7 +157,7 @@ def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
             rule=options.rule,
             score=options.score,
             kinds=options.kinds,
-            batches=_batches(photos, meta, size, options.score_batches),
+            batches=_spread_batches(photos, meta, size, options.score_batches),
         )
         limits, goal = _limits(options), _goal(options, count_cost(student, image_size=size), size)
         pruned = prune_student(
@@ -167,7 +168,7 @@ def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
             # Every photo may be the first that can be used.
             inputs=proof_inputs(
                 size,
-                (images for images, _ in _batches(photos, meta, size, sys.maxsize, batch_size=NUM_IMAGES)),
+                (images for images, _ in _batches(photos, meta, size, batch_size=NUM_IMAGES)),
                 seed=options.seed,
             ),
             fold=options.fold,
@@ -181,11 +182,10 @@ def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
         num_batches = 0
         if options.recalibrate:
             progress("recalibrating")
-            num_batches = recalibrate(
-                pruned.student,
-                # A single photo has no statistics.
-                (images for images, _ in _batches(photos, meta, size, options.recalibrate) if len(images) > 1),
-            )
+            sizes: list[int] = []
+            batches = _spread_batches(photos, meta, size, options.recalibrate)
+            num_batches = recalibrate(pruned.student, _counted(batches, sizes))
+            remarks += recalibration_remarks(sum(sizes), options.recalibrate * BATCH_SIZE, data=options.data)
         progress("measuring latency")
         before, after = (
             measure_latency(model, image_size=size, threads=options.threads) for model in (student, pruned.student)
@@ -242,12 +242,24 @@ def _absolute(budget: int | Share | None, now: int) -> int | None:
     return int(budget * now) if isinstance(budget, Share) else budget
 
 
-def _batches(
-    photos: Photos | None, meta: ArtifactMeta, size: int, count: int, *, batch_size: int = BATCH_SIZE
-) -> Iterator[Batch]:
-    return (
-        iter(()) if photos is None else model_inputs(photos, meta, size=size, batch_size=batch_size, max_batches=count)
-    )
+def _spread_batches(photos: Photos | None, meta: ArtifactMeta, size: int, count: int) -> Iterator[Batch]:
+    """Of photos from all over the set: the first ones may be of one class."""
+    some = PhotoSample(photos, count=count * BATCH_SIZE) if photos is not None else None
+    return _batches(some, meta, size, batch_size=BATCH_SIZE)
+
+
+def _batches(photos: Photos | None, meta: ArtifactMeta, size: int, *, batch_size: int) -> Iterator[Batch]:
+    if photos is None:
+        return iter(())
+    return model_inputs(photos, meta, size=size, batch_size=batch_size, max_batches=sys.maxsize)
+
+
+def _counted(batches: Iterable[Batch], sizes: list[int]) -> Iterator[Tensor]:
+    """The images; appends how many there were. A single photo has no statistics."""
+    for images, _ in batches:
+        if len(images) > 1:
+            sizes.append(len(images))
+            yield images
 
 
 def _report(plan: Mapping[str, Any], written: Sequence[Path], *, folded: bool) -> None:

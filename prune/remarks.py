@@ -18,8 +18,8 @@ def remarks_on(
     remarks = []
     if by_gamma and not is_sparse(candidates.magnitudes) and not _was_pruned(meta):
         why = (
-            "this model was trained with a penalty, but hardly any gamma came near zero, and pruning by gamma cuts into "
-            "what it needs: train longer, or raise sparsity.strength"
+            "this model was trained with a penalty, but hardly any gamma came near zero, and pruning by gamma cuts "
+            "into what it needs: train longer, or raise sparsity.strength"
             if (meta.provenance.get("config") or {}).get("sparsity")
             else "hardly any gamma is near zero, so this model was not trained sparse, and pruning by gamma cuts into "
             "what it needs (a `sparsity:` section in the config trains it so)"
@@ -34,6 +34,17 @@ def remarks_on(
         why = "without --data" if data is None else f"no photo of {data} could be used, so"
         remarks.append(f"{why} the proof rests on random images alone")
     return remarks
+
+
+def recalibration_remarks(found: int, wanted: int, *, data: str) -> list[str]:
+    """found: photos that the norms were measured on."""
+    if found >= wanted:
+        return []
+    if not found:
+        return [
+            f"fewer than two photos of {data} could be used, so --recalibrate left the norm statistics as they were"
+        ]
+    return [f"--recalibrate asked for {wanted:,} photos, {data} has {found:,} that could be used"]
 
 
 def latency_remarks(before: Latency, after: Latency, *, goal: Goal, multiple: int) -> list[str]:

@@ -246,7 +246,10 @@ def test_data_is_used_for_the_proof_the_score_and_the_statistics(
     data = ["--data", str(tiny_shards / "train")]
     plan = run(model, tmp_path / "a", "--ratio", "0.3", "--score", "max-drop", "--recalibrate", "2", *data)
     assert plan["proof"]["inputs"]["real"]["num_images"] == 2
-    assert plan["recalibrated_batches"] == 1  # all there is
+    assert plan["recalibrated_batches"] == 1
+    all_there_is = load_index(str(tiny_shards / "train")).num_samples
+    assert plan["remarks"][-1].startswith("--recalibrate asked for 128 photos")
+    assert plan["remarks"][-1].endswith(f" has {all_there_is} that could be used")
     assert "on 2 real images" in capsys.readouterr().out
     other = run(model, tmp_path / "b", "--ratio", "0.3", "--score", "max-drop", *data)
     assert [layer.get("kept_units") for layer in other["layers"]] == [
@@ -479,7 +482,12 @@ def test_the_proof_reads_on_to_a_photo_that_can_be_used_or_says_that_there_is_no
     none = photo_folder(tmp_path / "none", num_broken=3, num_good=0)
     plan = run(model, tmp_path / "b", "--ratio", "0.3", "--data", str(none))
     assert list(plan["proof"]["inputs"]) == ["random"]
-    assert plan["remarks"] == [f"no photo of {none} could be used, so the proof rests on random images alone"]
+    alone = f"no photo of {none} could be used, so the proof rests on random images alone"
+    assert plan["remarks"] == [alone]
+    plan = run(model, tmp_path / "c", "--ratio", "0.3", "--data", str(none), "--recalibrate", "1")
+    assert plan["recalibrated_batches"] == 0
+    kept = f"fewer than two photos of {none} could be used, so --recalibrate left the norm statistics as they were"
+    assert plan["remarks"] == [alone, kept]
     assert "the proof rests on random images alone" in capsys.readouterr().err
 
 

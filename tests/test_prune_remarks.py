@@ -1,9 +1,15 @@
 """What a user is told about a pruning beside its numbers."""
 
+from pathlib import Path
+
+import numpy as np
+
 from prune.change_table import change_table
 from prune.latency import Latency
+from prune.photo_sample import PhotoSample
 from prune.pruning import Goal
-from prune.remarks import latency_remarks
+from prune.remarks import latency_remarks, recalibration_remarks
+from train.photos import FilePhotos
 
 
 def measured(milliseconds: float) -> Latency:
@@ -32,3 +38,23 @@ def test_the_table_tells_latencies_below_a_millisecond_apart() -> None:
     table = change_table({"layers": [], "parameters": same, "macs": {**same, "image_size": 32}, "latency_ms": latency})
     assert list(table.columns[2].cells)[-1] == "0.151"
     assert list(table.columns[3].cells)[-1] == "0.149"
+
+
+def test_each_batch_of_a_sample_has_photos_from_all_over_the_set() -> None:
+    """Ten classes, one after the other, as folders of classes leave them."""
+    photos = FilePhotos(Path(), [f"{number // 100}/{number % 100}.jpg" for number in range(1000)])
+    sample = PhotoSample(photos, count=200)
+    names = [sample.name(0, number)[1] for number in range(int(sample.counts[0]))]
+    assert len(set(names)) == 200
+    assert [np.sum([name.startswith(f"{digit}/") for name in names]) for digit in range(10)] == [20] * 10
+    assert {name[0] for name in names[:50]} == set("0123456789")
+    again = PhotoSample(photos, count=200)
+    assert [again.name(0, number)[1] for number in range(200)] == names
+
+
+def test_fewer_photos_for_the_statistics_than_were_asked_for_are_said() -> None:
+    assert recalibration_remarks(128, 128, data="shards") == []
+    [some] = recalibration_remarks(100, 128, data="shards")
+    assert some == "--recalibrate asked for 128 photos, shards has 100 that could be used"
+    [none] = recalibration_remarks(0, 128, data="shards")
+    assert "fewer than two photos of shards" in none

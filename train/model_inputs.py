@@ -13,12 +13,12 @@ from models.artifact import ArtifactMeta
 from train.comm import SingleProcess
 from train.losses import MISSING
 from train.photo_batches import photo_batches
-from train.photos import FilePhotos, ShardPhotos
+from train.photos import FilePhotos, Photos, ShardPhotos
 from train.step import Normalise
 
 
 def model_inputs(
-    photos: ShardPhotos | FilePhotos,
+    photos: Photos,
     meta: ArtifactMeta,
     *,
     size: int,
