@@ -20,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
+from data.decode import decode_image
 from data.index import load_index
 from data.index.foreign import index_tars
 from models import export
@@ -292,6 +293,34 @@ def test_the_example_sees_the_pixels_that_evaluation_sees(
     assert difference.max() <= 3
 
 
+def sixteen_bits() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 2**16, (SIZE, SIZE), dtype=np.uint16))
+
+
+def noise(mode: str) -> Image.Image:
+    bands = np.random.default_rng(0).integers(0, 256, (len(mode), SIZE, SIZE), dtype=np.uint8)
+    return Image.merge(mode, [Image.fromarray(band) for band in bands])
+
+
+@pytest.mark.parametrize(
+    ("made", "options"),
+    [
+        (sixteen_bits(), {}),
+        (noise("RGBA"), {}),
+        (noise("LA"), {}),
+        (noise("RGB").quantize(8), {"transparency": 3}),
+    ],
+)
+def test_the_example_sees_unusual_pngs_as_evaluation_does(
+    tmp_path: Path, made: Image.Image, options: dict[str, int]
+) -> None:
+    made.save(tmp_path / "photo.png", **options)
+    expected = decode_image((tmp_path / "photo.png").read_bytes())
+    own = runpy.run_path(str(export.EXAMPLE))["load_photo"](str(tmp_path / "photo.png"), SIZE)
+    assert expected.std() > 20
+    np.testing.assert_array_equal(own, expected)
+
+
 def write_structured_photo(path: Path, width: int, height: int, *, orientation: int, kind: str) -> None:
     """Colours that change every few pixels, so that a shift, a turn or another filter is seen."""
     blocks = np.random.default_rng(0).integers(0, 256, (height // 10, width // 10, 3), dtype=np.uint8)
@@ -354,10 +383,15 @@ def test_the_example_refuses_a_graph_of_another_origin_in_one_line(exported: Pat
 def test_the_example_names_a_file_that_is_no_photo_and_goes_on(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no photo")
     Image.new("L", (50, 30), 200).save(tmp_path / "grey.png")
-    command = [sys.executable, "-I", str(exported / "predict.py"), "notes.txt", "none.jpg", "grey.png"]
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
+    command = [sys.executable, "-I", str(exported / "predict.py"), "notes.txt", "none.jpg", "huge.png", "grey.png"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
-    assert done.stderr.splitlines() == ["error: notes.txt: not a photo", "error: none.jpg: No such file or directory"]
+    assert done.stderr.splitlines() == [
+        "error: notes.txt: not a photo",
+        "error: none.jpg: No such file or directory",
+        "error: huge.png: image of 20000x20000 is larger than the limit of 64,000,000 pixels",
+    ]
     assert done.stdout.startswith("grey.png\n  colour: ")
 
 

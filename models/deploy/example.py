@@ -14,6 +14,8 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 HERE = Path(__file__).resolve().parent
+MAX_PIXELS = 64_000_000
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would warn at one size and raise at another
 
 
 def load_photo(path: str, size: int) -> np.ndarray:
@@ -22,12 +24,15 @@ def load_photo(path: str, size: int) -> np.ndarray:
     As the model was measured: a large JPEG is decoded at a half, a quarter or an eighth of its size, and the rest of
     the shrinking is linear, or an average where it is to less than a half. Pixels are 0.1 grey levels apart on average.
     (Three eighths are beyond Pillow: in a JPEG of 2.7 to 4 times the model's size they are up to 5 levels apart.)
+    Raises ValueError above MAX_PIXELS, OSError for what is no photo.
     """
     with Image.open(path) as file:
+        if file.width * file.height > MAX_PIXELS:
+            raise ValueError(f"image of {file.width}x{file.height} is larger than the limit of {MAX_PIXELS:,} pixels")
         lies = file.getexif().get(0x0112, 1) >= 5  # the orientations that turn it by a quarter
         width, height = file.size[::-1] if lies else file.size
         file.draft("RGB", (size, size))
-        photo = np.asarray(ImageOps.exif_transpose(file).convert("RGB"), dtype=np.float32)
+        photo = np.asarray(to_rgb(ImageOps.exif_transpose(file)), dtype=np.float32)
     side = min(height, width)
     rows, columns = centre(height, photo.shape[0], side), centre(width, photo.shape[1], side)
     photo = photo[rows, columns]
@@ -36,6 +41,17 @@ def load_photo(path: str, size: int) -> np.ndarray:
     photo = np.tensordot(vertical, photo, axes=(1, 0))
     photo = np.tensordot(photo, horizontal, axes=(1, 1)).transpose(0, 2, 1)
     return np.rint(photo).clip(0, 255).astype(np.uint8)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """16 bits scaled to 8, transparency on white."""
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion clips at 255
+        scaled = np.rint(np.asarray(image) / 257).clip(0, 255)
+        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
 
 
 def centre(length: int, decoded: int, side: int) -> slice:
@@ -116,6 +132,10 @@ def main() -> int:
             pixels = load_photo(path, facts["image_size"])
         except OSError as error:
             print(f"error: {path}: {error.strerror or 'not a photo'}", file=sys.stderr)
+            failed += 1
+            continue
+        except ValueError as error:
+            print(f"error: {path}: {error}", file=sys.stderr)
             failed += 1
             continue
         print(path)
