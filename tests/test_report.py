@@ -20,7 +20,7 @@ import yaml
 from PIL import Image
 
 from models import export
-from models.artifact import load_artifact
+from models.artifact import load_artifact, load_artifact_meta
 from prune import __main__ as prune
 from tests.conftest import TINY_TASKS, rank_environment
 from tests.small_run import train_small
@@ -310,8 +310,11 @@ def test_exports_and_prunings_are_stages_with_their_widths(runs: dict[str, Path]
         },
     }
     export = {
+        "format": "slimheads-export/1",
         "command": "python -m models.export --model x",
-        "model": {"path": "runs/first/best"},
+        "model": {"path": "runs/first/best", "sha256": load_artifact_meta(exported).sha256},
+        "gate": None,
+        "quantisation": {},
         "image_size": 24,
         "data": val,
         "variants": variants,
@@ -319,7 +322,7 @@ def test_exports_and_prunings_are_stages_with_their_widths(runs: dict[str, Path]
     (exported / "export.json").write_text(json.dumps(export))
     layers = [{"name": "blocks.0", "before": 64, "after": 24}, {"name": "blocks.1", "before": 32, "after": 32}]
     counts = {"parameters": {"before": 2000, "after": 1000}, "macs": {"before": 4000, "after": 3000, "image_size": 24}}
-    plan = {"layers": layers, **counts, "source": {"model": "runs/first/best"}, "goal": {"kind": "ratio", "value": 0.3}}
+    plan = {"format": "slimheads-prune/1", "layers": layers, **counts, "source": {"sha256": "0"}}
     (pruned / "prune.json").write_text(json.dumps(plan))
     page = page_of(tmp_path / "page.html", runs["first"], exported, pruned)
     for words in (
@@ -375,6 +378,82 @@ def test_times_are_of_one_occasion_and_one_runtime(chain: list[Path], tmp_path: 
     plot = next(str(one["aria-label"]) for one in page.named("svg") if "against time" in str(one.get("aria-label")))
     assert "exported onnx fp32" in plot
     assert "onnx int8" not in plot
+
+
+@pytest.mark.parametrize("kind", ["run", "pruned", "exported"])
+def test_a_cut_file_is_named_and_never_the_smallest(
+    chain: list[Path], runs: dict[str, Path], tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = {"run": chain[1], "pruned": chain[1].parent / "narrow", "exported": chain[2]}[kind]
+    folder = shutil.copytree(source, tmp_path / "cut")
+    files = {"run": ["best/model.safetensors", "last/model.safetensors"], "pruned": ["model.safetensors"]}
+    for file in files.get(kind, ["model.int8.onnx"]):
+        (folder / file).write_bytes((folder / file).read_bytes()[:1000])
+    page = page_of(tmp_path / "page.html", runs["odd"], folder, photos=0)
+    assert f"{file} is cut or changed" in page.text
+    assert f"{file} is cut or changed" in capfd.readouterr().out
+    assert "1.0 kB" not in page.text
+    assert not any(text.startswith("cut") and "onnx int8" in text for text in page.texts if "is cut" not in text)
+    assert page.text.count("Accuracy against size") == (2 if kind == "exported" else 0)  # else there is one model
+
+
+def test_an_export_beside_the_model_of_another_is_not_compared(chain: list[Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(chain[2], tmp_path / "mixed")
+    shutil.copy(chain[0] / "best" / "model.json", folder)
+    page = page_of(tmp_path / "page.html", chain[0], folder, photos=0)
+    assert "mixed/model.json is of another model than the export.json beside it" in page.text
+    assert "mixed onnx fp32" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "reason"),
+    [
+        ("export.json", {"variants": None}, "variants: should be a valid dictionary, not None"),
+        ("export.json", {"image_size": "abc"}, "image_size: should be a valid integer, not 'abc'"),
+        ("export.json", {"variants": {"onnx fp32": {"file": "a", "bytes": "12"}}}, "bytes: should be a valid integer"),
+        ("export.json", {"variants": {"onnx fp32": {"file": "a", "bytes": 0}}}, "bytes: should be greater than 0"),
+        ("export.json", {"format": "other/7"}, "its format is 'other/7', this version reads 'slimheads-export/1'"),
+        ("prune.json", {"layers": []}, "layers: List should have at least 1 item"),
+        ("prune.json", {"format": None}, "its format is None, this version reads 'slimheads-prune/1'"),
+        ("config.yaml", {"model": "mobilenet"}, "config.yaml: model: should be a valid dictionary"),
+        ("config.yaml", {"schedule": {"epochs": "many"}}, "config.yaml: schedule.epochs: should be a valid integer"),
+        ("best/model.json", {"preprocessing": None}, "model.json: preprocessing: should be a valid dictionary"),
+        ("best/model.json", {"widths": {"nowhere": 3}}, "tuned: its model cannot be compared"),
+    ],
+)
+def test_a_file_with_wrong_values_is_named_with_the_reason_and_the_rest_is_shown(
+    chain: list[Path],
+    runs: dict[str, Path],
+    tmp_path: Path,
+    file: str,
+    change: dict[str, Any],
+    reason: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    source = {"export.json": chain[2], "prune.json": chain[1].parent / "narrow"}.get(file, chain[1])
+    folder = shutil.copytree(source, tmp_path / "tuned")
+    content = yaml.safe_load((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**content, **change}))  # which is YAML, too
+    page = page_of(tmp_path / "page.html", runs["odd"], folder, photos=0)
+    assert reason in page.text
+    assert "a<b>&c" in page.texts
+    assert reason in capfd.readouterr().out
+
+
+def test_a_lock_that_may_only_be_read_does_not_stop_the_reader(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(runs["first"], tmp_path / "others")
+    (folder / "result.json").unlink()
+    given = Path.open
+
+    def read_only(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if path.name == ".lock" and mode != "rb":
+            raise PermissionError(13, "Permission denied")
+        return given(path, mode, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", read_only)
+    assert read_run(folder).state == "cut off"
 
 
 def changed(run: Path, folder: Path, **sections: dict[str, Any]) -> Path:

@@ -11,8 +11,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from data.index.dataset import write_atomically
 from train.comm import Comm
 from train.command import run_command
@@ -49,7 +47,7 @@ def _report(options: argparse.Namespace, comm: Comm, command: str) -> ExitCode:
     choose_device("cpu", comm, deterministic=True)  # the same page again, and memory that is not given back
     material = read_material(options.folders)
     workers = num_decoders(comm) if options.workers is None else options.workers
-    page = build_page(
+    page, notes = build_page(
         material,
         command=command,
         most_photos=options.photos,
@@ -60,7 +58,10 @@ def _report(options: argparse.Namespace, comm: Comm, command: str) -> ExitCode:
     write_atomically(options.out, page.encode())
     for record in material.records:
         if record.state != "finished":
-            Console().print(f"note: {record.name} is {record.state}; it is shown as far as it came", highlight=False)
+            notes.append(f"{record.name} is {record.state}; it is shown as far as it came")
+        notes += [f"{record.name}: {gap}" for gap in record.gaps]
+    for note in notes:
+        print(f"note: {note}")
     print(f"wrote {options.out}")
     return ExitCode.DONE
 

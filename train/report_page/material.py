@@ -9,7 +9,7 @@ from pathlib import Path
 
 from models.errors import ModelError
 from train.report_page.run_record import RunRecord, is_run, read_run
-from train.report_page.stage import EXPORT_NAME, PRUNE_NAME, Written, read_written
+from train.report_page.written import EXPORT_NAME, PRUNE_NAME, Written, read_written
 
 
 @dataclass
@@ -55,8 +55,8 @@ def _add_written(found: Material, folder: Path, name: str) -> None:
         return
     try:
         target.append(read_written(folder, name))
-    except (OSError, ValueError) as error:
-        found.notes.append(f"{folder / name} cannot be read: {error}.")
+    except ModelError as error:
+        found.notes.append(f"{error}.")
 
 
 def _holds(target: Sequence[RunRecord | Written], folder: Path) -> bool:

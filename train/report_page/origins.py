@@ -12,7 +12,7 @@ import yaml
 from train.report_page.markup import Html, join, table, tag
 from train.report_page.numerals import NOTHING, count, milliseconds, share_of_change, short
 from train.report_page.run_record import RunRecord
-from train.report_page.stage import Written
+from train.report_page.written import Written
 
 _SHOWN_BAD = 20
 
@@ -77,7 +77,7 @@ def commands_section(
             parts.append(tag("details", tag("summary", "the resolved config"), tag("pre", text)))
     for written in [*prunes, *exports]:
         parts.append(tag("h3", written.name))
-        parts.append(tag("pre", written.content.get("command", NOTHING)))
+        parts.append(tag("pre", written.content.get("command") or NOTHING))
     return tag(
         "section",
         tag("h2", "How it was made", id="commands"),

@@ -1,13 +1,12 @@
 """The whole page from folders: `html = build_page(material, command="python -m train.report ...", most_photos=500)`."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from data.errors import DataError
-from models.artifact import META_NAME, load_artifact_meta
 from models.errors import ModelError
 from train.report_page.answers import Answers, collect_answers
 from train.report_page.behaviour import behaviour_section
@@ -19,12 +18,13 @@ from train.report_page.material import Material
 from train.report_page.numerals import count
 from train.report_page.origins import bad_section, commands_section, widths_section
 from train.report_page.run_record import RunRecord
+from train.report_page.saved_model import read_meta
 from train.report_page.stage import (
     BEFORE_EXPORT,
     EXPORTED,
     Stage,
-    Written,
     export_stages,
+    file_gap,
     photos_of,
     pruned_stage,
     role_of,
@@ -32,21 +32,25 @@ from train.report_page.stage import (
 )
 from train.report_page.stage_latency import ROUNDS, subjects, time_stages
 from train.report_page.style import STYLE
+from train.report_page.written import Written
 from train.teacher import teacher_paths
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
-def build_page(material: Material, *, command: str, most_photos: int, thumbnails: bool, workers: int, bar: Bar) -> Html:
+def build_page(
+    material: Material, *, command: str, most_photos: int, thumbnails: bool, workers: int, bar: Bar
+) -> tuple[Html, list[str]]:
     """most_photos: how many validation photos each model is asked about; 0 for none. thumbnails: show its mistakes.
-    bar: (what, total) -> the progress bar of a long part."""
+    bar: (what, total) -> the progress bar of a long part. Also returns what the page says that it could not show."""
     notes = list(material.notes)
     roles = _roles(material.records)
     stages = _stages(material, roles, notes)
     with bar(f"Timing {count(len(subjects(stages)), 'network')}", ROUNDS) as advance:
         stages, untimed = time_stages(stages, progress=advance)
     notes += untimed
-    answers = _answers(material, notes, most_photos=most_photos, workers=workers, bar=bar)
+    unasked: list[str] = []
+    answers = _answers(material, unasked, most_photos=most_photos, workers=workers, bar=bar)
     records = material.records
     of_runs = {record.name: answers[record.name] for record in records if record.name in answers}
     of_prunes = {prune.name: answers[prune.name] for prune in material.prunes if prune.name in answers}
@@ -60,7 +64,7 @@ def build_page(material: Material, *, command: str, most_photos: int, thumbnails
         runs_section(records, roles) if records else None,
         curves_section(records, places) if records else None,
         widths_section(material.prunes),
-        behaviour_section(of_runs, notes, thumbnails=thumbnails) if of_runs or notes else None,
+        behaviour_section(of_runs, unasked, thumbnails=thumbnails) if of_runs or unasked else None,
         bad_section(records) if records else None,
         commands_section(records, material.prunes, material.exports, command=command),
     ]
@@ -76,10 +80,11 @@ def build_page(material: Material, *, command: str, most_photos: int, thumbnails
     body = tag(
         "body",
         page_header(stages, with_widths=bool(material.prunes)),
-        tag("main", *sections),
+        tag("main", *(tag("p", note, class_="note warn") for note in notes), *sections),
         tag("footer", f"Made {made}. This file is whole: it loads nothing and runs no script."),
     )
-    return Html("<!doctype html>\n" + tag("html", head, body, lang="en") + "\n")
+    html = Html("<!doctype html>\n" + tag("html", head, body, lang="en") + "\n")
+    return html, [*notes, *unasked]
 
 
 def _roles(records: Sequence[RunRecord]) -> dict[str, str]:
@@ -91,23 +96,27 @@ def _roles(records: Sequence[RunRecord]) -> dict[str, str]:
 def _stages(material: Material, roles: Mapping[str, str], notes: list[str]) -> list[Stage]:
     stages = []
     for record in material.records:
-        try:
+        with _noting(notes, f"{record.name}: its model cannot be compared"):
             stage = run_stage(record, role=roles[record.name])
-        except ModelError as error:
-            notes.append(f"{record.name}: its model cannot be compared: {error}.")
-            continue
-        stages += [stage] if stage else []
+            stages += [stage] if stage else []
     for prune in material.prunes:
-        try:
-            stages.append(pruned_stage(prune, load_artifact_meta(prune.path)))
-        except (ModelError, OSError) as error:
-            notes.append(f"{prune.name}: the pruned model cannot be compared: {error}.")
+        with _noting(notes, f"{prune.name}: the pruned model cannot be compared"):
+            stages.append(pruned_stage(prune, read_meta(prune.path)))
     for export in material.exports:
-        try:
-            stages += export_stages(export, load_artifact_meta(export.path / META_NAME))
-        except (ModelError, KeyError) as error:
-            notes.append(f"{export.name}: its files cannot be compared: {error}.")
+        with _noting(notes, f"{export.name}: its files cannot be compared"):
+            stages += export_stages(export, read_meta(export.path))
+            gaps = [file_gap(export, values) for values in export.content["variants"].values()]
+            notes += [f"{export.name}: {gap}; it is not compared." for gap in gaps if gap]
     return stages
+
+
+@contextmanager
+def _noting(notes: list[str], what: str) -> Iterator[None]:
+    """A model that cannot be built costs its row, not the page."""
+    try:
+        yield
+    except (ModelError, TypeError, ValueError, KeyError, AttributeError) as error:
+        notes.append(f"{what}: {error}.")
 
 
 def _answers(material: Material, notes: list[str], *, most_photos: int, workers: int, bar: Bar) -> dict[str, Answers]:

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
-from models.artifact import WEIGHTS_NAME, ArtifactMeta, load_artifact_meta
+from models.artifact import ArtifactMeta
 from models.errors import ModelError
 from train.jsonl import read_lines
 from train.report_page.numerals import flat
+from train.report_page.saved_model import read_meta, weights_gap
+from train.report_page.wrong_values import first_wrong_value
 from train.run_folder import RunFolder
 
 Record = dict[str, Any]
@@ -25,7 +28,8 @@ Record = dict[str, Any]
 @dataclass(frozen=True)
 class RunRecord:
     """state: finished, running or cut off. trained, evaluations: lines of metrics.jsonl, `epoch` counting from 0.
-    meta: of best/ (or last/), None where no model was saved yet. gaps: what could not be read, in words."""
+    meta: of best/ (or last/), None where no model was saved yet. model_path: its folder, None where its weights are not
+    whole. gaps: what could not be read, in words."""
 
     name: str
     path: Path
@@ -35,6 +39,7 @@ class RunRecord:
     evaluations: Sequence[Record]
     bad: Sequence[Record]
     meta: ArtifactMeta | None
+    model_path: Path | None
     gaps: Sequence[str]
 
     @property
@@ -67,11 +72,6 @@ class RunRecord:
         known = [record for record in self.evaluations if record.get("mean_top1") is not None]
         return max(known, key=lambda record: record["mean_top1"], default=None)
 
-    @property
-    def model_path(self) -> Path | None:
-        """The folder of a model that can be loaded; None without one."""
-        return self.meta.path if self.meta is not None and (self.meta.path / WEIGHTS_NAME).is_file() else None
-
 
 def is_run(path: Path) -> bool:
     """A run folder holds the config it began with or at least its numbers."""
@@ -86,15 +86,18 @@ def read_run(path: Path) -> RunRecord:
     if not lines:
         gaps.append("metrics.jsonl has no line yet")
     finished = _result(folder, gaps)
+    config = _config(folder, gaps)
+    meta, model_path = _model(folder, gaps)
     return RunRecord(
         name=path.name or str(path),
         path=path,
         state="finished" if finished else "running" if _is_locked(path / ".lock") else "cut off",
-        config=_config(folder, gaps),
-        trained=[line for line in lines if line.get("kind") == "train"],
-        evaluations=[line for line in lines if line.get("kind") == "evaluation"],
+        config=config,
+        trained=_of_kind("train", lines, "progress"),
+        evaluations=_of_kind("evaluation", lines, "epoch"),
         bad=read_lines(folder.bad_samples),
-        meta=_meta(folder, gaps),
+        meta=meta,
+        model_path=model_path,
         gaps=gaps,
     )
 
@@ -107,41 +110,87 @@ def _result(folder: RunFolder, gaps: list[str]) -> bool:
         return False
 
 
+def _of_kind(kind: str, lines: Sequence[Record], when: str) -> list[Record]:
+    """Those that say in numbers when they were written."""
+    return [
+        line
+        for line in lines
+        if line.get("kind") == kind and all(isinstance(line.get(key), int | float) for key in ("step", when))
+    ]
+
+
+class _Model(BaseModel):
+    artifact: str | None = None
+
+
+class _Data(BaseModel):
+    train: str | None = None
+    val: str | None = None
+
+
+class _Teacher(BaseModel):
+    model: str | dict[str, str] | None = None
+    cache: str | None = None
+
+
+class _Schedule(BaseModel):
+    epochs: int = 0
+
+
+class _Config(BaseModel):
+    """What the report reads of a config."""
+
+    model: _Model | None = None
+    data: _Data | None = None
+    teacher: _Teacher | None = None
+    schedule: _Schedule | None = None
+
+
 def _config(folder: RunFolder, gaps: list[str]) -> Record:
+    """Without the sections that are wrong."""
     try:
         content = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-        if isinstance(content, dict):
-            return content
-        gaps.append("config.yaml is empty")
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         gaps.append(f"config.yaml cannot be read ({type(error).__name__})")
-    return {}
+        return {}
+    if not isinstance(content, dict):
+        gaps.append("config.yaml is empty" if content is None else "config.yaml holds no keys")
+        return {}
+    try:
+        _Config.model_validate(content)
+    except ValidationError as error:
+        gaps.append(f"config.yaml: {first_wrong_value(error)}")
+        wrong = {item["loc"][0] for item in error.errors()}
+        return {key: value for key, value in content.items() if key not in wrong}
+    return content
 
 
-def _meta(folder: RunFolder, gaps: list[str]) -> ArtifactMeta | None:
+def _model(folder: RunFolder, gaps: list[str]) -> tuple[ArtifactMeta | None, Path | None]:
+    """The best model, else the last, and the folder to load it from."""
     without_weights: ArtifactMeta | None = None
     for place in (folder.best, folder.last):
         if place.exists():
             try:
-                meta = load_artifact_meta(place)
+                meta = read_meta(place)
             except ModelError as error:
                 gaps.append(str(error))
                 continue
-            if (place / WEIGHTS_NAME).is_file():
-                return meta
-            gaps.append(f"{place / WEIGHTS_NAME} is missing, so this model is not compared with others")
+            gap = weights_gap(meta)
+            if gap is None:
+                return meta, place
+            gaps.append(f"{gap}, so this model is not compared with others")
             without_weights = without_weights or meta
     if without_weights is None:
         gaps.append("no model was saved yet")
-    return without_weights
+    return without_weights, None
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether another process holds the run's lock; asked without taking it."""
+    """Whether another process holds the run's lock; asked without taking it, and without leave to write."""
     if not path.exists():
         return False
     question = struct.pack("hhqqi", fcntl.F_WRLCK, 0, 0, 0, 0)
-    with path.open("rb+") as file:
+    with path.open("rb") as file:
         kind, *_ = struct.unpack("hhqqi", fcntl.fcntl(file, fcntl.F_GETLK, question.ljust(32, b"\0"))[:28])
     return kind != fcntl.F_UNLCK
 

@@ -15,12 +15,15 @@ import torch
 from torch import nn
 
 from data.storage import is_remote
-from models.artifact import WEIGHTS_NAME, ArtifactMeta
+from models.artifact import META_NAME, WEIGHTS_NAME, ArtifactMeta
 from models.cost import count_cost
+from models.errors import ModelError
 from models.student import build_student
-from train.report_page.run_record import RunRecord, read_json
+from train.export_report import REFERENCE
+from train.report_page.run_record import RunRecord
+from train.report_page.saved_model import weights_gap
+from train.report_page.written import EXPORT_NAME, Written
 
-EXPORT_NAME, PRUNE_NAME = "export.json", "prune.json"
 BEFORE_EXPORT, EXPORTED = "before export", "exported"
 FROM_EXPORT = EXPORT_NAME  # as the runtime of a time that was not measured for this page
 
@@ -47,15 +50,6 @@ class Stage:
     data: str
 
 
-@dataclass(frozen=True)
-class Written:
-    """A folder that holds an export.json or a prune.json, and what it says."""
-
-    name: str
-    path: Path
-    content: Mapping[str, Any]
-
-
 def run_stage(record: RunRecord, *, role: str) -> Stage | None:
     """The model of a run, with the results that it was saved with; None without a model."""
     if record.meta is None or record.model_path is None:
@@ -73,7 +67,9 @@ def run_stage(record: RunRecord, *, role: str) -> Stage | None:
 
 
 def pruned_stage(prune: Written, meta: ArtifactMeta) -> Stage:
-    """The narrow model beside a prune.json. Nobody has measured it yet. OSError where its weights are missing."""
+    """The narrow model beside a prune.json. Nobody has measured it yet. ModelError where its weights are not whole."""
+    if gap := weights_gap(meta):
+        raise ModelError(gap)
     return _stage(prune.name, "pruned", meta, mean_top1=None, top1={}, data="")
 
 
@@ -106,13 +102,19 @@ def _stage(
 
 
 def export_stages(export: Written, meta: ArtifactMeta) -> list[Stage]:
-    """Every file of an export, as export.json says; the weights that it was made from come first."""
-    size = int(export.content["image_size"])
+    """Every file of an export, as export.json says; the weights that it was made from come first. ModelError where
+    the model.json beside it is of another model."""
+    if export.content["model"]["sha256"] != meta.sha256:
+        raise ModelError(
+            f"{export.path / META_NAME} is of another model than the {EXPORT_NAME} beside it was written for; "
+            "export the model again"
+        )
+    size = export.content["image_size"]
     macs = count_macs(network_of(meta), size)
     return [
         Stage(
             name=f"{export.name} {variant}",
-            role=BEFORE_EXPORT if variant == "torch fp32" else EXPORTED,
+            role=BEFORE_EXPORT if variant == REFERENCE else EXPORTED,
             file=export.path / values["file"],
             network=network_of(meta),
             sha256=meta.sha256,
@@ -124,15 +126,19 @@ def export_stages(export: Written, meta: ArtifactMeta) -> list[Stage]:
             runtime=FROM_EXPORT,
             mean_top1=values.get("mean_top1"),
             top1={task: one["top1"] for task, one in values.get("tasks", {}).items()},
-            data=one_spelling(str(export.content.get("data") or "")),
+            data=one_spelling(export.content["data"] or ""),
         )
         for variant, values in export.content["variants"].items()
+        if file_gap(export, values) is None
     ]
 
 
-def read_written(path: Path, file: str) -> Written:
-    """ValueError or OSError where the JSON is cut or missing."""
-    return Written(path.name or str(path), path, read_json(path / file))
+def file_gap(export: Written, values: Mapping[str, Any]) -> str | None:
+    """Why an exported file is not the one that export.json speaks of; None where it is, or where it lies elsewhere."""
+    file = export.path / values["file"]
+    if not file.is_file() or file.stat().st_size == values["bytes"]:
+        return None
+    return f"{file} is cut or changed: it has {file.stat().st_size:,} bytes, {EXPORT_NAME} says {values['bytes']:,}"
 
 
 def photos_of(record: RunRecord) -> str:
