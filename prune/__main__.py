@@ -26,8 +26,7 @@ from models.terminal import print_table
 from prune.candidates import RULES, find_candidates
 from prune.change_table import change_table
 from prune.latency import measure_latency
-from prune.photo_sample import PhotoSample
-from prune.plan import make_plan
+from prune.plan import KEPT_WIDER, make_plan
 from prune.proof import NUM_IMAGES, proof_inputs
 from prune.pruning import Goal, Limits, prune_student
 from prune.recalibrate import recalibrate
@@ -39,6 +38,7 @@ from train.command import run_command
 from train.exit_codes import ExitCode
 from train.model_inputs import model_inputs, require_labels
 from train.photo_arguments import not_negative, positive
+from train.photo_subset import PhotoSubset
 from train.photos import Photos, open_photos
 
 BATCH_SIZE = 64
@@ -244,7 +244,7 @@ def _absolute(budget: int | Share | None, now: int) -> int | None:
 
 def _spread_batches(photos: Photos | None, meta: ArtifactMeta, size: int, count: int) -> Iterator[Batch]:
     """Of photos from all over the set: the first ones may be of one class."""
-    some = PhotoSample(photos, count=count * BATCH_SIZE) if photos is not None else None
+    some = PhotoSubset(photos, count=count * BATCH_SIZE, shuffled=True) if photos is not None else None
     return _batches(some, meta, size, batch_size=BATCH_SIZE)
 
 
@@ -274,6 +274,11 @@ def _report(plan: Mapping[str, Any], written: Sequence[Path], *, folded: bool) -
             f"constants of pruned channels: folded forward in {counts['folded']} layers, dropped in "
             f"{counts['dropped']}, where padding or attention changes them on the way (prune.json says which)"
         )
+    whole = [layer for layer in plan["layers"] if layer["after"] == layer["before"]]
+    for why, count in Counter(layer["remark"] for layer in whole if "remark" in layer).items():
+        if why.startswith(KEPT_WIDER):
+            layers = "1 layer keeps all its" if count == 1 else f"{count} layers keep all their"
+            print(f"{layers} channels: {why.removeprefix(KEPT_WIDER)} (prune.json says which)")
     for kind, proof in plan["proof"]["inputs"].items():
         print(
             f"masked = rebuilt on {proof['num_images']} {kind} images: {proof['difference']:.1e} apart, "

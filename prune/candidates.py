@@ -12,10 +12,11 @@ from models.errors import ModelError
 from models.groups import KINDS, Group
 from models.student import Student
 from prune.histogram import describe
-from prune.scores import SCORES, Batch, gate_gammas, has_norm_gates
+from prune.scores import NEEDS_NORMS, SCORES, Batch, gate_gammas, has_norm_gates
 from prune.selection import Layer, pool_of
 
 RULES = ("threshold", "expansion")
+NO_NORM = "no norm, so no gamma: another score ranks it"
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,18 @@ def find_candidates(
         return _expansions(student, groups)
     left_out = {group.name: f"kind {group.kind}" for group in groups if group.kind not in kinds}
     chosen = [group for group in groups if group.name not in left_out]
-    if score == "gamma":
-        without = [group for group in chosen if not has_norm_gates(student, group)]
-        left_out |= {group.name: "no norm, so no gamma: another score ranks it" for group in without}
-        chosen = [group for group in chosen if group.name not in left_out]
-        if not chosen:
-            raise ModelError(
-                "this model has no norms whose channels could be pruned; rank by weights instead: --score l2"
-            )
     if not chosen:
         present = ", ".join(dict.fromkeys(group.kind for group in groups))
         raise ModelError(f"the model has no channel groups of kind {', '.join(kinds)}; it has {present}")
+    if score in NEEDS_NORMS:
+        without = [group for group in chosen if not has_norm_gates(student, group)]
+        left_out |= {group.name: NO_NORM for group in without}
+        chosen = [group for group in chosen if group.name not in left_out]
+        if not chosen:
+            of_kinds = f" in its groups of kind {', '.join(kinds)}" if set(kinds) < set(KINDS) else ""
+            raise ModelError(
+                f"this model has no norms whose channels could be pruned{of_kinds}; rank by weights instead: --score l2"
+            )
     scores = SCORES[score](student, chosen, batches)
     layers = {group.name: Layer(scores[group.name], group.copies, group.unit_step) for group in chosen}
     return _checked(Candidates(groups, layers, pool_of(layers), left_out), score)

@@ -13,6 +13,7 @@ from prune.proof import TOLERANCE
 from prune.pruning import Goal, Limits, Pruned
 
 FORMAT = "slimheads-prune/1"
+KEPT_WIDER = "kept wider: "  # before the limit that did it
 
 
 def make_plan(
@@ -66,7 +67,7 @@ def _layer(group: Any, pruned: Pruned, candidates: Candidates, folded: bool) -> 
         return {**entry, "remark": f"not pruned: {candidates.left_out[group.name]}"}
     entry["after"] = len(kept) * group.copies
     if remark := pruned.selection.remarks.get(group.name):
-        entry["remark"] = f"kept wider: {remark}"
+        entry["remark"] = f"{KEPT_WIDER}{remark}"
     if len(kept) == group.num_units:
         return entry
     return {**entry, "constants": "folded" if folded and group.foldable else "dropped", "kept_units": list(kept)}

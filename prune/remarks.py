@@ -5,10 +5,12 @@ remarks = remarks_on(pruned, candidates, meta, goal=goal, by_gamma=True, data="s
 
 from models.artifact import ArtifactMeta
 from prune.budget import attainable, exact
-from prune.candidates import Candidates
+from prune.candidates import NO_NORM, Candidates
 from prune.histogram import describe, is_sparse
 from prune.latency import Latency
 from prune.pruning import Goal, Pruned
+
+_FEW = 0.01  # of the channels or of a budget: less is a matter of rounding
 
 
 def remarks_on(
@@ -30,10 +32,34 @@ def remarks_on(
             f"the threshold stopped at {pruned.selection.cap:.3g}, the smallest maximum of a norm, so fewer "
             "channels go than were asked for (--no-threshold-cap lets it rise; the floor then keeps that layer)"
         )
+    remarks += _tie_remarks(pruned, candidates, goal)
+    if without := [name for name, why in candidates.left_out.items() if why == NO_NORM]:
+        remarks.append(
+            f"not pruned, for want of a norm whose gammas rank it: {', '.join(without)} (--score l2 takes it)"
+        )
     if "real" not in pruned.proofs:
         why = "without --data" if data is None else f"no photo of {data} could be used, so"
         remarks.append(f"{why} the proof rests on random images alone")
     return remarks
+
+
+def _tie_remarks(pruned: Pruned, candidates: Candidates, goal: Goal) -> list[str]:
+    """Channels of one score go together, and a penalty that gives exact zeros leaves many of them."""
+    scores, threshold = candidates.magnitudes, pruned.selection.threshold
+    num_tied = int((scores == threshold).sum())
+    if num_tied < 1 + _FEW * len(scores):
+        return []
+    tied = f"{num_tied:,} of {len(scores):,} scores are {threshold:.3g}, that of the threshold, and go together: "
+    if goal.kind == "ratio":
+        share = float((scores <= threshold).mean())
+        if share > goal.value + _FEW:
+            return [f"{tied}{100 * share:.1f} % of the channels are to go where {100 * goal.value:g} % were asked for"]
+        return []
+    after = {"parameters": pruned.after.parameters, "macs": pruned.after.macs}.get(goal.kind)
+    if after is not None and after < (1 - _FEW) * goal.value:
+        unit = "MACs" if goal.kind == "macs" else "parameters"
+        return [f"{tied}{after:,} {unit} are left where the budget allows {exact(goal.value)}"]
+    return []
 
 
 def recalibration_remarks(found: int, wanted: int, *, data: str) -> list[str]:

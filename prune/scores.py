@@ -90,6 +90,7 @@ SCORES: dict[str, Score] = {
     "max-drop": max_drop_score,
 }
 NEEDS_DATA = ("taylor", "max-drop")
+NEEDS_NORMS = ("gamma", "relative-gamma")
 
 
 def _relative(scores: np.ndarray) -> np.ndarray:

@@ -404,6 +404,51 @@ def test_what_is_said_of_gammas_away_from_zero_depends_on_the_models_past(
     assert said(5, {**tuned, "pruned": {}}, {}) == []
 
 
+def test_scores_that_are_tied_at_the_threshold_are_said(tmp_path: Path) -> None:
+    def half_to_zero(student: Student) -> None:
+        for module in student.modules():
+            if isinstance(module, Norm):
+                module.weight[torch.arange(len(module.weight)) % 2 == 0] = 0.0
+
+    path = save(broken(sparse_student(), half_to_zero), tmp_path / "model")
+
+    def said(*goal: str) -> list[str]:
+        remarks = run(path, tmp_path / "-".join(goal), *goal)["remarks"]
+        return [remark for remark in remarks if "go together" in remark]
+
+    [ratio] = said("--ratio", "0.3")
+    assert "% of the channels are to go where 30 % were asked for" in ratio
+    assert said("--ratio", "0.6") == []
+    [budget] = said("--max-macs", "90%")
+    assert "scores are 0, that of the threshold" in budget
+    assert re.search(r": [\d,]+ MACs are left where the budget allows [\d,]+$", budget)
+    assert said("--max-macs", "15%", "--floor", "1") == []
+
+
+@pytest.mark.parametrize("score", ["gamma", "relative-gamma"])
+def test_a_group_without_a_norm_is_named_with_the_score_that_takes_it(
+    score: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save(sparse_student(head="multi-shared-fc"), tmp_path / "model")
+    plan = run(path, tmp_path / "a", "--ratio", "0.3", "--score", score)
+    named = "not pruned, for want of a norm whose gammas rank it: heads.shared (--score l2 takes it)"
+    assert named in plan["remarks"]
+    assert named in capsys.readouterr().err
+    assert main(["--model", str(path), "--out", str(tmp_path / "b"), "--ratio", "0.3", "--kinds", "embedding"]) == 2
+    assert "no norms whose channels could be pruned in its groups of kind embedding;" in capsys.readouterr().err
+    plan = run(path, tmp_path / "c", "--ratio", "0.3", "--score", "l2")
+    assert not [remark for remark in plan["remarks"] if "for want of a norm" in remark]
+
+
+def test_layers_that_a_limit_keeps_whole_are_counted(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(model, tmp_path / "out", "--ratio", "0.3", "--multiple", "48")
+    assert re.search(
+        r"\d layers? keeps? all (its|their) channels: no smaller width is a multiple", capsys.readouterr().out
+    )
+
+
 def test_a_threshold_that_was_capped_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = save(broken(sparse_student(), weaken_two_norms), tmp_path / "model")
     arguments = ("--ratio", "0.6", "--kinds", "stream", "embedding")
@@ -460,7 +505,7 @@ def test_dropped_constants_are_explained_by_what_dropped_them(
     assert "as --no-fold says" in said
     assert "padding" not in said
     path = save(sparse_student("food11_grouped"), tmp_path / "model")
-    run(path, tmp_path / "padded", "--ratio", "0.3")
+    run(path, tmp_path / "padded", "--ratio", "0.3", "--multiple", "1")
     assert "where padding or attention changes them on the way" in capsys.readouterr().out
 
 

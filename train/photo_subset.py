@@ -8,13 +8,19 @@ from train.photos import Photos
 
 
 class PhotoSubset:
-    """At most `count` photos as one group; the same ones every time."""
+    """At most `count` photos as one group; the same ones in the same order every time.
 
-    def __init__(self, photos: Photos, *, count: int) -> None:
+    shuffled: a set may be ordered by class, and each batch shall have photos from all over it; batch norms measured on
+    one class at a time would miss how the classes differ.
+    """
+
+    def __init__(self, photos: Photos, *, count: int, shuffled: bool = False) -> None:
         self._photos = photos
         ends = np.cumsum(photos.counts)
         total = int(ends[-1]) if len(ends) else 0
         picked = np.arange(min(count, total)) * total // max(1, min(count, total))
+        if shuffled:
+            picked = np.random.default_rng(0).permutation(picked)
         self._group = np.searchsorted(ends, picked, side="right")
         self._number = picked - np.concatenate([[0], ends])[self._group]
 
