@@ -329,6 +329,7 @@ def test_killed_on_two_ranks_and_called_again_it_ends_with_the_files_of_one_undi
     finish(process, timeout=60)
     assert process.returncode != 0
     assert load_manifest(str(tmp_path / "cache")).views < MANY
+    (tmp_path / "cache" / ".manifest.json.1.tmp").write_bytes(b"left over")
     again = start(config, MANY, num_ranks=2)
     output = finish(again)
     assert again.returncode == 0, output

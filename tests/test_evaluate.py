@@ -128,12 +128,16 @@ def test_the_json_says_what_was_measured(
         assert f"{100 * task['macro_f1']:.1f} %" in output
 
 
-def test_the_precision_is_the_one_of_the_training_unless_said_otherwise(tiny_shards: Path, tmp_path: Path) -> None:
+def test_the_precision_is_the_one_of_the_training_unless_said_otherwise(
+    tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder = save_tiny_model(tmp_path / "a", seed=1, provenance={"config": {"precision": "bf16"}})
     result = measured(tmp_path / "r.json", "--model", folder, "--data", tiny_shards / "val")
     assert result["models"][0]["precision"] == "bf16"
+    assert f"{folder} on {tiny_shards / 'val'} in bf16\n" in capfd.readouterr().out
     other = measured(tmp_path / "r.json", "--model", folder, "--data", tiny_shards / "val", "--precision", "fp32")
     assert other["models"][0]["precision"] == "fp32"
+    assert f"{folder} on {tiny_shards / 'val'} in fp32\n" in capfd.readouterr().out
     assert other["tasks"]["colour"]["loss"] != result["tasks"]["colour"]["loss"]
 
 

@@ -57,6 +57,8 @@ class CacheFolder:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return f"teacher.cache {self.path}: another caching is writing it; wait for it or choose another folder"
+        for left_over in self.path.glob(".*.tmp"):  # of a caching that was killed while it wrote
+            left_over.unlink()
         if (self.path / MANIFEST_NAME).exists():
             return None
         if any(self.path.glob("*.logits")):

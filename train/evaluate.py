@@ -137,9 +137,10 @@ def _show(
 ) -> None:
     models = f"{len(ensemble.members)} models" if len(ensemble.members) > 1 else ensemble.members[0].path
     views = f", {options.tta} views" if options.tta > 1 else ""
+    precisions = ", ".join(dict.fromkeys(member.precision for member in ensemble.members))
     if bad:
         print(f"{len(bad)} samples cannot be used and are left out:\n{_listed(bad)}")
-    Console().print(f"{models} on {options.data}{views}", soft_wrap=True, highlight=False, markup=False)
+    Console().print(f"{models} on {options.data} in {precisions}{views}", soft_wrap=True, highlight=False, markup=False)
     print_table(task_table(evaluation.flat(), title="evaluation"))
     print(f"mean top-1 {100 * evaluation.mean_top1:.2f} %")
     if options.json:
