@@ -55,12 +55,14 @@ def runs(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 @pytest.fixture(scope="module")
 def chain(runs: dict[str, Path], tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A run, its pruned network, the fine-tuning of that, and the export of this: real ones."""
+    """A run, its pruned network, the fine-tuning of that in bf16, and the export of this: real ones."""
     root = tmp_path_factory.mktemp("chain")
     goal = ["--max-params", "60%", "--multiple", "4", "--floor", "4", "--score", "l2"]
     assert prune.main(["--model", str(runs["first"] / "best"), "--out", str(root / "narrow"), *goal]) == 0
     artifact = f"model.artifact={root / 'narrow'}"
-    outcome = train_small(tiny_shards, root / "made", "model.backbone=null", artifact, "schedule.epochs=1")
+    outcome = train_small(
+        tiny_shards, root / "made", "model.backbone=null", artifact, "schedule.epochs=1", "precision=bf16"
+    )
     assert outcome.exit_code == 0, outcome.stderr
     outcome.run.rename(root / "tuned")
     options = ["--int8", "--calibrate", str(tiny_shards / "train"), "--method", "minmax", "--storage", "uint8"]
@@ -118,6 +120,15 @@ def page_of(
     arguments = [*map(str, folders), "--out", str(out), "--photos", str(photos), "--workers", "0", *options]
     assert report.main(arguments) == code
     return Page(out.read_text())
+
+
+def gains(page: Page) -> dict[str, dict[str, str]]:
+    """The table of models: name -> heading -> text."""
+    shown = re.search(r'id="gains".*?<table>(.*?)</table>', page.html)
+    assert shown
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", shown[1])]
+    headings, *rows = [[re.sub(r"<[^>]+>", "", cell) for cell in row] for row in cells]
+    return {row[0]: dict(zip(headings, row, strict=True)) for row in rows}
 
 
 @pytest.fixture(scope="module")
@@ -363,6 +374,27 @@ def test_every_model_of_a_chain_has_its_size_work_and_time_and_its_own_mark(chai
     marks = set(re.findall(r'(?:fill|stroke)="var\(--series-(\d)\)"[^>]*/></svg>([^<]+)</span>', page.html))
     assert {name for _, name in marks} >= set(names)
     assert len(marks) == len({name for _, name in marks}), "a model changes its colour from plot to plot"
+
+
+def test_the_table_says_in_which_precision_and_about_how_many_photos_each_model_was_asked(
+    chain: list[Path], page: Page, tmp_path: Path
+) -> None:
+    some = page_of(tmp_path / "some.html", *chain, photos=5)
+    shown = gains(some)
+    assert {name: row["precision"] for name, row in shown.items()} == {
+        "first": "fp32",
+        "tuned": "bf16",
+        "narrow": "fp32",
+        "exported uint8 storage": "fp32",
+        "exported onnx fp32": "fp32",
+        "exported onnx int8": "int8",
+    }
+    assert "Precision is what a model computed in when it was asked" in some.text
+    parts = {name for name, row in shown.items() if row["mean top-1"].endswith("% of 5 of 12 photos")}
+    assert parts == {"narrow"}  # the others' results are of their training and their export, on all photos
+    unasked = gains(page_of(tmp_path / "none.html", chain[1].parent / "narrow", photos=0))
+    assert unasked["narrow"]["precision"] == unasked["narrow"]["mean top-1"] == NOTHING
+    assert "Precision is what" not in page.text  # two runs in fp32
 
 
 def test_times_are_of_one_occasion_and_one_runtime(chain: list[Path], tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from train.photo_batches import photo_batches
 from train.photo_subset import PhotoSubset
 from train.photos import ShardPhotos
 
+PRECISION = "fp32"  # half precision, which a model may have been trained in, is slow on most CPUs
 _BATCH = 16  # larger ones leave the caches of a CPU
 _THUMBNAIL = 128  # pixels of the longer side
 
@@ -92,7 +93,7 @@ def collect_answers(
 ) -> tuple[dict[str, Answers], dict[str, str]]:
     """The answers of all models to at most `most` photos, evenly spaced, and why the other models have none.
 
-    models: name -> folder. Each photo is decoded once for every size that a model takes. progress: called with the
+    models: name -> folder. All compute in PRECISION. Each photo is decoded once for every size that a model takes. progress: called with the
     photos of a batch. Raises DataError where the photos cannot be read.
     """
     index = load_index(data)
@@ -100,9 +101,8 @@ def collect_answers(
     refused: dict[str, str] = {}
     for name, path in models.items():
         try:
-            # Half precision, which a model may have been trained in, is slow on most CPUs.
             ensembles[name], _ = load_ensemble(
-                [str(path)], device=torch.device("cpu"), tasks=index.tasks, precision="fp32"
+                [str(path)], device=torch.device("cpu"), tasks=index.tasks, precision=PRECISION
             )
         except ModelError as error:
             refused[name] = str(error)

@@ -29,7 +29,7 @@ def gains_section(stages: Sequence[Stage], places: Mapping[str, int], remarks: S
     of a model -> its colour and shape. remarks: sentences on how some were measured."""
     parts = []
     for data, group in by_data(stages).items():
-        said = f"Top-1 on {data}." if data else "Accuracy was not measured."
+        said = f"Top-1 on {data}.{_precisions(group)}" if data else "Accuracy was not measured."
         parts += [tag("h3", data or "Not measured"), _table(group), tag("p", said, class_="note")]
         if data and len(group) > 1:
             parts.append(tag("div", *(_plot(group, places, *cost) for cost in _COSTS), class_="plots"))
@@ -51,7 +51,7 @@ def by_data(stages: Sequence[Stage]) -> dict[str, list[Stage]]:
 
 def _table(stages: Sequence[Stage]) -> Html:
     tasks = list(dict.fromkeys(task for stage in stages for task in stage.top1))
-    headings = ["model", "what", "parameters", "MACs", "file", "time", *tasks, "mean top-1"]
+    headings = ["model", "what", "parameters", "MACs", "file", "time", "precision", *tasks, "mean top-1"]
     best = {task: max(stage.top1.get(task) or 0 for stage in stages) for task in tasks}
     rows = [
         [
@@ -61,12 +61,24 @@ def _table(stages: Sequence[Stage]) -> Html:
             f"{short(stage.macs)} at {stage.image_size} px",
             megabytes(stage.bytes),
             _time(stage),
+            NOTHING if stage.mean_top1 is None else stage.precision,
             *(_best(percent(stage.top1.get(task)), is_best=stage.top1.get(task) == best[task]) for task in tasks),
-            percent(stage.mean_top1),
+            join(percent(stage.mean_top1), tag("small", f" of {stage.part}") if stage.part else None),
         ]
         for stage in stages
     ]
     return table(headings, rows, numbers_from=2)
+
+
+def _precisions(stages: Sequence[Stage]) -> str:
+    """What the precisions mean, where they differ."""
+    if len({stage.precision for stage in stages}) == 1:
+        return ""
+    return (
+        " Precision is what a model computed in when it was asked: a run in that of its training, a pruned network and "
+        "an export in fp32, or in int8 where its file does. Asked in another one, a model may answer some photos "
+        "otherwise; python -m train.evaluate --precision fp32 asks a run as the others were."
+    )
 
 
 def _time(stage: Stage) -> Html | str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.errors import DataError
 from models.errors import ModelError
-from train.report_page.answers import Answers, collect_answers
+from train.report_page.answers import PRECISION, Answers, collect_answers
 from train.report_page.behaviour import behaviour_section
 from train.report_page.courses import curves_section, runs_section
 from train.report_page.gains import gains_section
@@ -180,4 +180,12 @@ def _measured(stage: Stage, answers: Answers | None) -> Stage:
     if answers is None or not answers.tasks:
         return stage
     shares = answers.top1
-    return replace(stage, mean_top1=sum(shares.values()) / len(shares), top1=shares, data=answers.data)
+    asked, photos = answers.num_photos, answers.num_all
+    return replace(
+        stage,
+        mean_top1=sum(shares.values()) / len(shares),
+        top1=shares,
+        data=answers.data,
+        precision=PRECISION,
+        part=f"{asked:,} of {photos:,} photos" if asked < photos else "",
+    )
