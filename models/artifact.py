@@ -99,7 +99,10 @@ def load_artifact(path: str | Path) -> tuple[Student, ArtifactMeta]:
     try:
         content = weights_path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{weights_path}: cannot be read ({error.strerror})") from error
+        raise ModelError(
+            f"{weights_path}: cannot be read ({error.strerror}); a model is a folder with {META_NAME} and "
+            f"{WEIGHTS_NAME} (an export alone cannot be trained, pruned or exported: name the model it was made from)"
+        ) from error
     if hashlib.sha256(content).hexdigest() != meta.sha256:
         raise ModelError(
             f"{weights_path}: its {len(content)} bytes are not the ones that {META_NAME} beside it was written for "
@@ -134,6 +137,8 @@ def load_artifact_meta(path: str | Path) -> ArtifactMeta:
         raise ModelError(f"{file}: its format is {found!r}, this version reads {FORMAT!r}")
     try:
         tasks = {task["name"]: tuple(task["classes"]) for task in meta["tasks"]}
+        if missing := [key for key in PREPROCESSING_KEYS if key not in meta["preprocessing"]]:
+            raise ModelError(f"{file}: the key 'preprocessing.{missing[0]}' is missing")
         return ArtifactMeta(
             path=file.parent,
             architecture={

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor
 
-from models.artifact import ArtifactMeta, load_artifact
+from models.artifact import META_NAME, ArtifactMeta, load_artifact
 from models.cost import Cost, count_cost
 from models.errors import ModelError
 from models.groups import KINDS
@@ -31,7 +31,7 @@ from prune.proof import NUM_IMAGES, proof_inputs
 from prune.pruning import Goal, Limits, prune_student
 from prune.recalibrate import recalibrate
 from prune.remarks import latency_remarks, recalibration_remarks, remarks_on
-from prune.saving import save_pruned
+from prune.saving import PLAN_NAME, save_pruned
 from prune.scores import NEEDS_DATA, SCORES, Batch
 from train.comm import Comm, CommError
 from train.command import run_command
@@ -42,6 +42,7 @@ from train.photo_subset import PhotoSubset
 from train.photos import Photos, open_photos
 
 BATCH_SIZE = 64
+_SEEDS = 2**63
 
 
 def main(arguments: Sequence[str] | None = None) -> ExitCode:
@@ -106,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--recalibrate", type=not_negative, default=0, metavar="N", help="measure norm statistics anew over N batches")
     add("--fold", action=argparse.BooleanOptionalAction, default=True, help="pass on what pruned channels' biases add")
-    add("--seed", type=int, default=0, help="of the random proof images (%(default)s)")
+    add("--seed", type=not_negative, default=0, help="of the random proof images (%(default)s)")
     return parser
 
 
@@ -139,8 +140,7 @@ def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
         raise CommError("python -m prune works in one process; start it without horovodrun or srun")
     _check(options)
     student, meta = load_artifact(options.model)
-    if meta.path.resolve() == options.out.resolve():
-        raise ModelError(f"--out {options.out} is the model itself; name another folder")
+    _check_folder(options.out, meta)
     photos, notes = open_photos(options.data) if options.data else (None, [])
     size = int(meta.preprocessing["eval_size"])
     if options.score in NEEDS_DATA and photos is not None:
@@ -211,6 +211,8 @@ def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
 
 
 def _check(options: argparse.Namespace) -> None:
+    if options.seed >= _SEEDS:
+        raise ModelError(f"--seed {options.seed}: seeds are below 2**63")
     if not 0 < options.max_layer_ratio <= 1:
         raise ModelError(f"--max-layer-ratio is {options.max_layer_ratio}; it is a share, above 0 and at most 1")
     if options.max_latency_ms is not None and not options.max_latency_ms > 0:
@@ -220,6 +222,16 @@ def _check(options: argparse.Namespace) -> None:
     needs = [f"--score {options.score}"] * (options.score in NEEDS_DATA) + ["--recalibrate"] * bool(options.recalibrate)
     if needs and options.data is None:
         raise ModelError(f"{needs[0]} looks at photos: name a shard folder with --data")
+
+
+def _check_folder(out: Path, meta: ArtifactMeta) -> None:
+    """What would be replaced must be another pruning."""
+    if meta.path.resolve() == out.resolve():
+        raise ModelError(f"--out {out} is the model itself; name another folder")
+    if out.exists() and not out.is_dir():
+        raise ModelError(f"--out {out}: is a file; name a folder")
+    if (out / META_NAME).exists() and not (out / PLAN_NAME).exists():
+        raise ModelError(f"--out {out}: holds a {META_NAME} that is not of a pruning; name another folder")
 
 
 def _limits(options: argparse.Namespace) -> Limits:

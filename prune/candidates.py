@@ -16,6 +16,7 @@ from prune.scores import NEEDS_NORMS, SCORES, Batch, gate_gammas, has_norm_gates
 from prune.selection import Layer, pool_of
 
 RULES = ("threshold", "expansion")
+_NOT_EXPANSION = "not an expansion"
 NO_NORM = "no norm, so no gamma: another score ranks it"
 
 
@@ -32,6 +33,14 @@ class Candidates:
     def magnitudes(self) -> np.ndarray:
         """The pool, flat."""
         return np.concatenate(list(self.pool.values()))
+
+    @property
+    def more_by(self) -> str | None:
+        """The option that takes more groups, where an option left some out."""
+        reasons = set(self.left_out.values())
+        if _NOT_EXPANSION in reasons:
+            return "by --rule threshold"
+        return "--kinds" if reasons - {NO_NORM} else None
 
 
 def find_candidates(
@@ -80,7 +89,7 @@ def _expansions(student: Student, groups: tuple[Group, ...]) -> Candidates:
     names = {group.name for group in chosen}
     pool = {gate.module: gate_gammas(student, group, gate) for group in chosen for gate in group.gates}
     layers = {group.name: Layer(pool[group.gates[0].module], group.copies, group.unit_step) for group in chosen}
-    left_out = {group.name: "not an expansion" for group in groups if group.name not in names}
+    left_out = {group.name: _NOT_EXPANSION for group in groups if group.name not in names}
     return _checked(Candidates(groups, layers, pool, left_out), "gamma")
 
 

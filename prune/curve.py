@@ -36,6 +36,7 @@ from prune.saving import save_pruned
 from prune.unstructured import share_of_zeros, without_small_weights
 from train.comm import Comm, CommError
 from train.command import run_command
+from train.config_file import load_config
 from train.ensemble import load_ensemble
 from train.evaluation import measure
 from train.exit_codes import ExitCode
@@ -130,17 +131,21 @@ class Meter:
 def _curve(options: argparse.Namespace, comm: Comm) -> ExitCode:
     if comm.size > 1:
         raise CommError("python -m prune.curve starts the ranks itself: see --launcher")
-    _keep_settings(options)
+    settings = _checked_settings(options)
     meter = Meter(options.data, comm)
     original = meter(Path(options.model))
+    # Not before: a folder is not to be kept for the settings of a command that failed at once.
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / SETTINGS_NAME).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     _say("the model itself", original)
     rounds = {f"{rate:g}": [original, *_rounds(options, rate, meter)] for rate in options.rates}
     zeroed = [original, *_zeroed(options, meter)]
     result = {"data": options.data, "rounds": rounds, "unstructured": zeroed}
-    pictures = {
-        "curve.svg": _picture(rounds, "parameters", title="pruned round by round"),
-        "unstructured.svg": _picture({"magnitude": zeroed}, "zeros", title="single weights set to zero"),
-    }
+    pictures = {}
+    if options.rates:
+        pictures["curve.svg"] = _picture(rounds, "parameters", title="pruned round by round")
+    if options.unstructured:
+        pictures["unstructured.svg"] = _picture({"magnitude": zeroed}, "zeros", title="single weights set to zero")
     (options.out / "curve.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     for name, svg in pictures.items():
         (options.out / name).write_text(svg, encoding="utf-8")
@@ -150,8 +155,12 @@ def _curve(options: argparse.Namespace, comm: Comm) -> ExitCode:
     return ExitCode.DONE
 
 
-def _keep_settings(options: argparse.Namespace) -> None:
+def _checked_settings(options: argparse.Namespace) -> dict[str, Any]:
     """A folder that holds finished trainings of other settings would pass them off as those of these."""
+    if options.out.exists() and not options.out.is_dir():
+        raise ModelError(f"--out {options.out}: is a file; name a folder")
+    if options.config:
+        load_config(options.config, _overrides(Path(options.model), options.out))  # wrong ones end it here
     settings = {
         "model": load_artifact_meta(options.model).sha256,
         "score": options.score,
@@ -163,8 +172,11 @@ def _keep_settings(options: argparse.Namespace) -> None:
     path = options.out / SETTINGS_NAME
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
         raise ModelError(f"--out {options.out} holds rounds of another model or other settings; name another folder")
-    options.out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    return settings
+
+
+def _overrides(model: Path, run: Path) -> list[str]:
+    return [f"model.artifact={model}", "model.backbone=", f"run.dir={run}"]
 
 
 def _rounds(options: argparse.Namespace, rate: float, meter: Meter) -> list[dict[str, Any]]:
@@ -220,7 +232,7 @@ def _trained(folder: Path, options: argparse.Namespace) -> Path:
     command = [
         *shlex.split(options.launcher),
         *(sys.executable, str(TRAIN), "--config", options.config),
-        *(f"model.artifact={folder}", "model.backbone=", f"run.dir={run}"),
+        *_overrides(folder, run),
     ]
     done = subprocess.run(command, check=False)
     if done.returncode:

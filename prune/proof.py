@@ -3,6 +3,7 @@
 proof = prove(masked, narrow, proof_inputs(224, batches_of_photos))  # raises ProofError
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -51,6 +52,11 @@ def prove(masked: Student, narrow: Student, inputs: Mapping[str, Tensor]) -> dic
         theirs = torch.cat(list(masked(images.double()).values()), dim=1)
         ours = torch.cat(list(narrow(images.double()).values()), dim=1)
         proof = Proof(len(images), float((ours - theirs).abs().max()), float(theirs.abs().max()))
+        if not math.isfinite(proof.largest_logit):
+            raise ProofError(
+                f"the model gives logits that are not finite (nan or inf) on {name} input, pruned or not: its training "
+                "diverged or its file was changed; nothing was written"
+            )
         if not proof.difference <= TOLERANCE * proof.largest_logit:
             raise ProofError(
                 f"the narrow network differs from the masked one by {proof.difference:.3g} on {name} input, where the "

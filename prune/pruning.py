@@ -119,7 +119,9 @@ def _choose(
     ranks = range(num_ranks)
     if goal.kind == "latency":
         ranks = np.unique(np.linspace(0, num_ranks - 1, _LATENCY_CANDIDATES).astype(int)).tolist()
-    way_out = "lower --floor or --multiple, raise --max-layer-ratio, or prune more --kinds"
+    way_out = "lower --floor or --multiple, or raise --max-layer-ratio"
+    if candidates.more_by:
+        way_out = f"{way_out}, or prune more {candidates.more_by}"
     harshest = at(ranks[-1])
     if harshest.kept != at(ranks[-1], threshold_cap=False).kept:
         way_out = f"the cap holds the threshold at {harshest.cap:.3g}: leave out --threshold-cap, or {way_out}"

@@ -150,6 +150,7 @@ def test_missing_and_cut_files_are_named(tmp_path: Path) -> None:
         ({"head": {"kind": "multi-cat"}}, r"model\.json: cannot build this network: unknown head.kind 'multi-cat'"),
         ({"backbone": "resnet19"}, r"cannot build this network: unknown backbone 'resnet19'"),
         ({"backbone": "cifar_resnet56"}, r"model\.safetensors: the tensors do not fit the network in model\.json"),
+        ({"preprocessing": {"mean": [0] * 3}}, r"model\.json: the key 'preprocessing.std' is missing"),
         ({"weights": {}}, r"model\.json: the key 'sha256' is missing"),
         ({"tasks": 3}, r"model\.json: a value is of the wrong type"),
     ],

@@ -305,6 +305,9 @@ BAD = {
     "no data for statistics": (["--ratio", "0.3", "--recalibrate", "2"], "--recalibrate looks at photos"),
     "expansion": (["--ratio", "0.3", "--rule", "expansion"], "inverted residual blocks (MobileNetV2)"),
     "score of expansion": (["--ratio", "0.3", "--rule", "expansion", "--score", "taylor"], "leave out --score and"),
+    "seed": (["--ratio", "0.3", "--seed", str(2**63)], "--seed 9223372036854775808: seeds are below 2**63"),
+    "kinds": (["--max-params", "10", "--kinds", "stem"], "raise --max-layer-ratio, or prune more --kinds\n"),
+    "no kinds": (["--max-params", "10"], "raise --max-layer-ratio\n"),
     "kinds of expansion": (["--ratio", "0.3", "--rule", "expansion", "--kinds", "stem"], "leave out --score and"),
 }
 
@@ -322,6 +325,31 @@ def test_bad_arguments_end_with_one_clear_line_and_no_model(
 def test_the_models_own_folder_is_not_overwritten(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--model", str(model), "--out", str(model), "--ratio", "0.3"]) == 2
     assert "is the model itself" in capsys.readouterr().err
+
+
+def test_only_a_pruning_is_replaced(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(model, tmp_path / "pruned", "--ratio", "0.3")
+    run(model, tmp_path / "pruned", "--ratio", "0.4")
+    shutil.copytree(model, tmp_path / "other")
+    before = (tmp_path / "other" / "model.safetensors").read_bytes()
+    assert main(["--model", str(model), "--out", str(tmp_path / "other"), "--ratio", "0.3"]) == 2
+    assert "other: holds a model.json that is not of a pruning; name another folder" in capsys.readouterr().err
+    assert (tmp_path / "other" / "model.safetensors").read_bytes() == before
+    (tmp_path / "file").touch()
+    assert main(["--model", str(model), "--out", str(tmp_path / "file"), "--ratio", "0.3"]) == 2
+    assert "file: is a file; name a folder" in capsys.readouterr().err
+
+
+def test_a_model_that_answers_nan_is_told_from_a_wrong_rebuild(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def poison(student: Student) -> None:
+        next(module for module in student.modules() if isinstance(module, nn.Conv2d)).weight[0, 0] = torch.nan
+
+    path = save(broken(sparse_student(), poison), tmp_path / "model")
+    assert main(["--model", str(path), "--out", str(tmp_path / "out"), "--ratio", "0.3"]) == 2
+    assert "the model gives logits that are not finite (nan or inf) on random input" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("text", ["0", "-5", "many", "1T", "nan"])
@@ -755,6 +783,30 @@ def test_a_curves_folder_is_not_shared_by_other_settings(
     assert curve(fixed) == 0
     assert curve([*fixed, "--multiple", "4"]) == 2
     assert "holds rounds of another model or other settings" in capsys.readouterr().err
+
+
+def test_a_curve_that_fails_at_once_keeps_no_folder(
+    model: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("epoch: 3\n")
+    for config, message in (
+        (tmp_path / "nowhere.yaml", "nowhere.yaml: cannot be read"),
+        (wrong, "wrong.yaml:1: unknown key 'epoch'"),
+    ):
+        assert draw_curve(model, tiny_shards, tmp_path / "out", "--config", str(config)) == 2
+        assert message in capsys.readouterr().err
+    assert draw_curve(model, tmp_path, tmp_path / "out") == 65
+    assert "index.json" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").touch()
+    assert draw_curve(model, tiny_shards, tmp_path / "file") == 2
+    assert "file: is a file; name a folder" in capsys.readouterr().err
+
+
+def test_a_curve_of_nothing_has_no_picture(model: Path, tiny_shards: Path, tmp_path: Path) -> None:
+    assert draw_curve(model, tiny_shards, tmp_path / "out", "--rates", "") == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["curve.json", "settings.json"]
 
 
 def test_the_benchmark_does_not_time_a_pruning_that_failed(model: Path, tmp_path: Path) -> None:
