@@ -429,6 +429,43 @@ def test_a_cut_file_is_named_and_never_the_smallest(
     assert page.text.count("Accuracy against size") == (2 if kind == "exported" else 0)  # else there is one model
 
 
+@pytest.mark.parametrize(
+    ("gate", "layers", "said"),
+    [
+        (None, [], ["No gate was set", "No layer of int8 was kept in float."]),
+        (
+            {"limit": 0.01, "lost": {}},
+            ["stem"],
+            ["passed", "more than 1 point of", "1 layer of int8 kept in float: stem."],
+        ),
+        (
+            {"limit": 0.005, "lost": {"onnx int8": {"colour": 0.25, "tone": 0.0512}}},
+            ["stem", "blocks.1"],
+            [
+                "missed",
+                "no task may lose more than 0.5 points of top-1 against torch fp32.",
+                "Over it: onnx int8 loses 25 points of colour; onnx int8 loses 5.12 points of tone.",
+                "2 layers of int8 kept in float: stem, blocks.1.",
+            ],
+        ),
+    ],
+)
+def test_the_gate_of_an_export_and_its_layers_in_float_are_said(
+    chain: list[Path], tmp_path: Path, gate: dict[str, Any] | None, layers: list[str], said: list[str]
+) -> None:
+    folder = shutil.copytree(chain[2], tmp_path / "exported")
+    content = json.loads((folder / "export.json").read_text())
+    assert content["gate"] is None
+    assert content["quantisation"]["float_layers"] == []
+    content |= {"gate": gate, "quantisation": {**content["quantisation"], "float_layers": layers}}
+    (folder / "export.json").write_text(json.dumps(content))
+    page = page_of(tmp_path / "page.html", folder, photos=0)
+    assert "Exports" in page.texts
+    assert "int8 was calibrated on 33 photos of" in page.text
+    for words in said:
+        assert words in page.text
+
+
 def test_an_export_beside_the_model_of_another_is_not_compared(chain: list[Path], tmp_path: Path) -> None:
     folder = shutil.copytree(chain[2], tmp_path / "mixed")
     shutil.copy(chain[0] / "best" / "model.json", folder)
@@ -442,6 +479,7 @@ def test_an_export_beside_the_model_of_another_is_not_compared(chain: list[Path]
     [
         ("export.json", {"variants": None}, "variants: should be a valid dictionary, not None"),
         ("export.json", {"image_size": "abc"}, "image_size: should be a valid integer, not 'abc'"),
+        ("export.json", {"quantisation": {"photos": "33"}}, "quantisation.photos: should be a valid integer, not '33'"),
         ("export.json", {"variants": {"onnx fp32": {"file": "a", "bytes": "12"}}}, "bytes: should be a valid integer"),
         ("export.json", {"variants": {"onnx fp32": {"file": "a", "bytes": 0}}}, "bytes: should be greater than 0"),
         ("export.json", {"format": "other/7"}, "its format is 'other/7', this version reads 'slimheads-export/1'"),
@@ -449,7 +487,11 @@ def test_an_export_beside_the_model_of_another_is_not_compared(chain: list[Path]
         ("prune.json", {"format": None}, "its format is None, this version reads 'slimheads-prune/1'"),
         ("config.yaml", {"model": "mobilenet"}, "config.yaml: model: should be a valid dictionary"),
         ("config.yaml", {"schedule": {"epochs": "many"}}, "config.yaml: schedule.epochs: should be a valid integer"),
-        ("best/model.json", {"preprocessing": None}, "model.json: preprocessing: should be a valid dictionary"),
+        (
+            "best/model.json",
+            {"metrics": {"mean_top1": "high"}},
+            "model.json: metrics.mean_top1: should be a valid number",
+        ),
         ("best/model.json", {"widths": {"nowhere": 3}}, "tuned: its model cannot be compared"),
     ],
 )

@@ -93,8 +93,8 @@ def collect_answers(
 ) -> tuple[dict[str, Answers], dict[str, str]]:
     """The answers of all models to at most `most` photos, evenly spaced, and why the other models have none.
 
-    models: name -> folder. All compute in PRECISION. Each photo is decoded once for every size that a model takes. progress: called with the
-    photos of a batch. Raises DataError where the photos cannot be read.
+    models: name -> folder; all compute in PRECISION. Each photo is decoded once for every size that a model takes.
+    progress: called with the photos of a batch. Raises DataError where the photos cannot be read.
     """
     index = load_index(data)
     ensembles: dict[str, Ensemble] = {}

@@ -1,6 +1,6 @@
 """The head of the page: what was gained in a sentence, in four numbers, and the way to the sections.
 
-html = page_header(stages, with_widths=True)
+html = page_header(stages, with_widths=True, with_exports=False)
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from train.report_page.numerals import megabytes, milliseconds, percent, short
 from train.report_page.stage import Stage
 
 
-def page_header(stages: Sequence[Stage], *, with_widths: bool) -> Html:
+def page_header(stages: Sequence[Stage], *, with_widths: bool, with_exports: bool) -> Html:
     """About the largest set of models that were measured on the same photos."""
     groups = by_data([stage for stage in stages if stage.mean_top1 is not None])
     measured = next(iter(groups.values()), [])
-    links = {"gains": "What was gained", "runs": "Runs", "curves": "Curves", "widths": "Widths", "answers": "Answers"}
-    links |= {"bad": "Bad samples", "commands": "How it was made"}
-    if not with_widths:
-        del links["widths"]
+    links = {"gains": "What was gained", "runs": "Runs", "curves": "Curves"}
+    links |= {"widths": "Widths"} if with_widths else {}
+    links |= {"exports": "Exports"} if with_exports else {}
+    links |= {"answers": "Answers", "bad": "Bad samples", "commands": "How it was made"}
     tiles = _tiles(measured) if measured else []
     return tag(
         "header",

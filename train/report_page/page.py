@@ -11,6 +11,7 @@ from models.errors import ModelError
 from train.report_page.answers import PRECISION, Answers, collect_answers
 from train.report_page.behaviour import behaviour_section
 from train.report_page.courses import curves_section, runs_section
+from train.report_page.exports import exports_section
 from train.report_page.gains import gains_section
 from train.report_page.header import page_header
 from train.report_page.markup import Html, tag
@@ -64,6 +65,7 @@ def build_page(
         runs_section(records, roles) if records else None,
         curves_section(records, places) if records else None,
         widths_section(material.prunes),
+        exports_section(material.exports),
         behaviour_section(of_runs, unasked, thumbnails=thumbnails) if of_runs or unasked else None,
         bad_section(records) if records else None,
         commands_section(records, material.prunes, material.exports, command=command),
@@ -79,7 +81,7 @@ def build_page(
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     body = tag(
         "body",
-        page_header(stages, with_widths=bool(material.prunes)),
+        page_header(stages, with_widths=bool(material.prunes), with_exports=bool(material.exports)),
         tag("main", *(tag("p", note, class_="note warn") for note in notes), *sections),
         tag("footer", f"Made {made}. This file is whole: it loads nothing and runs no script."),
     )

@@ -48,6 +48,9 @@ class _Gate(_Strict):
 
 
 class _Quantisation(_Strict):
+    calibrate: str | None = None
+    photos: Count | None = None
+    method: str | None = None
     float_layers: list[str] = []
 
 
