@@ -28,3 +28,5 @@ done
 for kind in gamma relative-gamma taylor; do
     compare resnet20_${kind}_vs_torch_pruning resnet20_${kind}_finetuned resnet20_torch_pruning_finetuned $VAL 0 1 2
 done
+PYTHONPATH="$PWD:${PYTHONPATH:-}" python docs/results/sizes.py $RUNS/resnet20_sparse/last \
+    $RUNS/resnet20_{torch_pruning,gamma,relative-gamma,taylor}
