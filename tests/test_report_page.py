@@ -2,21 +2,24 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.report_page.axis import Axis, fitted
+from train.report_page.axis import BOTTOM, Axis, fitted
 from train.report_page.calibration import NUM_BINS, calibration_error, reliability
 from train.report_page.confusion import confusion_figure, mistaken_pairs
+from train.report_page.gains import gains_section
 from train.report_page.line_chart import Line, line_chart
 from train.report_page.markup import Html, join, table, tag
 from train.report_page.numerals import megabytes, percent, short
 from train.report_page.palette import COLOURS, colour, dash
 from train.report_page.pareto import pareto_front
 from train.report_page.scatter_chart import Point, scatter_chart
+from train.report_page.stage import PRUNED, Stage
 
 
 def test_text_is_escaped_and_markup_is_not() -> None:
@@ -143,6 +146,71 @@ def test_a_label_of_a_scatter_is_nearest_to_its_own_point() -> None:
         distances = {other: distance(spot, float(x), float(y), name) for other, spot in by_name.items()}
         own = distances.pop(name)
         assert own <= min(distances.values()) - 3.9, (name, own, distances)
+
+
+CHAIN = {"teacher": (126e6, 0.977), "student": (9.9e6, 0.807), "tuned": (4.9e6, 0.836)}
+
+
+def drawn(pruned: float) -> str:
+    """The chart of a chain whose pruned network, the cheapest, has this accuracy."""
+    points = [Point(name, *numbers, place) for place, (name, numbers) in enumerate(CHAIN.items())]
+    points.append(Point("pruned", 4.8e6, pruned, 3, may_fall_off=True))
+    return scatter_chart(points, title="t", x_label="macs", x_format=short)
+
+
+def test_a_pruned_network_far_below_does_not_push_the_others_together() -> None:
+    figure = drawn(0.10)
+    heights = [float(y) for y in re.findall(r'transform="translate\([\d.]+ ([\d.]+)\)" fill', figure)[:4]]
+    assert max(heights[:3]) - min(heights[:3]) > 100  # pixels of the 222 that the axis has
+    assert max(heights[:3]) < heights[3] < BOTTOM  # the mark is inside
+    corners = re.findall(r"[\d.]+,([\d.]+)", re.findall(r'points="([^"]*)" class="front"', figure)[0])
+    assert max(map(float, corners)) <= BOTTOM
+    assert figure.count('class="below"') == 1
+    assert "Below the axis, marked by an arrow at its foot: pruned (10.0 %)." in figure
+    assert ">pruned 10.0 %</text>" in figure
+    ticks = [int(tick) for tick in re.findall(r">(\d+) %</text>", figure)]
+    assert min(ticks) >= 75
+
+
+@pytest.mark.parametrize("pruned", [0.70, 0.82])
+def test_a_pruned_network_near_the_others_is_drawn_as_they_are(pruned: float) -> None:
+    figure = drawn(pruned)
+    assert "below" not in figure.lower()
+    heights = [float(y) for y in re.findall(r'transform="translate\([\d.]+ ([\d.]+)\)" fill', figure)[:4]]
+    gains = [gain for _, gain in CHAIN.values()] + [pruned]
+    assert sorted(range(4), key=heights.__getitem__) == sorted(range(4), key=lambda place: -gains[place])
+
+
+def stage(name: str, role: str, top1: float | None, *, macs: int = 9_900_000, data: str = "shards/val") -> Stage:
+    return Stage(
+        name=name,
+        role=role,
+        file=Path("model.safetensors"),
+        network=name,
+        sha256=name,
+        parameters=1000,
+        macs=macs,
+        bytes=4000,
+        image_size=64,
+        milliseconds=1.0,
+        runtime="a runtime",
+        mean_top1=top1,
+        top1={} if top1 is None else {"age": top1},
+        data=data,
+        precision="fp32",
+    )
+
+
+@pytest.mark.parametrize(("role", "count"), [(PRUNED, 3), ("pruned, fine-tuned", 0)])
+def test_only_a_network_that_was_not_trained_after_pruning_may_fall_off(role: str, count: int) -> None:
+    stages = [stage("teacher", "teacher", 0.9), stage("student", "trained", 0.8), stage("narrow", role, 0.1)]
+    section = gains_section(stages, {one.name: place for place, one in enumerate(stages)}, remarks=[])
+    assert section.count("Below the axis") == count  # of size, of work and of time
+
+
+def test_pruned_networks_alone_have_their_axis() -> None:
+    points = [Point("a", 1e6, 0.1, 0, may_fall_off=True), Point("b", 2e6, 0.6, 1, may_fall_off=True)]
+    assert "below" not in scatter_chart(points, title="t", x_label="macs", x_format=short).lower()
 
 
 @pytest.mark.parametrize("num_classes", [3, 40])

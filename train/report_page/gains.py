@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from train.report_page.markup import Html, join, table, tag
 from train.report_page.numerals import NOTHING, megabytes, milliseconds, percent, short
 from train.report_page.scatter_chart import Point, scatter_chart
-from train.report_page.stage import FROM_EXPORT, Stage
+from train.report_page.stage import FROM_EXPORT, PRUNED, Stage
 from train.report_page.stage_latency import processor
 
 
@@ -111,7 +111,7 @@ def _plot(
     form: Callable[[float], str],
 ) -> Html:
     points = [
-        Point(stage.name, value, stage.mean_top1, places[stage.name])
+        Point(stage.name, value, stage.mean_top1, places[stage.name], may_fall_off=stage.role == PRUNED)
         for stage in stages
         if (value := cost(stage)) is not None and stage.mean_top1 is not None
     ]

@@ -14,6 +14,9 @@ from train.report_page.palette import COLOURS, colour
 from train.report_page.pareto import pareto_front
 
 _LETTER, _LINE = 6.4, 14.0  # pixels of a label's letter and line
+_SHORTEST = 0.02  # of the gains' axis
+_FOOT = 18.0  # pixels above the axis: room for the mark and its arrow
+_ARROW = "M0 7v8m-3.5-3.5l3.5 3.5l3.5-3.5"
 _NEARER = 4.0  # pixels by which a label is nearer to its own point than to any other
 Spot = tuple[float, float]  # pixels from the left and the top
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -29,12 +32,14 @@ _SHAPES = (
 
 @dataclass(frozen=True)
 class Point:
-    """cost to the right, gain (0..1) upwards. place: its colour and shape, the same for one model in all plots."""
+    """cost to the right, gain (0..1) upwards. place: its colour and shape, the same for one model in all plots.
+    may_fall_off: where it is far below the others, it is marked at the axis's foot and does not stretch it."""
 
     name: str
     cost: float
     gain: float
     place: int = 0
+    may_fall_off: bool = False
 
 
 def scatter_chart(
@@ -42,27 +47,47 @@ def scatter_chart(
 ) -> Html:
     """With a logarithmic cost, because models differ by factors."""
     x = fitted([point.cost for point in points], LEFT + 12, RIGHT - 12, log=True, margin=0.12)
-    y = fitted([point.gain for point in points], BOTTOM, TOP, margin=0.15, least=0.02)
+    below = _below(points)
+    y = fitted([point.gain for point in points if point not in below], BOTTOM, TOP, margin=0.15, least=_SHORTEST)
     front = [points[place] for place in pareto_front([(point.cost, point.gain) for point in points])]
     parts: list[Html | None] = [
         frame(x, y, title=title, x_label=x_label, y_label=y_label, x_format=x_format, y_format=_shares(y))
     ]
     # A staircase: between two models of the front, the cheaper one is what can be had.
-    corners = [(x.place(front[0].cost), BOTTOM), *_stairs(front, x, y), (RIGHT, y.place(front[-1].gain))]
+    corners = [(x.place(front[0].cost), BOTTOM), *_stairs(front, x, y), (RIGHT, _height(front[-1], y))]
     parts.append(tag("polyline", points=" ".join(f"{left:.1f},{top:.1f}" for left, top in corners), class_="front"))
     taken: list[Box] = []
-    spots = [(x.place(point.cost), y.place(point.gain)) for point in points]
+    spots = [(x.place(point.cost), _height(point, y)) for point in points]
     for point, (left, top) in zip(points, spots, strict=True):
         parts.append(
             tag("path", d=_shape(point.place), transform=f"translate({left:.1f} {top:.1f})", fill=colour(point.place))
         )
+        if point in below:
+            parts.append(tag("path", d=_ARROW, transform=f"translate({left:.1f} {top:.1f})", class_="below"))
         taken.append((left - 6, top - 6, left + 6, top + 6))
     for place, point in enumerate(points):
-        parts.append(_label(point.name, spots[place], spots[:place] + spots[place + 1 :], taken))
+        label = f"{point.name} {percent(point.gain)}" if point in below else point.name
+        parts.append(_label(label, spots[place], spots[:place] + spots[place + 1 :], taken))
     named = "; ".join(f"{point.name}: {x_format(point.cost)}, {percent(point.gain)}" for point in points)
     caption = tag("figcaption", "Pareto front (dotted): ", ", ".join(point.name for point in front), ".")
     legend = tag("figcaption", *map(_entry, points), class_="legend")
-    return tag("figure", picture(*parts, description=f"{title}. {named}"), tag("div", legend, caption))
+    off = ", ".join(f"{point.name} ({percent(point.gain)})" for point in below)
+    cut = tag("figcaption", f"Below the axis, marked by an arrow at its foot: {off}.") if below else None
+    return tag("figure", picture(*parts, description=f"{title}. {named}"), tag("div", legend, caption, cut))
+
+
+def _below(points: Sequence[Point]) -> list[Point]:
+    """Those that may fall off and are further below the others than these are apart."""
+    others = [point.gain for point in points if not point.may_fall_off]
+    if not others:
+        return []
+    lowest = min(others) - max(max(others) - min(others), _SHORTEST)
+    return [point for point in points if point.may_fall_off and point.gain < lowest]
+
+
+def _height(point: Point, y: Axis) -> float:
+    """Its pixel, of those below the axis that of its foot."""
+    return min(y.place(point.gain), BOTTOM - _FOOT)
 
 
 def _shape(place: int) -> str:
@@ -87,7 +112,7 @@ def _stairs(front: Sequence[Point], x: Axis, y: Axis) -> list[tuple[float, float
     for point in front:
         if corners:
             corners.append((x.place(point.cost), corners[-1][1]))
-        corners.append((x.place(point.cost), y.place(point.gain)))
+        corners.append((x.place(point.cost), _height(point, y)))
     return corners
 
 
