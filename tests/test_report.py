@@ -19,6 +19,8 @@ import torch
 import yaml
 from PIL import Image
 
+from data.augment import Operations
+from data.teacher_logits import LogitManifest, write_manifest
 from models import export
 from models.artifact import load_artifact, load_artifact_meta
 from prune import __main__ as prune
@@ -179,6 +181,7 @@ def test_each_curve_ends_where_the_run_ended(page: Page, runs: dict[str, Path]) 
     losses = next(text for text in described if text.startswith("first by epoch"))
     last = read_run(runs["first"])
     assert f"first ends at {100 * last.evaluations[-1]['tone.top1']:.0f} %" in validation
+    assert "weighted sum" in page.texts
     for term, key in (("sum", "loss"), ("colour", "loss.colour"), ("tone", "loss.tone")):
         assert f"{term} ends at {last.trained[-1][key]:.3g}" in losses
 
@@ -188,7 +191,7 @@ def test_mistakes_have_thumbnails_and_the_confusion_adds_up(page: Page) -> None:
     wrong = re.findall(r"(\d+) wrong\.", page.text)
     assert len(wrong) == 4  # two tasks of two runs
     assert len(page.named("img")) == sum(min(8, int(number)) for number in wrong)
-    captions = re.findall(r'alt="a photo of (\w+), taken for (\w+)".*?<br/>sample(\d+)</div>', page.html)
+    captions = re.findall(r'alt="a photo of (\w+), taken for (\w+) by [^"]+".*?<br/>sample(\d+)</div>', page.html)
     assert len(captions) == len(page.named("img"))
     for true, answer, number in captions:  # the photos' labels follow from their numbers
         truth = {TINY_TASKS["colour"][int(number) % 3], TINY_TASKS["tone"][int(number) // 3 % 2]}
@@ -197,6 +200,10 @@ def test_mistakes_have_thumbnails_and_the_confusion_adds_up(page: Page) -> None:
     cells = [attributes for name, attributes in page.elements if name == "td" and attributes.get("class") == "cell"]
     assert len(cells) == 2 * (3 * 3 + 2 * 2)
     assert "expected calibration error" in page.text
+    for name in ("first", "a<b>&c"):
+        assert sum(str(image["alt"]).endswith(f" by {name}") for image in page.named("img")) > 0
+        assert f"{name}, colour: " in page.text
+    assert "All were asked in fp32." in page.texts
 
 
 def test_a_page_to_pass_on_names_the_photos_and_holds_none(page: Page, runs: dict[str, Path], tmp_path: Path) -> None:
@@ -212,6 +219,43 @@ def test_the_command_and_the_config_that_made_a_run_are_there(page: Page, runs: 
     assert "python -m train.report" in page.text
     assert "backbone: food11_student" in page.text
     assert f"torch {torch.__version__.split('+')[0]}" in page.text
+
+
+@pytest.mark.parametrize(
+    ("teacher", "said"),
+    [
+        ({"model": "t", "cache": "c", "views": 4}, "--views 4"),
+        ({"model": "t", "cache": "c"}, "--views 8"),  # all that the cache has
+        ({"model": "t", "cache": "s3://c"}, "--views K"),
+        ({"cache": "gone"}, "--views K teacher.model=MODEL"),
+        ({"model": "t"}, None),
+    ],
+)
+def test_a_run_that_learned_from_a_cache_says_how_that_was_written(
+    runs: dict[str, Path], tmp_path: Path, teacher: dict[str, Any], said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = LogitManifest({}, {}, "fp32", 24, Operations(), 0, 1, (), views=8)
+    (tmp_path / "c").mkdir()
+    write_manifest(tmp_path / "c", manifest)
+    monkeypatch.chdir(tmp_path)
+    run = changed(runs["first"], tmp_path / "run", teacher=teacher)
+    text = page_of(tmp_path / "page.html", run, photos=0).text
+    training = f"python train/main.py --config {run}/config.yaml"
+    cached = f"python -m train.cache_teacher --config {run}/config.yaml {said}\n{training}"
+    assert training in text
+    assert (cached in text) is (said is not None)
+    assert ("cache_teacher" in text) is (said is not None)
+
+
+def test_an_accuracy_on_photos_that_no_config_names_is_not_called_unmeasured(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(runs["first"], tmp_path / "run")
+    (folder / "config.yaml").unlink()
+    page = page_of(tmp_path / "page.html", folder)
+    assert re.fullmatch(r"[\d.]+ %", gains(page)["run"]["mean top-1"])
+    assert "Accuracy was measured, but no config says on which photos" in page.text
+    assert "Accuracy was not measured." not in page.text
 
 
 def test_bad_samples_are_named(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -649,7 +693,14 @@ frame.onload = () => {{
   const wide = [...frame.contentDocument.body.querySelectorAll("*")].filter(
     (box) => !holds(box) && box.getBoundingClientRect().right > page.clientWidth + 1);
   const named = wide.map((box) => box.tagName + "." + box.className);
-  document.querySelector("pre").textContent = JSON.stringify([page.scrollWidth, page.scrollHeight, named]);
+  const cut = [...frame.contentDocument.querySelectorAll(".scroll")].filter((box) => box.scrollWidth > box.clientWidth);
+  const clipped = [...frame.contentDocument.querySelectorAll("svg text")].filter((text) => {{
+    const own = text.getBoundingClientRect(), around = text.closest("svg").getBoundingClientRect();
+    return own.width && (own.left < around.left || own.right > around.right || own.top < around.top);
+  }});
+  document.querySelector("pre").textContent = JSON.stringify([
+    page.scrollWidth, page.scrollHeight, named,
+    cut.map((box) => box.textContent.slice(0, 40)), clipped.map((text) => text.textContent)]);
 }};
 </script>"""
 
@@ -662,8 +713,9 @@ def test_without_javascript_the_page_is_painted_and_no_wider_than_the_window(
     (tmp_path / "page.html").write_text(html.replace("<head>", f"<head>{NO_SCRIPT}"))
     frame, local = FRAME.format(width=width), ("--allow-file-access-from-files", "--hide-scrollbars")
     measured = browse(tmp_path, frame, *local, "--dump-dom", name="frame.html").stdout
-    page_width, page_height, too_wide = json.loads(re.search(r"<pre>(.*)</pre>", measured)[1])  # type: ignore[index]
-    assert too_wide == []
+    page_width, page_height, too_wide, cut, clipped = json.loads(re.search(r"<pre>(.*)</pre>", measured)[1])  # type: ignore[index]
+    assert too_wide == clipped == []
+    assert width < 1280 or cut == []  # on a phone, wide tables scroll
     assert page_width == width
     picture, window = tmp_path / "page.png", f"--window-size={max(width, 500)},{page_height}"
     browse(tmp_path, frame, *local, window, f"--screenshot={picture}", name="frame.html")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from train.report_page.markup import Html, join, tag
 
-WIDTH, HEIGHT = 500, 300  # room for half a label beyond the end of an axis
-LEFT, RIGHT, TOP, BOTTOM = 66, 466, 30, 252
+WIDTH, HEIGHT = 500, 300  # so that a label at an end of an axis is inside, in the large letters of a phone, too
+LEFT, RIGHT, TOP, BOTTOM = 80, 466, 30, 252
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def frame(
     y_format: Callable[[float], str],
 ) -> Html:
     """Grid, tick labels, axis labels and title."""
-    parts = [tag("text", title, x=14, y=18, class_="plot-title")]
+    parts = [tag("text", title, x=14, y=19, class_="plot-title")]
     for value in y.ticks():
         at = y.place(value)
         parts.append(tag("line", x1=LEFT, x2=RIGHT, y1=at, y2=at, class_="grid"))
@@ -76,7 +76,7 @@ def frame(
         parts.append(tag("text", x_format(value), x=at, y=BOTTOM + 18, text_anchor="middle"))
     parts.append(tag("line", x1=LEFT, x2=RIGHT, y1=BOTTOM, y2=BOTTOM, class_="axis"))
     parts.append(tag("text", x_label, x=(LEFT + RIGHT) / 2, y=HEIGHT - 10, text_anchor="middle", class_="label"))
-    parts.append(tag("text", y_label, x=RIGHT, y=18, text_anchor="end", class_="label"))
+    parts.append(tag("text", y_label, x=RIGHT, y=19, text_anchor="end", class_="label"))
     return join(*parts)
 
 

@@ -5,7 +5,7 @@ section = behaviour_section({"student": answers}, notes=["teacher: its photos ar
 
 from collections.abc import Mapping, Sequence
 
-from train.report_page.answers import Answers, TaskAnswers
+from train.report_page.answers import PRECISION, Answers, TaskAnswers
 from train.report_page.calibration import reliability
 from train.report_page.confusion import confusion_figure, mistaken_pairs
 from train.report_page.markup import Html, join, tag
@@ -21,6 +21,7 @@ def behaviour_section(answers: Mapping[str, Answers], notes: Sequence[str], *, t
     return tag(
         "section",
         tag("h2", "How they answer", id="answers"),
+        tag("p", f"All were asked in {PRECISION}.", class_="note") if answers else None,
         *(tag("p", note, class_="note") for note in notes),
         *parts,
     )
@@ -29,17 +30,16 @@ def behaviour_section(answers: Mapping[str, Answers], notes: Sequence[str], *, t
 def _model(name: str, answers: Answers, thumbnails: bool) -> Html:
     part = "all" if answers.num_photos == answers.num_all else f"{answers.num_photos:,} evenly spaced of"
     asked = f"Asked about {part} {count(answers.num_all, 'photo')} of {answers.data}."
-    tasks = [_task(task, one, answers, thumbnails) for task, one in answers.tasks.items()]
+    tasks = [_task(name, task, one, answers, thumbnails) for task, one in answers.tasks.items()]
     return join(tag("h3", name), tag("p", asked, class_="note"), *tasks)
 
 
-def _task(task: str, one: TaskAnswers, answers: Answers, thumbnails: bool) -> Html:
+def _task(name: str, task: str, one: TaskAnswers, answers: Answers, thumbnails: bool) -> Html:
     worst = one.worst(_SHOWN)
-    pictures = [_mistake(one, place, answers, thumbnails) for place in worst]
+    pictures = [_mistake(name, one, place, answers, thumbnails) for place in worst]
     mistakes = int((~one.correct).sum())
-    said = (
-        f"{task}: {percent(float(one.correct.mean()))} of {count(len(one.true), 'answer')} right, {mistakes:,} wrong."
-    )
+    right = percent(float(one.correct.mean()))
+    said = f"{name}, {task}: {right} of {count(len(one.true), 'answer')} right, {mistakes:,} wrong."
     shown = f" The {count(len(worst), 'surest mistake')}:" if worst else ""
     return join(
         tag("p", tag("strong", said), shown),
@@ -54,14 +54,16 @@ def _task(task: str, one: TaskAnswers, answers: Answers, thumbnails: bool) -> Ht
     )
 
 
-def _mistake(one: TaskAnswers, place: int, answers: Answers, thumbnails: bool) -> Html:
+def _mistake(model: str, one: TaskAnswers, place: int, answers: Answers, thumbnails: bool) -> Html:
     photo = int(one.photo[place])
     name = answers.name(photo)
     true, answer = one.classes[one.true[place]], one.classes[one.answer[place]]
     sure = percent(float(one.confidence[place]), digits=0)
     picture = None
     if thumbnails:
-        picture = tag("img", src=answers.thumbnail(photo), alt=f"a photo of {true}, taken for {answer}", loading="lazy")
+        picture = tag(
+            "img", src=answers.thumbnail(photo), alt=f"a photo of {true}, taken for {answer} by {model}", loading="lazy"
+        )
     return tag(
         "div",
         picture,
@@ -70,5 +72,5 @@ def _mistake(one: TaskAnswers, place: int, answers: Answers, thumbnails: bool) -
         tag("b", true),
         tag("br"),
         name.rsplit("/", 1)[-1],
-        title=name,
+        title=f"{name}, asked of {model}",
     )

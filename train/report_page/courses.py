@@ -6,7 +6,7 @@ section = runs_section(records, roles); section = curves_section(records)
 from collections.abc import Mapping, Sequence
 
 from train.report_page.line_chart import Line, line_chart
-from train.report_page.markup import Html, table, tag
+from train.report_page.markup import Html, breakable, table, tag
 from train.report_page.numerals import NOTHING, percent
 from train.report_page.run_record import RunRecord
 
@@ -23,7 +23,7 @@ def runs_section(records: Sequence[RunRecord], roles: Mapping[str, str]) -> Html
                 _state(record),
                 tag("span", roles[record.name], class_="badge"),
                 _backbone(record),
-                (record.config.get("data") or {}).get("train", NOTHING),
+                breakable((record.config.get("data") or {}).get("train") or NOTHING),
                 ", ".join(record.meta.tasks) if record.meta else NOTHING,
                 _samples(record),
                 f"{record.epochs_done:.4g} of {record.epochs}" if record.epochs else f"{record.epochs_done:.4g}",
@@ -55,6 +55,7 @@ def curves_section(records: Sequence[RunRecord], places: Mapping[str, int]) -> H
         tag("h3", "Validation"),
         tag("div", *plots, class_="plots"),
         tag("h3", "Loss terms in training"),
+        tag("p", "Each term is shown before its weight; the sum is of the weighted terms.", class_="note"),
         tag("div", *losses, class_="plots"),
         tag("h3", "Learning rate"),
         tag("div", _together(records, places, "lr", "Learning rate", trained=True), class_="plots"),
@@ -77,7 +78,7 @@ def _together(
 
 def _losses(record: RunRecord, terms: Sequence[str]) -> Html:
     lines = [
-        Line("sum" if key == "loss" else key.removeprefix("loss."), *record.curve(key, trained=True), place)
+        Line("weighted sum" if key == "loss" else key.removeprefix("loss."), *record.curve(key, trained=True), place)
         for place, key in enumerate(terms)
     ]
     return line_chart(lines, title=record.name, y_format=lambda value: f"{value:.3g}", y_label="loss", from_zero=True)

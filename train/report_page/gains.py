@@ -11,6 +11,8 @@ from train.report_page.scatter_chart import Point, scatter_chart
 from train.report_page.stage import FROM_EXPORT, PRUNED, Stage
 from train.report_page.stage_latency import processor
 
+UNKNOWN, UNMEASURED = "On unknown photos", "Not measured"
+
 
 def measured_time(stage: Stage) -> float | None:
     """Milliseconds that were measured together with the others; times of another occasion are no comparison."""
@@ -29,9 +31,12 @@ def gains_section(stages: Sequence[Stage], places: Mapping[str, int], remarks: S
     of a model -> its colour and shape. remarks: sentences on how some were measured."""
     parts = []
     for data, group in by_data(stages).items():
-        said = f"Top-1 on {data}.{_precisions(group)}" if data else "Accuracy was not measured."
-        parts += [tag("h3", data or "Not measured"), _table(group), tag("p", said, class_="note")]
-        if data and len(group) > 1:
+        said = {
+            UNKNOWN: "Accuracy was measured, but no config says on which photos: it cannot be compared.",
+            UNMEASURED: "Accuracy was not measured.",
+        }.get(data, f"Top-1 on {data}.{_precisions(group)}")
+        parts += [tag("h3", data), _table(group), tag("p", said, class_="note")]
+        if data not in (UNKNOWN, UNMEASURED) and len(group) > 1:
             parts.append(tag("div", *(_plot(group, places, *cost) for cost in _COSTS), class_="plots"))
     return tag(
         "section",
@@ -42,11 +47,12 @@ def gains_section(stages: Sequence[Stage], places: Mapping[str, int], remarks: S
 
 
 def by_data(stages: Sequence[Stage]) -> dict[str, list[Stage]]:
-    """Where measured -> the models, the largest group first; those that were not measured are last."""
+    """Where measured -> the models, the largest group first; UNKNOWN and UNMEASURED are last."""
     groups: dict[str, list[Stage]] = {}
     for stage in stages:
-        groups.setdefault(stage.data if stage.mean_top1 is not None else "", []).append(stage)
-    return dict(sorted(groups.items(), key=lambda entry: (not entry[0], -len(entry[1]))))
+        groups.setdefault(UNMEASURED if stage.mean_top1 is None else stage.data or UNKNOWN, []).append(stage)
+    last = (UNKNOWN, UNMEASURED)
+    return dict(sorted(groups.items(), key=lambda entry: (entry[0] in last, entry[0] == UNMEASURED, -len(entry[1]))))
 
 
 def _table(stages: Sequence[Stage]) -> Html:

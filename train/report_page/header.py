@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from train.report_page.gains import by_data, measured_time
 from train.report_page.markup import Html, tag
-from train.report_page.numerals import megabytes, milliseconds, percent, short
+from train.report_page.numerals import count, megabytes, milliseconds, percent, short
 from train.report_page.stage import Stage
 
 
@@ -47,13 +47,20 @@ def _sentence(measured: Sequence[Stage]) -> str:
 def _tiles(measured: Sequence[Stage]) -> list[Html]:
     best = max(measured, key=lambda stage: stage.mean_top1 or 0)
     small = min(measured, key=lambda stage: stage.bytes)
+    least = min(measured, key=lambda stage: stage.macs)
     timed = [stage for stage in measured if measured_time(stage)]
     facts = [
         (percent(best.mean_top1), f"best mean top-1, {best.name}"),
         (megabytes(small.bytes), f"smallest file, {small.name}"),
-        (short(min(stage.macs for stage in measured)), "fewest multiply-accumulates of one image"),
+        (short(least.macs), f"fewest multiply-accumulates of one image, {least.name}{_others(least, measured)}"),
     ]
     if timed:
         fast = min(timed, key=lambda stage: stage.milliseconds or 0)
         facts.append((milliseconds(fast.milliseconds or 0), f"fastest on one thread, {fast.name}"))
     return [tag("div", tag("b", value), tag("span", text), class_="tile") for value, text in facts]
+
+
+def _others(least: Stage, measured: Sequence[Stage]) -> str:
+    """Networks of one shape have the same work."""
+    number = sum(stage.macs == least.macs for stage in measured) - 1
+    return f" and {count(number, 'other')}" if number else ""

@@ -12,7 +12,7 @@ class Html(str):
 
 Child = str | int | None  # Html is a str
 
-_VOID = {"meta", "img", "br", "circle", "line", "rect", "path", "polyline", "use"}
+_VOID = {"meta", "img", "br", "circle", "line", "rect", "path", "polyline", "use", "wbr"}
 
 
 def tag(name: str, /, *children: Child, **attributes: object) -> Html:
@@ -44,6 +44,12 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Child]], *, numbers_f
     head = tag("thead", tag("tr", cells("th", headings)))
     body = tag("tbody", *(tag("tr", cells("td", row)) for row in rows))
     return tag("div", tag("table", head, body), class_="scroll")
+
+
+def breakable(path: str) -> Html:
+    """A path that a narrow column breaks after a slash."""
+    first, *rest = path.split("/")
+    return join(first, *(join("/", tag("wbr"), part) for part in rest))
 
 
 def _number(value: object) -> str:

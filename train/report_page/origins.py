@@ -9,6 +9,9 @@ from typing import Any
 
 import yaml
 
+from data.errors import DataError
+from data.storage import is_remote
+from data.teacher_logits import load_manifest
 from train.report_page.markup import Html, join, table, tag
 from train.report_page.numerals import NOTHING, count, milliseconds, share_of_change, short
 from train.report_page.run_record import RunRecord
@@ -67,7 +70,7 @@ def commands_section(
     parts = []
     for record in records:
         parts.append(tag("h3", record.name))
-        parts.append(tag("pre", _training(record)))
+        parts.append(tag("pre", "\n".join([*_caching(record), _training(record)])))
         if record.meta is not None:
             versions = record.meta.provenance.get("versions", {})
             said = ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -87,8 +90,31 @@ def commands_section(
     )
 
 
+def _caching(record: RunRecord) -> list[str]:
+    """What wrote the teacher's logits; K and MODEL stand for what nobody wrote down. Empty without a cache."""
+    teacher = record.config.get("teacher") or {}
+    if not teacher.get("cache"):
+        return []
+    views = teacher.get("views") or _cached_views(teacher["cache"]) or "K"
+    model = [] if teacher.get("model") else ["teacher.model=MODEL"]
+    return [" ".join([f"{_launcher(record)}python -m train.cache_teacher {_config(record)} --views {views}", *model])]
+
+
+def _cached_views(cache: str) -> int | None:
+    try:
+        return None if is_remote(cache) else load_manifest(cache).views
+    except DataError:
+        return None
+
+
 def _training(record: RunRecord) -> str:
+    return f"{_launcher(record)}python train/main.py {_config(record)}"
+
+
+def _launcher(record: RunRecord) -> str:
     ranks = int(record.meta.provenance.get("ranks", 1)) if record.meta else 1
-    config = shlex.quote(str(record.path / "config.yaml"))
-    launcher = f"horovodrun -np {ranks} " if ranks > 1 else ""
-    return f"{launcher}python train/main.py --config {config}"
+    return f"horovodrun -np {ranks} " if ranks > 1 else ""
+
+
+def _config(record: RunRecord) -> str:
+    return f"--config {shlex.quote(str(record.path / 'config.yaml'))}"

@@ -131,6 +131,7 @@ class _Data(BaseModel):
 class _Teacher(BaseModel):
     model: str | dict[str, str] | None = None
     cache: str | None = None
+    views: int | None = None
 
 
 class _Schedule(BaseModel):
