@@ -434,7 +434,7 @@ def test_the_table_says_in_which_precision_and_about_how_many_photos_each_model_
         "exported onnx int8": "int8",
     }
     assert "Precision is what a model computed in when it was asked" in some.text
-    parts = {name for name, row in shown.items() if row["mean top-1"].endswith("% of 5 of 12 photos")}
+    parts = {name for name, row in shown.items() if row["mean top-1"].endswith("%of 5 of 12 photos")}
     assert parts == {"narrow"}  # the others' results are of their training and their export, on all photos
     unasked = gains(page_of(tmp_path / "none.html", chain[1].parent / "narrow", photos=0))
     assert unasked["narrow"]["precision"] == unasked["narrow"]["mean top-1"] == NOTHING
@@ -659,9 +659,12 @@ def test_a_folder_that_is_none_of_these_is_refused_by_name(tmp_path: Path, capfd
 
 @pytest.fixture(scope="module")
 def html(runs: dict[str, Path], chain: list[Path], tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("browser") / "page.html"
-    page_of(path, runs["odd"], *chain)
-    return path.read_text()
+    """Of a chain with the longest role and a deep folder of photos; its pruned network is asked about some of them."""
+    folder = tmp_path_factory.mktemp("browser")
+    deep = {"train": "/a/rather/deep/folder/of/shards/of/some/project/train"}
+    scratch = changed(chain[1], folder / "scratch50-0", data=deep, model={"fresh_weights": True})
+    page_of(folder / "page.html", runs["odd"], *chain, scratch, photos=5)
+    return (folder / "page.html").read_text()
 
 
 def browse(folder: Path, html: str, *options: str, name: str = "page.html") -> subprocess.CompletedProcess[str]:
