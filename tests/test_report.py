@@ -434,7 +434,7 @@ def test_the_table_says_in_which_precision_and_about_how_many_photos_each_model_
         "exported onnx int8": "int8",
     }
     assert "Precision is what a model computed in when it was asked" in some.text
-    parts = {name for name, row in shown.items() if row["mean top-1"].endswith("%of 5 of 12 photos")}
+    parts = {name for name, row in shown.items() if row["mean top-1"].endswith("%5 of 12 photos")}
     assert parts == {"narrow"}  # the others' results are of their training and their export, on all photos
     unasked = gains(page_of(tmp_path / "none.html", chain[1].parent / "narrow", photos=0))
     assert unasked["narrow"]["precision"] == unasked["narrow"]["mean top-1"] == NOTHING

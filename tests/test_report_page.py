@@ -161,7 +161,7 @@ def drawn(pruned: float) -> str:
 def test_a_pruned_network_far_below_does_not_push_the_others_together() -> None:
     figure = drawn(0.10)
     heights = [float(y) for y in re.findall(r'transform="translate\([\d.]+ ([\d.]+)\)" fill', figure)[:4]]
-    assert max(heights[:3]) - min(heights[:3]) > 100  # pixels of the 222 that the axis has
+    assert max(heights[:3]) - min(heights[:3]) > 100  # pixels of the 216 that the axis has
     assert max(heights[:3]) < heights[3] < BOTTOM  # the mark is inside
     corners = re.findall(r"[\d.]+,([\d.]+)", re.findall(r'points="([^"]*)" class="front"', figure)[0])
     assert max(map(float, corners)) <= BOTTOM

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from train.report_page.markup import Html, join, tag
 
 WIDTH, HEIGHT = 500, 300  # so that a label at an end of an axis is inside, in the large letters of a phone, too
-LEFT, RIGHT, TOP, BOTTOM = 80, 466, 30, 252
+LEFT, RIGHT, TOP, BOTTOM = 80, 466, 36, 252
 
 
 @dataclass(frozen=True)

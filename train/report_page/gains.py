@@ -69,7 +69,7 @@ def _table(stages: Sequence[Stage]) -> Html:
             _time(stage),
             NOTHING if stage.mean_top1 is None else stage.precision,
             *(_best(percent(stage.top1.get(task)), is_best=stage.top1.get(task) == best[task]) for task in tasks),
-            join(percent(stage.mean_top1), tag("small", tag("br"), f"of {stage.part}") if stage.part else None),
+            join(percent(stage.mean_top1), tag("small", tag("br"), stage.part) if stage.part else None),
         ]
         for stage in stages
     ]
