@@ -258,6 +258,17 @@ def test_an_accuracy_on_photos_that_no_config_names_is_not_called_unmeasured(
     assert "Accuracy was not measured." not in page.text
 
 
+def test_a_network_pruned_from_any_model_of_a_run_is_asked_about_its_photos(
+    runs: dict[str, Path], chain: list[Path], tmp_path: Path
+) -> None:
+    narrow = shutil.copytree(chain[1].parent / "narrow", tmp_path / "narrow")
+    plan = json.loads((narrow / "prune.json").read_text())
+    plan["source"] = {"model": str(runs["odd"] / "last"), "sha256": "0"}  # other weights than those of best/
+    (narrow / "prune.json").write_text(json.dumps(plan))
+    shown = gains(page_of(tmp_path / "page.html", runs["odd"], narrow))
+    assert re.fullmatch(r"[\d.]+ %", shown["narrow"]["mean top-1"])
+
+
 def test_bad_samples_are_named(runs: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(runs["first"], folder)

@@ -161,7 +161,10 @@ def _is_kin(record: RunRecord, prune: Written) -> bool:
     started_from = (record.config.get("model") or {}).get("artifact")
     if started_from and Path(started_from).resolve() == prune.path.resolve():
         return True
-    return record.meta is not None and record.meta.sha256 == (prune.content.get("source") or {}).get("sha256")
+    source = prune.content["source"]
+    if source.get("model") and Path(source["model"]).resolve().is_relative_to(record.path.resolve()):
+        return True
+    return record.meta is not None and record.meta.sha256 == source["sha256"]
 
 
 def _once(stages: Sequence[Stage]) -> list[Stage]:

@@ -40,6 +40,7 @@ class _Variant(_Strict):
 
 class _Source(_Strict):
     sha256: str
+    model: str | None = None
 
 
 class _Gate(_Strict):
