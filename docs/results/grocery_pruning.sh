@@ -38,3 +38,4 @@ for share in 30 50 70; do
         compare "$kind${share}_vs_student_seed0" "$kind$share" student $VAL 0
     done
 done
+PYTHONPATH="$PWD:${PYTHONPATH:-}" python docs/results/sizes.py $RUNS/student-0/last $RUNS/pruned{70-0,50-0,50-1,50-2,30-0}
