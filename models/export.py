@@ -28,7 +28,7 @@ from models.artifact import META_NAME, WEIGHTS_NAME, ArtifactMeta, load_artifact
 from models.deploy.executorch_program import write_program
 from models.deploy.graph import export_graph, save_graph, with_pixel_input
 from models.deploy.int8 import METHODS, require_enough_photos
-from models.deploy.latency import measure_latency
+from models.deploy.latency import measure_milliseconds
 from models.deploy.loading import load_model
 from models.deploy.parity import require_parity, require_same_logits
 from models.deploy.storage8 import write_uint8
@@ -234,7 +234,7 @@ def _latency(export: Export) -> dict[str, float]:
         )
         ways[name] = partial(loaded.model, image)
     with torch.inference_mode():
-        return measure_latency(ways)
+        return measure_milliseconds(ways)
 
 
 def _report(export: Export, results: Mapping[str, Comparison], milliseconds: Mapping[str, float]) -> None:

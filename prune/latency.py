@@ -6,8 +6,6 @@ latency = measure_latency(student, image_size=224, threads=1); latency.milliseco
 import copy
 import importlib.util
 import io
-import statistics
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.deploy.latency import measure_milliseconds
 from models.student import Student
 
-_WARM_UP, _BURSTS, _RUNS = 5, 5, 10
+_ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -32,19 +31,10 @@ class Latency:
 
 
 def measure_latency(student: Student, *, image_size: int, threads: int) -> Latency:
-    """Of one float32 image on the CPU: the smallest of the medians of several bursts, since what else a machine does
-    can only lengthen one."""
+    """Of one float32 image on the CPU, as `measure_milliseconds` measures it."""
     run, runtime = inference(student, image_size=image_size, threads=threads)
-    for _ in range(_WARM_UP):
-        run()
-    bursts = [statistics.median(_seconds(run) for _ in range(_RUNS)) for _ in range(_BURSTS)]
-    return Latency(1000 * min(bursts), runtime, threads, image_size)
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    run()
-    return time.perf_counter() - begin
+    milliseconds = measure_milliseconds({runtime: run}, rounds=_ROUNDS)[runtime]
+    return Latency(milliseconds, runtime, threads, image_size)
 
 
 def inference(student: Student, *, image_size: int, threads: int) -> tuple[Callable[[], object], str]:

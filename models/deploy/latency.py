@@ -1,36 +1,43 @@
-"""Time of one image on one thread, for several models in turn, so that a busy machine slows all of them.
+"""Time of one image, for several models in turn, so that a busy machine slows all of them.
 
-milliseconds = measure_latency({"fp32": run_float, "int8": run_small})
+milliseconds = measure_milliseconds({"fp32": run_float, "int8": run_small})
 """
 
 import time
 from collections.abc import Callable, Mapping
 from statistics import median
 
-WARM_UP = 5
-_ROUNDS, _SECONDS = 60, 20.0
+_WARM_UP, _ROUNDS, _BURST = 5, 10, 10
 
 
-def measure_latency(
+def measure_milliseconds(
     ways: Mapping[str, Callable[[], object]],
     *,
     rounds: int = _ROUNDS,
-    seconds: float = _SECONDS,
+    seconds: float = 20.0,
     progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, float]:
-    """Median milliseconds of each way over at most `rounds` rounds; none is begun after `seconds`. progress: called
-    with 1 after each round."""
-    taken: dict[str, list[float]] = {name: [] for name in ways}
+    """Milliseconds of each way: the smallest of the medians of its bursts, since what else a machine does can only
+    lengthen one. Bursts and not single calls: the first call after another way's finds its weights in no cache.
+
+    Each of at most `rounds` rounds has one burst of every way; no round is begun after `seconds`. progress: called with
+    1 after each round.
+    """
+    bursts: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
-        for _ in range(WARM_UP):
+        for _ in range(_WARM_UP):
             way()
     begin = time.perf_counter()
     for _ in range(rounds):
         for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            taken[name].append(time.perf_counter() - start)
+            bursts[name].append(median(_seconds(way) for _ in range(_BURST)))
         progress(1)
         if time.perf_counter() - begin > seconds:
             break
-    return {name: 1000 * median(values) for name, values in taken.items()}
+    return {name: 1000 * min(medians) for name, medians in bursts.items()}
+
+
+def _seconds(way: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    way()
+    return time.perf_counter() - begin

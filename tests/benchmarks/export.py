@@ -82,7 +82,7 @@ def _int8(folder: Path, student: Student, backbone: str, suffix: str, *, size: i
     image = torch.from_numpy(photos[0][:1])
     ways = [partial(OnnxModel(folder / f"{name}.onnx", threads=1), image) for name in ("fp32", "int8")]
     timed_in_turn(ways, rounds=5)  # warm-up
-    whole, quantised = timed_in_turn(ways, rounds=rounds).T
+    whole, quantised = timed_in_turn(ways, rounds=rounds, warm=True).T
     ratio, interval = median_ratio(whole, quantised)
     promised = not suffix
     macs = count_cost(model, image_size=size).macs

@@ -15,12 +15,15 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.process_time() - begin
 
 
-def timed_in_turn(ways: Sequence[Callable[[], object]], *, rounds: int) -> np.ndarray:
-    """Seconds, float64 [rounds, ways]. Who goes first changes from round to round."""
+def timed_in_turn(ways: Sequence[Callable[[], object]], *, rounds: int, warm: bool = False) -> np.ndarray:
+    """Seconds, float64 [rounds, ways]. Who goes first changes from round to round. warm: each way is called once more,
+    uncounted, right before: the others have taken its place in the processor's caches."""
     seconds = np.empty((rounds, len(ways)))
     for number in range(rounds):
         for place in range(len(ways)):
             way = (number + place) % len(ways)
+            if warm:
+                ways[way]()
             seconds[number, way] = seconds_of(ways[way])
     return seconds
 

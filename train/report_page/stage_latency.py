@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from models.deploy.latency import measure_latency
+from models.deploy.latency import measure_milliseconds
 from models.deploy.storage8 import SUFFIX
 from models.student import build_student
 from prune.latency import inference
 from train.report_page.stage import EXPORTED, Stage
 
-ROUNDS = 100
+ROUNDS = 10
 _SECONDS = 0.7  # for each subject
 
 Subject = Path | tuple[str, int]  # an ONNX file, or a network as JSON and its image size
@@ -44,7 +44,7 @@ def time_stages(
             names = ", ".join(stage.name for stage in stages if _subject(stage) == subject)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             notes.append(f"{names}: cannot be timed: {reason}.")
-    taken = measure_latency(ways, rounds=ROUNDS, seconds=_SECONDS * len(ways), progress=progress)
+    taken = measure_milliseconds(ways, rounds=ROUNDS, seconds=_SECONDS * len(ways), progress=progress)
     timed = []
     for stage in stages:
         own = _subject(stage)
