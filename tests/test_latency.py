@@ -35,7 +35,7 @@ def test_a_busy_while_lengthens_no_time() -> None:
 
     def way() -> None:
         calls.append(0)
-        busy(0.02 if len(calls) < 40 else 0.001)
+        busy(0.02 if len(calls) < 60 else 0.001)
 
     assert measure_milliseconds({"one": way}, rounds=6)["one"] < 15
 

@@ -1,15 +1,20 @@
-"""What saved models cost: python docs/results/sizes.py MODEL...
+"""What models cost, measured in turn on one thread of ONNX Runtime: python docs/results/sizes.py MODEL...
 
-Milliseconds of one image on one thread of ONNX Runtime, measured in turn.
+MODEL: folder of a saved model, or an exported .onnx file.
 """
 
 import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
+import torch
 from rich.table import Table
 
 from models.artifact import WEIGHTS_NAME, load_artifact
 from models.cost import count_cost
 from models.deploy.latency import measure_milliseconds
+from models.deploy.runtime import OnnxModel
 from models.terminal import print_table
 from prune.latency import inference
 
@@ -18,15 +23,26 @@ def main() -> None:
     table = Table()
     for column in ("model", "parameters", "MACs", "bytes", "ms"):
         table.add_column(column, justify="left" if column == "model" else "right")
-    models = {path: load_artifact(path) for path in sys.argv[1:]}
-    sizes = {path: int(meta.preprocessing["eval_size"]) for path, (_, meta) in models.items()}
-    ways = {path: inference(student, image_size=sizes[path], threads=1)[0] for path, (student, _) in models.items()}
-    milliseconds = measure_milliseconds(ways)
-    for path, (student, meta) in models.items():
-        cost = count_cost(student, image_size=sizes[path])
-        num_bytes = (meta.path / WEIGHTS_NAME).stat().st_size
-        table.add_row(path, f"{cost.parameters:,}", f"{cost.macs:,}", f"{num_bytes:,}", f"{milliseconds[path]:.3f}")
+    models = {path: _exported(path) if path.endswith(".onnx") else _saved(path) for path in sys.argv[1:]}
+    milliseconds = measure_milliseconds({path: way for path, (_, way) in models.items()}, rounds=30, seconds=60)
+    for path, (columns, _) in models.items():
+        table.add_row(path, *columns, f"{milliseconds[path]:.3f}")
     print_table(table)
+
+
+def _saved(path: str) -> tuple[list[str], Callable[[], object]]:
+    student, meta = load_artifact(path)
+    size = int(meta.preprocessing["eval_size"])
+    cost = count_cost(student, image_size=size)
+    num_bytes = (meta.path / WEIGHTS_NAME).stat().st_size
+    way, _ = inference(student, image_size=size, threads=1)
+    return [f"{cost.parameters:,}", f"{cost.macs:,}", f"{num_bytes:,}"], way
+
+
+def _exported(path: str) -> tuple[list[str], Callable[[], object]]:
+    model = OnnxModel(path, threads=1)
+    image = torch.zeros(1, 3, model.image_size, model.image_size)
+    return ["", "", f"{Path(path).stat().st_size:,}"], partial(model, image)
 
 
 if __name__ == "__main__":

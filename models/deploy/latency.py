@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from statistics import median
 
-_WARM_UP, _ROUNDS, _BURST = 5, 10, 10
+_WARM_UP, _ROUNDS, _BURST = 5, 15, 20
 
 
 def measure_milliseconds(
@@ -18,7 +18,7 @@ def measure_milliseconds(
     progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, float]:
     """Milliseconds of each way: the smallest of the medians of its bursts, since what else a machine does can only
-    lengthen one. Bursts and not single calls: the first call after another way's finds its weights in no cache.
+    lengthen one. Bursts and not single calls: the first calls after another way's find its weights in no cache.
 
     Each of at most `rounds` rounds has one burst of every way; no round is begun after `seconds`. progress: called with
     1 after each round.
