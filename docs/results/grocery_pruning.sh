@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Slimming on Groceries: bash docs/results/grocery_pruning.sh, after grocery_distillation.sh.
 # The student trained sparse, pruned to half of the MACs, fine-tuned with the unpruned one as its teacher and without, beside
-# the same shape from fresh weights: three seeds. To 30 and 70 % of the MACs: one seed.
+# the same shape from fresh weights: three seeds. To 30 and 70 % of the MACs, and with stronger penalties: one seed.
 cd "$(dirname "$0")/../.."
 source docs/results/common.sh
 RUNS=runs/grocery
@@ -26,6 +26,13 @@ for seed in 0 1 2; do
 done
 arms 30 0
 arms 70 0
+for strength in 3e-3 4e-3 8e-3; do
+    train "sparse$strength-0" --config $CONFIGS/grocery_sparse.yaml seed=0 sparsity.strength="$strength"
+    [ -f "$RUNS/pruned50_$strength-0/prune.json" ] || python -m prune --model "$RUNS/sparse$strength-0/last" \
+        --out "$RUNS/pruned50_$strength-0" --max-macs 50% --multiple 8 --data shards/grocery/train --recalibrate 16
+    train "finetuned50_$strength-0" --config $CONFIGS/grocery_finetune.yaml seed=0 \
+        model.artifact="$RUNS/pruned50_$strength-0" teacher.model="$RUNS/sparse$strength-0/last"
+done
 
 compare sparse_vs_student sparse student $VAL 0 1 2
 for kind in pruned finetuned plain scratch; do
@@ -38,4 +45,9 @@ for share in 30 50 70; do
         compare "$kind${share}_vs_student_seed0" "$kind$share" student $VAL 0
     done
 done
-PYTHONPATH="$PWD:${PYTHONPATH:-}" python docs/results/sizes.py $RUNS/student-0/last $RUNS/pruned{70-0,50-0,50-1,50-2,30-0}
+for strength in 3e-3 4e-3 8e-3; do
+    for kind in sparse pruned50_ finetuned50_; do
+        compare "$kind${strength}_vs_student_seed0" "$kind$strength" student $VAL 0
+    done
+done
+PYTHONPATH="$PWD:${PYTHONPATH:-}" python docs/results/sizes.py $RUNS/student-0/last $RUNS/pruned{70-0,50-0,50-1,50-2,30-0,50_{3,4,8}e-3-0}
