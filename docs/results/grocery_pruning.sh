@@ -50,4 +50,5 @@ for strength in 3e-3 4e-3 8e-3; do
         compare "$kind${strength}_vs_student_seed0" "$kind$strength" student $VAL 0
     done
 done
-PYTHONPATH="$PWD:${PYTHONPATH:-}" python docs/results/sizes.py $RUNS/student-0/last $RUNS/pruned{70-0,50-0,50-1,50-2,30-0,50_{3,4,8}e-3-0}
+PYTHONPATH="$PWD:${PYTHONPATH:-}" python docs/results/sizes.py $RUNS/student-0/last \
+    $RUNS/pruned{70-0,50-0,50-1,50-2,30-0,50_{3,4,8}e-3-0}
