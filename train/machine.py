@@ -20,6 +20,8 @@ def choose_device(kind: str, comm: Comm, *, deterministic: bool) -> torch.device
     if deterministic:
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # Else every new tensor is filled first, in case something reads it before it is written: nothing here does.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if kind == "cpu" or not torch.cuda.is_available():
         if kind == "cuda":
             raise ConfigError("device: cuda, but torch finds no GPU on this machine")
