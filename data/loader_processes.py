@@ -7,6 +7,7 @@ the error may be swallowed or leave work half done, so it is taken out again; to
 waiting, that the process is gone. A process that dies while it hands over its memory breaks that connection instead.
 """
 
+import ctypes
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,7 @@ def from_processes(
         prefetch_factor=prefetch,
         worker_init_fn=_start,
     )
+    _give_back_free_memory()
     with _unchanged_child_signal():
         items = iter(loader)
     while True:
@@ -44,6 +46,13 @@ def from_processes(
         except (RuntimeError, OSError, EOFError) as error:
             raise (_lost(error) or error) from error.__cause__
         yield item
+
+
+def _give_back_free_memory() -> None:
+    """A forked process shares what is free, too, and every page of it that is used again is copied first."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
 
 
 def _lost(error: Exception) -> LoaderLost | None:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch.utils.data._utils import signal_handling
 
 from data.errors import DataError, LoaderLost
 from data.loader_processes import from_processes
+from tests.conftest import REPOSITORY
 
 
 class Numbers(Dataset[Any]):
@@ -102,3 +105,30 @@ def test_no_handler_stays_that_raises_wherever_the_program_is(monkeypatch: pytes
     next(items)
     assert signal.getsignal(signal.SIGCHLD) is before
     items.close()  # type: ignore[attr-defined]
+
+
+FREED = """
+import psutil
+import torch
+from data.loader_processes import from_processes
+from train.allocator import keep_freed_memory
+
+def megabytes():
+    return psutil.Process().memory_info().rss / 2**20
+
+keep_freed_memory()
+before = megabytes()
+blocks = [torch.ones(5 * 2**18) for _ in range(100)]  # 5 MB each
+del blocks
+kept = megabytes() - before
+next(from_processes(list(range(3)), workers=1))
+print(kept, megabytes() - before)
+"""
+
+
+def test_loader_processes_do_not_hold_what_their_parent_has_freed() -> None:
+    command = [sys.executable, "-c", FREED]
+    done = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    kept, left = map(float, done.stdout.split())
+    assert kept > 400
+    assert left < 100

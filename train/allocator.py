@@ -14,8 +14,7 @@ def keep_freed_memory() -> None:
 
     Every step frees its gradients and activations and soon asks for the same sizes again. By default glibc returns
     them in between (large blocks each time, since they are maps of their own), and the kernel clears the pages anew: a
-    quarter to two fifths of a step at 224 pixels. The peak grows by about a tenth. C libraries without mallopt are left
-    alone.
+    quarter to two fifths of a step at 224 pixels. C libraries without mallopt are left alone.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
