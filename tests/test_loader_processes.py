@@ -1,4 +1,4 @@
-"""Loader processes that die: at rest, at work, and while they hand over a batch."""
+"""Loader processes that die: at rest, at work, and while they hand over a batch; and what they hold of their parent."""
 
 import os
 import signal
