@@ -3,11 +3,15 @@
 for batch in loader: batch.image  # uint8 [N, S, S, 3]
 """
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import torch
+
+from data.errors import LoaderLost
 
 
 @dataclass(frozen=True)
@@ -21,20 +25,44 @@ class BadRecord:
     row: int  # place in the global batch
 
 
-@dataclass
-class Part:
-    """One loader worker's samples of one step; arrays are small and travel by value, images in shared memory."""
+class Piece(Protocol):
+    """What one loader process made of a step, as far as it takes to see that nothing is missing."""
 
-    epoch: int
-    step: int
-    image: torch.Tensor  # uint8 [n, S, S, 3]
+    @property
+    def at(self) -> tuple[int, int]: ...
+
+    @property
+    def row(self) -> np.ndarray: ...
+
+    @property
+    def bad(self) -> list[BadRecord]: ...
+
+
+def require_whole(pieces: Sequence[Piece], *, at: tuple[int, int], places: np.ndarray) -> None:
+    """The rows that are kept and those that are bad must be exactly `places` (int64 [n], ascending), the rows of step
+    `at`. Raises LoaderLost: a batch that came short would train, or measure, in silence."""
+    for piece in pieces:
+        if piece.at != at:
+            raise LoaderLost("a loader process gave epoch {} step {} for epoch {} step {}".format(*piece.at, *at))
+    bad = [record.row for piece in pieces for record in piece.bad]
+    rows = np.sort(np.concatenate([*(piece.row for piece in pieces), np.array(bad, dtype=np.int64)]))
+    if not np.array_equal(rows, places):
+        raise LoaderLost(
+            "the loader processes gave {} samples for the {} of epoch {} step {}".format(len(rows), len(places), *at)
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """One loader process's samples of one step, but for the arrays, which it has written into the step's memory: row i
+    of the rank's planned rows at place i."""
+
+    at: tuple[int, int]  # epoch, step
     labels: np.ndarray  # int32 [n, num_tasks]
     index: np.ndarray  # int64 [n, 2]
     row: np.ndarray  # int64 [n]
     key: list[str]
-    bad: list[BadRecord] = field(default_factory=list)
-    teacher_image: torch.Tensor | None = None  # the same views at the teacher's size, uint8 [n, S', S', 3]
-    teacher: np.ndarray | None = None  # float16 [n, classes of all teacher tasks], from the teacher cache
+    bad: list[BadRecord]
 
 
 @dataclass
@@ -96,36 +124,38 @@ class Batch:
         )
 
 
-def join_parts(parts: list[Part], tasks: list[str]) -> Batch:
-    """One batch from the parts of a rank's workers, rows in position order."""
-    if len(parts) == 1:
-        part = parts[0]
-        image, labels, index, row, key = part.image, part.labels, part.index, part.row, part.key
-        teacher_image, teacher = part.teacher_image, part.teacher
-    else:
-        row = np.concatenate([part.row for part in parts])
-        order = np.argsort(row)
-        row = row[order]
-        labels = np.concatenate([part.labels for part in parts])[order]
-        index = np.concatenate([part.index for part in parts])[order]
-        keys = [key for part in parts for key in part.key]
-        key = [keys[at] for at in order]
-        image = torch.cat([part.image for part in parts])[torch.from_numpy(order)]
-        teacher_images = [part.teacher_image for part in parts if part.teacher_image is not None]
-        teacher_image = torch.cat(teacher_images)[torch.from_numpy(order)] if teacher_images else None
-        logits = [part.teacher for part in parts if part.teacher is not None]
-        teacher = np.concatenate(logits)[order] if logits else None
-    label = {task: torch.from_numpy(labels[:, at].astype(np.int64)) for at, task in enumerate(tasks)}
+def join_parts(
+    parts: Sequence[Part],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    at: tuple[int, int],
+    places: np.ndarray,
+    tasks: list[str],
+) -> Batch:
+    """One batch from the parts of a rank's loader processes, rows in position order. places: the rank's planned rows;
+    arrays: "image" and, where the step has them, "teacher_image" and "teacher", each with a row for every place.
+
+    The images stay where the processes wrote them, unless a bad sample leaves a gap. Raises LoaderLost."""
+    require_whole(parts, at=at, places=places)
+    row = np.concatenate([part.row for part in parts])
+    order = np.argsort(row)
+    row = row[order]
+    keys = [key for part in parts for key in part.key]
+    labels = np.concatenate([part.labels for part in parts])[order]
+    kept = slice(len(row)) if len(row) == len(places) else np.searchsorted(places, row)
+    rows = {name: torch.from_numpy(array[kept]) for name, array in arrays.items()}
+    label = {task: torch.from_numpy(labels[:, column].astype(np.int64)) for column, task in enumerate(tasks)}
+    epoch, step = at
     return Batch(
-        epoch=parts[0].epoch,
-        step=parts[0].step,
-        image=image,
+        epoch=epoch,
+        step=step,
+        image=rows["image"],
         label=label,
         valid={task: column >= 0 for task, column in label.items()},
-        key=key,
-        index=torch.from_numpy(index),
+        key=[keys[number] for number in order],
+        index=torch.from_numpy(np.concatenate([part.index for part in parts])[order]),
         row=torch.from_numpy(row),
         bad=sorted((record for part in parts for record in part.bad), key=lambda record: record.row),
-        teacher_image=teacher_image,
-        teacher=None if teacher is None else torch.from_numpy(teacher),
+        teacher_image=rows.get("teacher_image"),
+        teacher=rows.get("teacher"),
     )

@@ -3,32 +3,30 @@
     loader = Loader(index, order, Pixels(size=224, operations=POLICIES["standard"]), rank=0, num_ranks=2, workers=4)
     for batch in loader.batches(start=(3, 17), stop_epoch=60): ...
 
-Each worker owns some of the rank's lanes and gives one part per step, so the parts arrive in a fixed round and are
-merged by position: the batches do not depend on the number of workers.
+Each worker owns some of the rank's lanes and makes its part of every step, each row at its place in the rank's batch:
+the batches do not depend on the number of workers. A batch is whole, or the run stops: the rows that came, good and
+bad, are held against the order's plan.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Protocol
 
 import numpy as np
-import torch
-from torch.utils.data import IterableDataset, get_worker_info
 
 from data.batch import BadRecord, Batch, Part, join_parts
 from data.cache import RangeCache
-from data.errors import BadSample, DataError
+from data.errors import BadSample
 from data.index import Index
-from data.loader_processes import from_processes
+from data.loader_processes import side_by_side
 from data.order import Owner, Rows, Run, SampleOrder
 from data.pixels import Pixels
 from data.reader import ShardReader
+from data.step_memory import Arrays, Layout
 from data.teacher_logits import LogitReader
+from data.teacher_logits.manifest import load_manifest
 from data.views import Views
 from data.will_need import Lookahead
-
-_PREFETCH = 2  # steps that each worker may be ahead
 
 
 class Order(Protocol):
@@ -38,6 +36,14 @@ class Order(Protocol):
 
     def rows(self, epoch: int, step: int, owner: Owner | None = None) -> Rows: ...
 
+    def places(self, epoch: int, step: int, owner: Owner) -> np.ndarray:
+        """`rows(...).row` alone, at little cost."""
+        ...
+
+    def most_rows(self, num_ranks: int) -> int:
+        """No step has more rows for a rank."""
+        ...
+
 
 class EvalOrder:
     """Every sample once, in index order; step k of W ranks takes W x batch_size neighbours and cuts them W ways."""
@@ -45,19 +51,22 @@ class EvalOrder:
     def __init__(self, counts: np.ndarray, *, batch_size: int, num_ranks: int) -> None:
         self.ends = np.cumsum(np.asarray(counts, dtype=np.int64))
         self.num_samples = int(self.ends[-1]) if len(self.ends) else 0
-        self.global_batch = batch_size * num_ranks
+        self.batch_size, self.global_batch = batch_size, batch_size * num_ranks
         self.steps_per_epoch = -(-self.num_samples // self.global_batch)
 
     def rows(self, epoch: int, step: int, owner: Owner | None = None) -> Rows:
-        """The samples of a step; an owner's rank gets one contiguous part, its workers every V-th of that."""
-        owner = owner or Owner()
-        first = step * self.global_batch
-        size = min(self.global_batch, self.num_samples - first)
-        low, high = (size * rank // owner.num_ranks for rank in (owner.rank, owner.rank + 1))
-        row = np.arange(low + owner.worker, high, owner.num_workers)
-        shard = np.searchsorted(self.ends, first + row, side="right")
+        """The samples of a step; an owner's rank, and there its worker, gets neighbours."""
+        row = self.places(epoch, step, owner or Owner())
+        place = step * self.global_batch + row
+        shard = np.searchsorted(self.ends, place, side="right")
         start = np.concatenate([[0], self.ends])[shard]
-        return Rows(row=row, shard=shard, sample=first + row - start)
+        return Rows(row=row, shard=shard, sample=place - start)
+
+    def places(self, epoch: int, step: int, owner: Owner) -> np.ndarray:
+        return owner.cut(min(self.global_batch, self.num_samples - step * self.global_batch))
+
+    def most_rows(self, num_ranks: int) -> int:
+        return self.batch_size
 
 
 @dataclass(frozen=True)
@@ -72,124 +81,134 @@ class TeacherData:
 _OWN_VIEWS, _NO_TEACHER = Views(), TeacherData()
 
 
-class _Stream(IterableDataset[Part | DataError]):
-    """What one worker process runs: its part of every step from `start` to the end of `stop_epoch - 1`."""
+@dataclass(frozen=True)
+class _Plan:
+    """All steps of one rank, from `start` to the end of `stop_epoch - 1`: what loader processes are given to do."""
 
-    def __init__(
-        self,
-        index: Index,
-        order: Order,
-        pixels: Pixels,
-        *,
-        rank: int,
-        num_ranks: int,
-        start: tuple[int, int],
-        stop_epoch: int,
-        cache: tuple[str, int] | None,
-        views: Views,
-        teacher: TeacherData,
-    ) -> None:
-        self.index, self.order, self.pixels = index, order, pixels
-        self.rank, self.num_ranks = rank, num_ranks
-        self.start, self.stop_epoch, self.cache = start, stop_epoch, cache
-        self.views, self.teacher = views, teacher
+    index: Index
+    order: Order
+    pixels: Pixels
+    rank: int
+    num_ranks: int
+    start_at: tuple[int, int]
+    stop_epoch: int
+    cache: tuple[str, int] | None
+    views: Views
+    teacher: TeacherData
+    num_logits: int | None  # columns of the teacher's cache
 
-    def __iter__(self) -> Iterator[Part | DataError]:
-        try:
-            yield from self._parts()
-        except DataError as error:
-            # As a value: raised in a worker, torch would bury its words under the worker's stack.
-            yield error
+    @property
+    def layout(self) -> Layout:
+        rows = self.order.most_rows(self.num_ranks)
+        layout: dict[str, tuple[tuple[int, ...], type]] = {"image": (_picture(rows, self.pixels), np.uint8)}
+        if self.teacher.pixels is not None:
+            layout["teacher_image"] = (_picture(rows, self.teacher.pixels), np.uint8)
+        if self.num_logits is not None:
+            layout["teacher"] = ((rows, self.num_logits), np.float16)
+        return layout
 
-    def _parts(self) -> Iterator[Part]:
-        worker = get_worker_info()
-        number, count = (worker.id, worker.num_workers) if worker else (0, 1)
-        owner = Owner(self.rank, self.num_ranks, number, count)
-        cache = RangeCache(self.cache[0], max_bytes=self.cache[1]) if self.cache else None
-        reader = ShardReader(self.index, cache)
-        logits = None
-        if self.teacher.cache is not None:
-            logits = LogitReader(self.teacher.cache, self.index, num_views=self.views.num_views, cache=cache)
-        lookahead = None
-        if isinstance(self.order, SampleOrder):
+    def steps(self) -> Iterator[tuple[int, int]]:
+        first_epoch, first_step = self.start_at
+        for epoch in range(first_epoch, self.stop_epoch):
+            for step in range(first_step if epoch == first_epoch else 0, self.order.steps_per_epoch):
+                yield epoch, step
 
-            def announce(epoch: int, runs: list[Run]) -> None:
-                reader.will_need(runs)
-                if logits is not None:
-                    logits.will_need(runs, view=epoch % self.views.num_views)
+    def places(self, at: tuple[int, int]) -> np.ndarray:
+        """The rank's rows of a step, ascending."""
+        return self.order.places(*at, Owner(self.rank, self.num_ranks))
 
-            lookahead = Lookahead(self.order, owner, self.start, announce, stop_epoch=self.stop_epoch)
-        first_epoch, first_step = self.start
-        try:
-            for epoch in range(first_epoch, self.stop_epoch):
-                for step in range(first_step if epoch == first_epoch else 0, self.order.steps_per_epoch):
-                    rows = self.order.rows(epoch, step, owner)
-                    if lookahead is not None:
-                        lookahead.consume(len(rows.row))
-                    else:
-                        reader.will_need(_single_runs(rows))
-                    yield self._part(reader, logits, epoch, step, rows)
-        finally:
-            reader.close()
+    def used(self, at: tuple[int, int]) -> set[str]:
+        """The arrays that a step fills. Logits from the cache need no picture for the teacher."""
+        _, is_fresh = self.views.at(*at)
+        has_logits = self.num_logits is not None and not is_fresh
+        used = {"image"}
+        if has_logits:
+            used.add("teacher")
+        elif self.teacher.pixels is not None:
+            used.add("teacher_image")
+        return used
 
-    def _part(self, reader: ShardReader, logits: LogitReader | None, epoch: int, step: int, rows: Rows) -> Part:
-        count = len(rows.row)
-        view, is_fresh = self.views.at(epoch, step)
-        image = _empty_image(count, self.pixels.size)
-        targets = [(self.pixels, image.numpy())]
-        large = None
-        # Logits from the cache need no picture for the teacher.
-        if self.teacher.pixels is not None and (logits is None or is_fresh):
-            large = _empty_image(count, self.teacher.pixels.size)
-            targets.append((self.teacher.pixels, large.numpy()))
-        teacher = (
-            None if logits is None or is_fresh else np.empty((count, logits.manifest.num_classes), dtype=np.float16)
-        )
-        labels = np.empty((count, len(self.index.tasks)), dtype=np.int32)
+    def start(self, worker: int, num_workers: int) -> "_PartMaker":
+        return _PartMaker(self, Owner(self.rank, self.num_ranks, worker, num_workers))
+
+
+class _PartMaker:
+    """Reads, decodes and augments one worker's part of each step."""
+
+    def __init__(self, plan: _Plan, owner: Owner) -> None:
+        self._plan, self._owner = plan, owner
+        cache = RangeCache(plan.cache[0], max_bytes=plan.cache[1]) if plan.cache else None
+        self._reader = ShardReader(plan.index, cache)
+        self._logits: LogitReader | None = None
+        if plan.teacher.cache is not None:
+            self._logits = LogitReader(plan.teacher.cache, plan.index, num_views=plan.views.num_views, cache=cache)
+        self._lookahead: Lookahead | None = None
+        if isinstance(plan.order, SampleOrder):
+            self._lookahead = Lookahead(plan.order, owner, plan.start_at, self._announce, stop_epoch=plan.stop_epoch)
+
+    def _announce(self, epoch: int, runs: list[Run]) -> None:
+        self._reader.will_need(runs)
+        if self._logits is not None:
+            self._logits.will_need(runs, view=epoch % self._plan.views.num_views)
+
+    def make(self, at: tuple[int, int], arrays: Arrays) -> Part:
+        plan, used = self._plan, self._plan.used(at)
+        view, _ = plan.views.at(*at)
+        rows = plan.order.rows(*at, self._owner)
+        if self._lookahead is not None:
+            self._lookahead.consume(len(rows.row))
+        else:
+            self._reader.will_need(_neighbours(rows))
+        pictures = [(plan.pixels, arrays["image"])]
+        if "teacher_image" in used and plan.teacher.pixels is not None:
+            pictures.append((plan.teacher.pixels, arrays["teacher_image"]))
+        labels = np.empty((len(rows.row), len(plan.index.tasks)), dtype=np.int32)
         kept: list[int] = []
         keys: list[str] = []
         bad: list[BadRecord] = []
-        for at, (row, shard, sample) in enumerate(
-            zip(rows.row.tolist(), rows.shard.tolist(), rows.sample.tolist(), strict=True)
-        ):
-            name, info, num = self.index.shards[shard].name, reader.info(shard), len(kept)
+        places = np.searchsorted(plan.places(at), rows.row).tolist()
+        samples = zip(rows.row.tolist(), rows.shard.tolist(), rows.sample.tolist(), places, strict=True)
+        for number, (row, shard, sample, place) in enumerate(samples):
+            name, info = plan.index.shards[shard].name, self._reader.info(shard)
             key = info.key(sample)
             try:
-                data = reader.read(shard, sample)
-                for pixels, out in targets:
-                    pixels.make(data, shard=name, key=key, view=view, out=out[num])
+                data = self._reader.read(shard, sample)
+                for pixels, out in pictures:
+                    pixels.make(data, shard=name, key=key, view=view, out=out[place])
             except BadSample as error:
                 bad.append(BadRecord(name, key, error.reason, (shard, sample), row))
                 continue
-            if teacher is not None and logits is not None:
-                teacher[num] = logits.read(shard, sample, view)
-            labels[num] = info.labels[sample]
-            kept.append(at)
+            if "teacher" in used and self._logits is not None:
+                arrays["teacher"][place] = self._logits.read(shard, sample, view)
+            labels[len(kept)] = info.labels[sample]
+            kept.append(number)
             keys.append(key)
-        num = len(kept)
         return Part(
-            epoch,
-            step,
-            image[:num],
-            labels[:num],
-            np.stack([rows.shard[kept], rows.sample[kept]], axis=1),
-            rows.row[kept],
-            keys,
-            bad,
-            teacher_image=None if large is None else large[:num],
-            teacher=None if teacher is None else teacher[:num],
+            at=at,
+            labels=labels[: len(kept)],
+            index=np.stack([rows.shard[kept], rows.sample[kept]], axis=1),
+            row=rows.row[kept],
+            key=keys,
+            bad=bad,
         )
 
-
-def _single_runs(rows: Rows) -> list[Run]:
-    """Each sample for itself: the samples between them are other workers' to fetch."""
-    return [
-        Run(shard, sample, sample + 1) for shard, sample in zip(rows.shard.tolist(), rows.sample.tolist(), strict=True)
-    ]
+    def close(self) -> None:
+        self._reader.close()
 
 
-def _empty_image(count: int, size: int) -> torch.Tensor:
-    return torch.empty((count, size, size, 3), dtype=torch.uint8)
+def _neighbours(rows: Rows) -> list[Run]:
+    """The samples as runs of neighbours in their shards."""
+    runs: list[Run] = []
+    for shard, sample in zip(rows.shard.tolist(), rows.sample.tolist(), strict=True):
+        if runs and runs[-1].shard == shard and runs[-1].last == sample:
+            runs[-1] = Run(shard, runs[-1].first, sample + 1)
+        else:
+            runs.append(Run(shard, sample, sample + 1))
+    return runs
+
+
+def _picture(rows: int, pixels: Pixels) -> tuple[int, ...]:
+    return rows, pixels.size, pixels.size, 3
 
 
 class Loader:
@@ -211,29 +230,27 @@ class Loader:
         self.index, self.order, self.pixels = index, order, pixels
         self.rank, self.num_ranks, self.workers, self.cache = rank, num_ranks, workers, cache
         self.views, self.teacher = views, teacher
+        # Read here, before there are processes: what reads remote files must not be shared with them.
+        self._num_logits = None if teacher.cache is None else load_manifest(teacher.cache).num_classes
 
     def batches(self, *, start: tuple[int, int] = (0, 0), stop_epoch: int = 1) -> Iterator[Batch]:
         """Batches from (epoch, step) to the end of epoch `stop_epoch - 1`, without a pause between epochs. DataError
-        when the data as a whole cannot be read on, LoaderLost when a worker process is gone."""
-        stream = _Stream(
+        when the data as a whole cannot be read on, LoaderLost when a worker process is gone or a batch is not whole.
+        Who keeps batches gets copies of their images in the end: their memory goes round."""
+        plan = _Plan(
             self.index,
             self.order,
             self.pixels,
             rank=self.rank,
             num_ranks=self.num_ranks,
-            start=start,
+            start_at=start,
             stop_epoch=stop_epoch,
             cache=self.cache,
             views=self.views,
             teacher=self.teacher,
+            num_logits=self._num_logits,
         )
-        parts = from_processes(stream, workers=self.workers, prefetch=_PREFETCH) if self.workers else iter(stream)
         tasks = list(self.index.tasks)
-        while round_of_parts := [_whole(part) for part in islice(parts, max(1, self.workers))]:
-            yield join_parts(round_of_parts, tasks)
-
-
-def _whole(part: Part | DataError) -> Part:
-    if isinstance(part, DataError):
-        raise part
-    return part
+        for at, arrays, parts in side_by_side(plan, plan.steps(), workers=self.workers):
+            filled = {name: arrays[name] for name in plan.used(at)}
+            yield join_parts(parts, filled, at=at, places=plan.places(at), tasks=tasks)

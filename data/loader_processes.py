@@ -1,51 +1,326 @@
-"""What loader processes make, in order, and in words when one of them dies.
+"""Processes that make their parts of every step side by side, in order, and in words when one of them fails.
 
-for part in from_processes(stream, workers=4, prefetch=2): ...
+for step, arrays, parts in side_by_side(work, steps, workers=4): ...  # parts: one of each process
 
-torch tells of a dead process in three ways. Its SIGCHLD handler raises wherever the main thread happens to be, where
-the error may be swallowed or leave work half done, so it is taken out again; torch notices by itself, within 5 s of
-waiting, that the process is gone. A process that dies while it hands over its memory breaks that connection instead.
+A step is asked of every process at once, with a slot of shared memory to write its arrays into; what else there is to
+say comes back through a pipe. Nothing can be dropped on the way: a process writes its answer itself, and one that
+cannot is a process that ended. Every wait has an end: the answer, the process's death, or `limit` seconds.
 """
 
+import contextlib
 import ctypes
+import faulthandler
+import os
+import pickle
+import select
 import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+import struct
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 import cv2
 import torch
-from torch.utils.data import DataLoader, Dataset
 
-from data.errors import LoaderLost
+from data.errors import BadArgument, LoaderLost
+from data.free_memory import free_memory
+from data.step_memory import Arrays, Layout, StepMemory, new_arrays, step_bytes
+
+Step = TypeVar("Step")
+StepIn = TypeVar("StepIn", contravariant=True)
+Part = TypeVar("Part")
+PartOut = TypeVar("PartOut", covariant=True)
+
+STUCK_SECONDS = 600.0
+_AHEAD = 2  # steps that are asked for before they are needed
+# A training loop holds the batch that it trains on, the next one, and for a moment the one after that.
+_HELD = 3
+_LARGEST_SHARE = 0.5  # of the free memory
+_PARENT_SECONDS = 1.0  # between two looks whether the parent is still there
+_LEAVE_SECONDS = 1.0  # for a process to end by itself
+_STACK_SIGNAL = signal.SIGUSR2
+_LENGTH = struct.Struct("<Q")
 
 
-def from_processes(
-    dataset: Dataset[Any], *, workers: int, prefetch: int = 2, sampler: Sequence[int] | None = None
-) -> Iterator[Any]:
-    """The data set's items as they are, no batching; sampler: the items of a data set with numbers. Raises LoaderLost
-    and whatever the data set raises."""
-    loader = DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=sampler,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        prefetch_factor=prefetch,
-        worker_init_fn=_start,
-    )
-    _give_back_free_memory()
-    with _unchanged_child_signal():
-        items = iter(loader)
-    while True:
+class Maker(Protocol[StepIn, PartOut]):
+    """One process's part of the work; may hold open files."""
+
+    def make(self, step: StepIn, arrays: Arrays) -> PartOut:
+        """The part of a step; its rows of `arrays` are written in place."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Work(Protocol[StepIn, PartOut]):
+    """What is to be done, before anything is open."""
+
+    @property
+    def layout(self) -> Layout:
+        """The arrays of one step."""
+        ...
+
+    def start(self, worker: int, num_workers: int) -> Maker[StepIn, PartOut]: ...
+
+
+def side_by_side(
+    work: Work[Step, Part], steps: Iterable[Step], *, workers: int, limit: float = STUCK_SECONDS
+) -> Iterator[tuple[Step, Arrays, list[Part]]]:
+    """Each step with its arrays and the parts of all processes; workers=0 works in this one. Raises LoaderLost, and
+    what the work raises."""
+    if not workers:
+        yield from _in_this_process(work, steps)
+        return
+    pool = _Pool(work, workers=workers, limit=limit)
+    try:
+        yield from pool.run(iter(steps))
+    finally:
+        pool.close()
+
+
+def _in_this_process(work: Work[Step, Part], steps: Iterable[Step]) -> Iterator[tuple[Step, Arrays, list[Part]]]:
+    maker = work.start(0, 1)
+    try:
+        for step in steps:
+            arrays = new_arrays(work.layout)
+            yield step, arrays, [maker.make(step, arrays)]
+    finally:
+        maker.close()
+
+
+def num_slots(size: int, free: int) -> int:
+    """Slots of `size` bytes where `free` bytes are left: as many as run best, at least two. BadArgument below that."""
+    wanted, fit = _AHEAD + _HELD, int(free * _LARGEST_SHARE) // max(1, size)
+    if fit < 2:
+        raise BadArgument(
+            f"the batches of the loader processes need {2 * size / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB of "
+            "memory are free; take fewer ranks per host, a smaller batch size, or no loader processes (workers: 0)"
+        )
+    return min(wanted, fit)
+
+
+class _Pool(Generic[Step, Part]):
+    """The parent's side."""
+
+    def __init__(self, work: Work[Step, Part], *, workers: int, limit: float) -> None:
+        self._limit = limit
+        size = step_bytes(work.layout)
+        slots = num_slots(size, free_memory())
+        if slots < _AHEAD + _HELD:
+            print(
+                f"note: memory is short: loader processes work {slots} batches ahead, not {_AHEAD + _HELD}", flush=True
+            )
         try:
-            item = next(items)
-        except StopIteration:
-            return
-        except (RuntimeError, OSError, EOFError) as error:
-            raise (_lost(error) or error) from error.__cause__
-        yield item
+            self._memory = StepMemory(work.layout, slots=slots)
+        except OSError as error:
+            raise LoaderLost(f"no memory for {slots} batches of {size / 1e6:,.0f} MB: {error.strerror}") from error
+        _give_back_free_memory()
+        self._processes: list[_Process] = []
+        try:
+            for number in range(workers):
+                self._processes.append(_Process(work, number, workers, self._memory, self._processes))
+        except OSError as error:
+            self.close()
+            raise LoaderLost(f"loader process {number} of {workers} does not start: {error.strerror}") from error
+
+    def run(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Arrays, list[Part]]]:
+        under_way: deque[tuple[Step, int]] = deque()
+        self._ask(steps, under_way)
+        while under_way:
+            step, slot = under_way.popleft()
+            parts = [process.answer(step, limit=self._limit) for process in self._processes]
+            self._ask(steps, under_way)
+            # Who keeps all batches gets copies in the end: else no slot would be left to go on with.
+            is_last_slot = not under_way and not self._memory.has_free
+            yield step, self._memory.copy_out(slot) if is_last_slot else self._memory.hand_out(slot), parts
+            self._ask(steps, under_way)
+
+    def _ask(self, steps: Iterator[Step], under_way: deque[tuple[Step, int]]) -> None:
+        while len(under_way) < _AHEAD and self._memory.has_free:
+            step = next(steps, None)
+            if step is None:
+                return
+            slot = self._memory.take()
+            for process in self._processes:
+                process.ask(step, slot)
+            under_way.append((step, slot))
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.hang_up()
+        end = time.monotonic() + _LEAVE_SECONDS
+        for process in self._processes:
+            process.end(end)
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """What a process says instead of a part."""
+
+    error: Exception
+
+
+class _Process:
+    """One forked process, as its parent sees it. A fork copies the work as it is and takes milliseconds."""
+
+    def __init__(
+        self, work: Work[Any, Any], number: int, count: int, memory: StepMemory, others: Sequence["_Process"]
+    ) -> None:
+        self._number = number
+        self.descriptors: list[int] = []  # the parent's ends
+        questions, self._ask = os.pipe()
+        self._answers, answers = os.pipe()
+        parent = os.getpid()
+        self._id = os.fork()
+        if self._id == 0:
+            for descriptor in (self._ask, self._answers, *(end for other in others for end in other.descriptors)):
+                os.close(descriptor)
+            _work(work, number, count, memory, questions, answers, parent)
+        os.close(questions)
+        os.close(answers)
+        self._ended = os.pidfd_open(self._id)
+        self.descriptors = [self._ask, self._answers, self._ended]
+
+    def ask(self, step: object, slot: int) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it ended: told where its answer is awaited
+            _send(self._ask, (step, slot))
+
+    def answer(self, step: object, *, limit: float) -> Any:
+        """Its part of the step. Raises LoaderLost and what the work raised."""
+        deadline = time.monotonic() + limit
+        (length,) = _LENGTH.unpack(self._read(_LENGTH.size, deadline, step, limit))
+        content = pickle.loads(self._read(length, deadline, step, limit))
+        if isinstance(content, _Failed):
+            raise content.error
+        return content
+
+    def _read(self, size: int, deadline: float, step: object, limit: float) -> bytes:
+        received = bytearray()
+        while len(received) < size:
+            ready = _wait([self._answers, self._ended], deadline - time.monotonic())
+            if self._answers in ready:
+                piece = os.read(self._answers, size - len(received))
+                received += piece
+                if piece:
+                    continue
+            if not ready:
+                self._show_stack()
+                raise LoaderLost(f"loader process {self._number} was silent for {limit:g} s, at {_told(step)}")
+            raise LoaderLost(f"loader process {self._number} {self._fate()}, at {_told(step)}")
+        return bytes(received)
+
+    def _show_stack(self) -> None:
+        os.kill(self._id, _STACK_SIGNAL)
+        time.sleep(0.2)
+
+    def _fate(self) -> str:
+        """How it ended."""
+        _wait([self._ended], _LEAVE_SECONDS)
+        try:
+            _, status = os.waitpid(self._id, os.WNOHANG)
+        except ChildProcessError:
+            return "ended"
+        if os.WIFSIGNALED(status):
+            name = signal.Signals(os.WTERMSIG(status)).name
+            return f"was killed by {name}" + (", often for lack of memory" if name == "SIGKILL" else "")
+        return f"ended with exit code {os.waitstatus_to_exitcode(status)}"
+
+    def hang_up(self) -> None:
+        os.close(self._ask)
+        os.close(self._answers)
+
+    def end(self, deadline: float) -> None:
+        _wait([self._ended], deadline - time.monotonic())
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._id, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._id, 0)
+        os.close(self._ended)
+
+
+def _told(step: object) -> str:
+    return "epoch {} step {}".format(*step) if isinstance(step, tuple) else f"step {step}"
+
+
+def _work(
+    work: Work[Any, Any], number: int, count: int, memory: StepMemory, questions: int, answers: int, parent: int
+) -> NoReturn:
+    """What a forked process does. It never returns to its parent's code."""
+    code = 1
+    try:
+        # A signal to the whole group asks the parent, which ends its loaders when it is done with them.
+        for number_of_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number_of_signal, signal.SIG_IGN)
+        faulthandler.register(_STACK_SIGNAL)
+        # One process per core is the parallelism; threads inside would fight with the training step.
+        torch.set_num_threads(1)
+        cv2.setNumThreads(0)
+        _answer_all(work, number, count, memory, questions, answers, parent)
+        code = 0
+    except BaseException:  # nothing may escape into the parent's code; the parent sees the exit code
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _answer_all(
+    work: Work[Any, Any], number: int, count: int, memory: StepMemory, questions: int, answers: int, parent: int
+) -> None:
+    maker: Maker[Any, Any] | None = None
+    while (question := _next_question(questions, parent)) is not None:
+        step, slot = question
+        try:
+            maker = maker or work.start(number, count)
+            answer: object = maker.make(step, memory.arrays(slot))
+        except Exception as error:  # the parent's to judge
+            answer = _Failed(_portable(error))
+        try:
+            _send(answers, answer)
+        except BrokenPipeError:
+            break
+    if maker is not None:
+        maker.close()
+
+
+def _next_question(questions: int, parent: int) -> Any:
+    """None when the parent hung up or is gone. Its end alone does not close the pipe where a process that was forked
+    later still has it."""
+    while not _wait([questions], _PARENT_SECONDS):
+        if os.getppid() != parent:
+            return None
+    head = os.read(questions, _LENGTH.size)
+    if not head:
+        return None
+    (length,) = _LENGTH.unpack(head)
+    return pickle.loads(os.read(questions, length))
+
+
+def _wait(descriptors: Sequence[int], seconds: float) -> list[int]:
+    """Those that can be read or are at their end, none of them after `seconds`."""
+    poll = select.poll()  # select() itself knows no descriptor above 1023
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return [descriptor for descriptor, _ in poll.poll(1000 * max(0.0, seconds))]
+
+
+def _send(descriptor: int, content: object) -> None:
+    body = pickle.dumps(content, protocol=pickle.HIGHEST_PROTOCOL)
+    message = memoryview(_LENGTH.pack(len(body)) + body)
+    while message:
+        message = message[os.write(descriptor, message) :]
+
+
+def _portable(error: Exception) -> Exception:
+    """The error with its stack, if it survives the journey; else its words."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note("in a loader process:\n" + traceback.format_exc())
+    return error
 
 
 def _give_back_free_memory() -> None:
@@ -53,32 +328,3 @@ def _give_back_free_memory() -> None:
     library = ctypes.CDLL(None)
     if hasattr(library, "malloc_trim"):
         library.malloc_trim(0)
-
-
-def _lost(error: Exception) -> LoaderLost | None:
-    """What torch's words mean: it has no class for a dead process."""
-    words = str(error)
-    if "in DataLoader worker process" in words:  # the data set's own error, passed on
-        return None
-    if not isinstance(error, RuntimeError):
-        return LoaderLost(f"a loader process died while it handed over a batch ({type(error).__name__}: {words})")
-    return LoaderLost(f"a loader process died: {words}") if "DataLoader worker" in words else None
-
-
-@contextmanager
-def _unchanged_child_signal() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGCHLD)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, before)
-
-
-def _start(worker: int) -> None:
-    # One process per core is the parallelism; threads inside would fight with the training step.
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-
-
-def _as_it_is(item: Any) -> Any:
-    """torch would otherwise look for arrays to convert."""
-    return item

@@ -10,6 +10,7 @@ stretch of its shards, so a rank that owns some of the lanes reads its share of 
 """
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -39,6 +40,12 @@ class Owner:
     def owns(self, lanes: np.ndarray) -> np.ndarray:
         """bool, the shape of `lanes`: lane l belongs to rank l mod W and there to worker (l div W) mod V."""
         return (lanes % self.num_ranks == self.rank) & ((lanes // self.num_ranks) % self.num_workers == self.worker)
+
+    def cut(self, size: int) -> np.ndarray:
+        """The owner's stretch of `size` neighbours that the ranks, and within a rank the workers, cut among them."""
+        low, high = (size * rank // self.num_ranks for rank in (self.rank, self.rank + 1))
+        first, last = (low + (high - low) * worker // self.num_workers for worker in (self.worker, self.worker + 1))
+        return np.arange(first, last)
 
 
 @dataclass(frozen=True)
@@ -120,16 +127,33 @@ class SampleOrder:
         if not 0 <= step < self.steps_per_epoch:
             raise ValueError(f"step {step} is outside the epoch's {self.steps_per_epoch} steps")
         owner = owner or Owner()
+        parts = [self._rows_of_block(*stretch, owner) for stretch in self._stretches(epoch, step)]
+        return Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+    def places(self, epoch: int, step: int, owner: Owner) -> np.ndarray:
+        """`rows(...).row` alone, which costs little."""
+        stretches = self._stretches(epoch, step)
+        return np.concatenate([row[owner.owns(inside % self.lanes)] for _, inside, row in stretches])
+
+    def most_rows(self, num_ranks: int) -> int:
+        """A rank never has more rows in a step. Of n neighbours in a block it owns at most n / L times its lanes, and
+        one more at either end."""
+        lanes = -(-self.lanes // num_ranks)
+        num_blocks = max(1, round(self.num_samples / self.block_size))
+        bound = -(-self.batch_size * lanes // self.lanes) + 2 * min(num_blocks, self.batch_size)
+        return min(self.batch_size, bound)
+
+    def _stretches(self, epoch: int, step: int) -> Iterator[tuple[Block, np.ndarray, np.ndarray]]:
+        """A step's part of every block that it meets: (block, places in the block, places in the step)."""
         first = step * self.batch_size
         last = min(first + self.batch_size, self.num_samples)
-        parts = []
         position = first
         while position < last:
             block = self.block_at(epoch, position)
             stop = min(last, block.start + block.num_samples)
-            parts.append(self._rows_of_block(block, np.arange(position, stop), first, owner))
+            positions = np.arange(position, stop)
+            yield block, positions - block.start, positions - first
             position = stop
-        return Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def num_blocks(self, epoch: int) -> int:
         return len(self._shards_of(epoch)[1]) - 1
@@ -174,9 +198,8 @@ class SampleOrder:
         return base, min(size, length - base)
 
     def _rows_of_block(
-        self, block: Block, positions: np.ndarray, batch_start: int, owner: Owner
+        self, block: Block, inside: np.ndarray, row: np.ndarray, owner: Owner
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        inside = positions - block.start
         lanes = inside % self.lanes
         mine = owner.owns(lanes)
         lanes, offsets = lanes[mine], inside[mine] // self.lanes
@@ -189,7 +212,7 @@ class SampleOrder:
             count=len(lanes),
         )
         place = block.lane_start[lanes] + (block.spin[lanes] + shuffled) % block.lane_length[lanes]
-        return positions[mine] - batch_start, *block.locate(place)
+        return row[mine], *block.locate(place)
 
     def _shuffled(self, block: Block, lane: int, offset: int) -> int:
         """Where in the lane the sample at `offset` comes from: its window's permutation applied."""

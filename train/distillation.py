@@ -100,7 +100,8 @@ class TeacherStage:
         if batch.teacher is not None:
             return batch
         logits = self._teacher(batch.image if batch.teacher_image is None else batch.teacher_image)
-        small = replace(batch, image=batch.image[:0], teacher_image=None, label={}, valid={})
+        # No view of the images: it would keep their memory.
+        small = replace(batch, image=batch.image.new_empty(0), teacher_image=None, label={}, valid={})
         self._unseen.append((~logits.isfinite().all(dim=1), small))
         return replace(batch, teacher=logits)
 

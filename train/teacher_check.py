@@ -69,11 +69,16 @@ class EntryWalk:
         return self.views.of_step[step]
 
     def rows(self, epoch: int, step: int, owner: Owner | None = None) -> Rows:
-        """The entries of a step; an owner's worker gets every V-th."""
-        owner = owner or Owner()
-        row = np.arange(owner.worker, len(self._steps[step]), owner.num_workers)
+        """The entries of a step."""
+        row = self.places(epoch, step, owner or Owner())
         _, shard, sample = np.array(self._steps[step], dtype=np.int64).T
         return Rows(row=row, shard=shard[row], sample=sample[row])
+
+    def places(self, epoch: int, step: int, owner: Owner) -> np.ndarray:
+        return owner.cut(len(self._steps[step]))
+
+    def most_rows(self, num_ranks: int) -> int:
+        return max(map(len, self._steps), default=0)
 
 
 def check_entries(

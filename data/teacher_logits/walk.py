@@ -15,7 +15,7 @@ from data.order import Owner, Rows
 
 
 class ShardWalk:
-    """An order of the loader; of an owner it takes the worker alone, since the shards are already one rank's."""
+    """An order of the loader; it knows no ranks, since the shards are already one rank's."""
 
     def __init__(self, counts: np.ndarray, *, shards: Sequence[int], batch_size: int) -> None:
         self._spans = [
@@ -23,15 +23,21 @@ class ShardWalk:
             for shard, count in zip(shards, counts[list(shards)].tolist(), strict=True)
             for first in range(0, count, batch_size)
         ]
-        self.steps_per_epoch = len(self._spans)
+        self.steps_per_epoch, self._batch_size = len(self._spans), batch_size
 
     def span(self, step: int) -> tuple[int, int, int]:
         """(shard, first sample, sample after the last) of a step."""
         return self._spans[step]
 
     def rows(self, epoch: int, step: int, owner: Owner | None = None) -> Rows:
-        """The samples of a step, the same in every epoch; an owner's worker gets every V-th."""
-        owner = owner or Owner()
-        shard, first, last = self._spans[step]
-        row = np.arange(owner.worker, last - first, owner.num_workers)
+        """The samples of a step, the same in every epoch."""
+        shard, first, _ = self._spans[step]
+        row = self.places(epoch, step, owner or Owner())
         return Rows(row=row, shard=np.full(len(row), shard), sample=first + row)
+
+    def places(self, epoch: int, step: int, owner: Owner) -> np.ndarray:
+        _, first, last = self._spans[step]
+        return owner.cut(last - first)
+
+    def most_rows(self, num_ranks: int) -> int:
+        return self._batch_size
