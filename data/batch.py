@@ -52,6 +52,12 @@ def require_whole(pieces: Sequence[Piece], *, at: tuple[int, int], places: np.nd
         )
 
 
+def require_all(count: int, planned: int, *, what: str) -> None:
+    """At the end of a pass, whoever counted: LoaderLost unless every planned sample came, as a good or a bad one."""
+    if count != planned:
+        raise LoaderLost(f"{what}: {count:,} samples came, {planned:,} were planned")
+
+
 @dataclass(frozen=True)
 class Part:
     """One loader process's samples of one step, but for the arrays, which it has written into the step's memory: row i

@@ -128,6 +128,11 @@ class _Plan:
             used.add("teacher_image")
         return used
 
+    def join(self, made: tuple[tuple[int, int], Arrays, list[Part]]) -> Batch:
+        at, arrays, parts = made
+        filled = {name: arrays[name] for name in self.used(at)}
+        return join_parts(parts, filled, at=at, places=self.places(at), tasks=list(self.index.tasks))
+
     def start(self, worker: int, num_workers: int) -> "_PartMaker":
         return _PartMaker(self, Owner(self.rank, self.num_ranks, worker, num_workers))
 
@@ -250,7 +255,5 @@ class Loader:
             teacher=self.teacher,
             num_logits=self._num_logits,
         )
-        tasks = list(self.index.tasks)
-        for at, arrays, parts in side_by_side(plan, plan.steps(), workers=self.workers):
-            filled = {name: arrays[name] for name in plan.used(at)}
-            yield join_parts(parts, filled, at=at, places=plan.places(at), tasks=tasks)
+        # A map keeps nothing: the memory of a batch is free when the caller drops it.
+        return map(plan.join, side_by_side(plan, plan.steps(), workers=self.workers))

@@ -41,6 +41,7 @@ _HELD = 3
 _LARGEST_SHARE = 0.5  # of the free memory
 _PARENT_SECONDS = 1.0  # between two looks whether the parent is still there
 _LEAVE_SECONDS = 1.0  # for a process to end by itself
+_STANDARD_ERROR = 2  # what is sys.stderr in the parent may be an object that the process cannot share
 _STACK_SIGNAL = signal.SIGUSR2
 _LENGTH = struct.Struct("<Q")
 
@@ -254,14 +255,14 @@ def _work(
         # A signal to the whole group asks the parent, which ends its loaders when it is done with them.
         for number_of_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number_of_signal, signal.SIG_IGN)
-        faulthandler.register(_STACK_SIGNAL)
+        faulthandler.register(_STACK_SIGNAL, file=_STANDARD_ERROR)
         # One process per core is the parallelism; threads inside would fight with the training step.
         torch.set_num_threads(1)
         cv2.setNumThreads(0)
         _answer_all(work, number, count, memory, questions, answers, parent)
         code = 0
     except BaseException:  # nothing may escape into the parent's code; the parent sees the exit code
-        traceback.print_exc()
+        os.write(_STANDARD_ERROR, traceback.format_exc().encode())
     finally:
         os._exit(code)
 

@@ -5,21 +5,21 @@
 A photo is read once; the order is that of the index, and the batches do not depend on the number of workers.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from data.batch import BadRecord
+from data.batch import BadRecord, require_whole
 from data.decode import MAX_PIXELS, image_size
-from data.errors import BadSample, DataError
+from data.errors import BadSample
 from data.loader import EvalOrder
-from data.loader_processes import from_processes
+from data.loader_processes import side_by_side
 from data.order import Owner
 from data.pixels import render_bytes
+from data.step_memory import Arrays, Layout
 from train.comm import Comm
 from train.photos import Photos
 from train.view_series import evaluation_view
@@ -48,8 +48,19 @@ class PhotoBatch:
 
 
 @dataclass(frozen=True)
-class _Steps(Dataset[PhotoBatch | DataError]):
-    """Step number -> this rank's batch."""
+class _Piece:
+    """One process's photos of a step, but for the images, which lie in the step's memory."""
+
+    at: tuple[int, int]
+    row: np.ndarray  # int64 [n]
+    labels: np.ndarray  # int64 [n, num_tasks]
+    key: list[str]
+    bad: list[BadRecord]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """This rank's steps; loader processes work on copies."""
 
     photos: Photos
     order: EvalOrder
@@ -57,43 +68,66 @@ class _Steps(Dataset[PhotoBatch | DataError]):
     sizes: Sequence[int]
     num_views: int
 
-    def __getitem__(self, step: int) -> PhotoBatch | DataError:
-        try:
-            return self._batch(step)
-        except DataError as error:  # raised in a worker it would arrive wrapped in a traceback
-            return error
+    @property
+    def layout(self) -> Layout:
+        rows = self.order.most_rows(self.owner.num_ranks)
+        return {str(size): ((self.num_views, rows, size, size, 3), np.uint8) for size in self.sizes}
 
-    def _batch(self, step: int) -> PhotoBatch:
-        rows = self.order.rows(0, step, self.owner)
+    def places(self, at: tuple[int, int]) -> np.ndarray:
+        return self.order.places(*at, self.owner)
+
+    def join(self, made: tuple[tuple[int, int], Arrays, list[_Piece]]) -> PhotoBatch:
+        """The pieces are stretches of neighbours, in order. Raises LoaderLost when they are not the whole step."""
+        at, arrays, pieces = made
+        places = self.places(at)
+        require_whole(pieces, at=at, places=places)
+        row = np.concatenate([piece.row for piece in pieces])
+        kept = slice(len(row)) if len(row) == len(places) else np.searchsorted(places, row)
+        labels = torch.from_numpy(np.concatenate([piece.labels for piece in pieces]))
+        return PhotoBatch(
+            image={int(size): torch.from_numpy(views[:, kept]) for size, views in arrays.items()},
+            label={task: labels[:, column] for column, task in enumerate(self.photos.tasks)},
+            key=[key for piece in pieces for key in piece.key],
+            row=row.tolist(),
+            bad=[record for piece in pieces for record in piece.bad],
+        )
+
+    def start(self, worker: int, num_workers: int) -> "_PieceMaker":
+        return _PieceMaker(self, replace(self.owner, worker=worker, num_workers=num_workers))
+
+
+@dataclass(frozen=True)
+class _PieceMaker:
+    plan: _Plan
+    owner: Owner
+
+    def make(self, at: tuple[int, int], arrays: Arrays) -> _Piece:
+        photos, rows = self.plan.photos, self.plan.order.rows(*at, self.owner)
         for group in np.unique(rows.shard).tolist():
             numbers = rows.sample[rows.shard == group]
-            self.photos.will_need(group, int(numbers[0]), int(numbers[-1]) + 1)
-        image = {
-            size: torch.empty((self.num_views, len(rows.row), size, size, 3), dtype=torch.uint8) for size in self.sizes
-        }
+            photos.will_need(group, int(numbers[0]), int(numbers[-1]) + 1)
+        kept: list[int] = []
         labels: list[np.ndarray] = []
         keys: list[str] = []
-        places: list[int] = []
         bad: list[BadRecord] = []
-        for row, group, number in zip(rows.row.tolist(), rows.shard.tolist(), rows.sample.tolist(), strict=True):
-            shard, key = self.photos.name(group, number)
-            out = {size: views[:, len(keys)].numpy() for size, views in image.items()}
+        places = np.searchsorted(self.plan.places(at), rows.row).tolist()
+        samples = zip(rows.row.tolist(), rows.shard.tolist(), rows.sample.tolist(), places, strict=True)
+        for row, group, number, place in samples:
+            shard, key = photos.name(group, number)
+            out = {size: arrays[str(size)][:, place] for size in self.plan.sizes}
             try:
-                _render(self.photos.read(group, number), shard=shard, key=key, out=out)
+                _render(photos.read(group, number), shard=shard, key=key, out=out)
             except BadSample as error:
                 bad.append(BadRecord(shard, key, error.reason, (group, number), row))
                 continue
-            labels.append(self.photos.labels(group, number))
+            labels.append(photos.labels(group, number))
             keys.append(key)
-            places.append(row)
-        columns = torch.from_numpy(np.array(labels, dtype=np.int64).reshape(len(keys), len(self.photos.tasks)))
-        return PhotoBatch(
-            image={size: views[:, : len(keys)] for size, views in image.items()},
-            label={task: columns[:, at] for at, task in enumerate(self.photos.tasks)},
-            key=keys,
-            row=places,
-            bad=bad,
-        )
+            kept.append(row)
+        columns = np.array(labels, dtype=np.int64).reshape(len(kept), len(photos.tasks))
+        return _Piece(at, np.array(kept, dtype=np.int64), columns, keys, bad)
+
+    def close(self) -> None:
+        return None
 
 
 def photo_batches(
@@ -102,15 +136,10 @@ def photo_batches(
     """Every photo once, over all ranks. batch_size: photos per rank and step; workers=0 decodes in this process.
     Raises DataError, LoaderLost."""
     order = EvalOrder(photos.counts, batch_size=batch_size, num_ranks=comm.size)
-    steps = _Steps(photos, order, Owner(comm.rank, comm.size), sizes, num_views)
-    numbers = range(order.steps_per_epoch)
-    loaded: Iterable[PhotoBatch | DataError] = map(steps.__getitem__, numbers)
-    if workers:
-        loaded = from_processes(steps, workers=workers, sampler=numbers)
-    for batch in loaded:
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
+    plan = _Plan(photos, order, Owner(comm.rank, comm.size), sizes, num_views)
+    steps = ((0, step) for step in range(order.steps_per_epoch))
+    # A map keeps nothing: the memory of a batch is free when the caller drops it.
+    return map(plan.join, side_by_side(plan, steps, workers=workers))
 
 
 def _render(data: bytes, *, shard: str, key: str, out: dict[int, np.ndarray]) -> None:
