@@ -120,7 +120,9 @@ class Meter:
             ShardPhotos(index), sizes=ensemble.sizes, num_views=1, batch_size=64, workers=0, comm=self.comm
         )
         num_classes = {task: len(names) for task, names in ensemble.tasks.items()}
-        evaluation = measure(ensemble, batches, self.comm, num_classes=num_classes, device=device)
+        evaluation = measure(
+            ensemble, batches, self.comm, num_samples=index.num_samples, num_classes=num_classes, device=device
+        )
         return {
             "mean_top1": evaluation.mean_top1,
             "top1": {task: report["top1"] for task, report in evaluation.tasks.items()},

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data.batch import BadRecord
+from data.batch import BadRecord, require_all
 from train.ensemble import Ensemble
 from train.metrics import TaskCounts
 from train.photo_batches import PhotoBatch
@@ -43,19 +43,24 @@ def compare(
     models: Mapping[str, Ensemble],
     batches: Iterable[PhotoBatch],
     *,
+    num_photos: int,
     progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[dict[str, Comparison], list[BadRecord]]:
-    """Results by name, and the photos that could not be used. The models answer the same tasks, on the CPU."""
+    """Results by name, and the photos that could not be used. The models answer the same tasks, on the CPU. LoaderLost
+    when not just `num_photos` came."""
     sums = {name: _Sums(ensemble) for name, ensemble in models.items()}
     bad: list[BadRecord] = []
+    num_good = 0
     for batch in batches:
         bad += batch.bad
+        num_good += len(batch)
         if len(batch):
             answers = {name: ensemble(batch) for name, ensemble in models.items()}
             first = next(iter(answers.values()))
             for name, answer in answers.items():
                 sums[name].add(answer, first, batch.label)
         progress(len(batch) + len(batch.bad))
+    require_all(num_good + len(bad), num_photos, what="comparing")
     return {name: total.result() for name, total in sums.items()}, bad
 
 

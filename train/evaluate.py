@@ -86,6 +86,7 @@ def _evaluate(options: argparse.Namespace, comm: Comm) -> ExitCode:
             ensemble,
             batches,
             comm,
+            num_samples=index.num_samples,
             num_classes={task: len(names) for task, names in ensemble.tasks.items()},
             device=device,
             progress=progress,

@@ -1,6 +1,6 @@
 """Measures a model on a shard set, exact over any number of ranks.
 
-result = measure(model, loader, comm, tasks={"age": 5}, device=device, precision="bf16")
+result = measure(predict, batches, comm, num_samples=500, num_classes={"age": 5}, device=device)
 """
 
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from data.batch import BadRecord
+from data.batch import BadRecord, require_all
 from train.comm import Comm
 from train.metrics import TaskCounts
 
@@ -59,28 +59,33 @@ def measure(
     batches: Iterable[AnyBatch],
     comm: Comm,
     *,
+    num_samples: int,
     num_classes: dict[str, int],
     device: torch.device,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
     """Every rank measures its part of the samples; one sum over the ranks at the end.
 
-    predict: a batch on the device -> {task: logits [N, C]}.
+    predict: a batch on the device -> {task: logits [N, C]}. num_samples: of all ranks, good and bad; LoaderLost when
+    another number came.
     """
     counts = {task: TaskCounts(classes, device) for task, classes in num_classes.items()}
     bad: list[BadRecord] = []
+    num_good = 0
     for batch in batches:
         bad += batch.bad
+        num_good += len(batch)
         if len(batch):
             on_device = batch.to(device)
             logits = predict(on_device)
             for task, count in counts.items():
                 count.add(logits[task], on_device.label[task])
         progress(len(batch))
-    num_bad = torch.tensor([len(bad)], dtype=torch.float64)
-    flat = torch.cat([*(count.flat.cpu() for count in counts.values()), num_bad])
+    seen = torch.tensor([num_good, len(bad)], dtype=torch.float64)
+    flat = torch.cat([*(count.flat.cpu() for count in counts.values()), seen])
     comm.allreduce(flat, name="evaluation")
-    parts = flat[:-1].split([len(count.flat) for count in counts.values()])
+    require_all(int(flat[-2:].sum()), num_samples, what="measuring")
+    parts = flat[:-2].split([len(count.flat) for count in counts.values()])
     for count, part in zip(counts.values(), parts, strict=True):
         count.flat = part
     return Evaluation(

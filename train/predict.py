@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from data.batch import require_all
 from train.comm import Comm, CommError
 from train.command import run_command
 from train.ensemble import load_ensemble
@@ -55,6 +56,7 @@ def _predict(options: argparse.Namespace, comm: Comm) -> ExitCode:
         comm=comm,
     )
     failed = []
+    num_rows = 0
     with (
         photo_progress("Predicting", total=num_photos) as advance,
         PredictionTable(options.out, tasks=ensemble.tasks, all_probabilities=options.probabilities) as table,
@@ -63,7 +65,9 @@ def _predict(options: argparse.Namespace, comm: Comm) -> ExitCode:
             for prediction in predictions(batch, ensemble, device):
                 table.add(prediction)
                 failed += [prediction] if prediction.error else []
+                num_rows += 1
             advance(len(batch) + len(batch.bad))
+        require_all(num_rows, num_photos, what="predicting")  # the table takes its name only when it is whole
     for prediction in failed[:SHOWN]:
         print(f"no prediction for {prediction.key}: {prediction.error}")
     if len(failed) > SHOWN:

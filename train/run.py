@@ -179,6 +179,7 @@ def _evaluate(config: Config, parts: Parts, index: Index, comm: Comm, watchdog: 
             lambda batch: parts.stepper.predict(model, batch),
             assemble_data.eval_loader(config, index, comm).batches(),
             comm,
+            num_samples=index.num_samples,
             num_classes=parts.tasks,
             device=parts.device,
             progress=lambda count: watchdog.feed("validation"),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.batch import Batch
+from data.batch import Batch, require_all
 from data.index import Index
 from data.loader import Loader
 from data.teacher_logits import ShardWalk
@@ -64,28 +64,31 @@ def teacher_blocks(
     progress: Callable[[int], None],
     stop_wanted: Callable[[], bool],
 ) -> Iterator[Block]:
-    """All blocks of the stages, view by view; ends early, between two batches, when a stop is wanted.
+    """All blocks of the stages, view by view; ends early, between two batches, when a stop is wanted. LoaderLost
+    when a shard's samples did not all come.
 
     teacher: uint8 [N, S, S, 3] on the device -> logits [N, num_classes]. progress: told the samples of every batch.
     """
     for stage in stages:
         walk = ShardWalk(index.counts, shards=stage.shards, batch_size=batch_size)
         batches = loader(walk).batches(start=(stage.first, 0), stop_epoch=stage.stop)
-        logits, unusable = np.empty(0), list[Unusable]()
+        logits, unusable, num_rows = np.empty(0), list[Unusable](), 0
         for batch, answer in _answers(batches, teacher, device):
             shard, first, last = walk.span(batch.step)
             count = index.shards[shard].count
             if first == 0:
-                logits, unusable = np.full((count, num_classes), np.nan, np.float16), []
+                logits, unusable, num_rows = np.full((count, num_classes), np.nan, np.float16), [], 0
             unusable += [(record.shard, record.key, record.reason) for record in batch.bad]
             if answer is not None:
                 logits[batch.index[:, 1].numpy()] = answer
                 wrong = np.flatnonzero(~np.isfinite(answer).all(axis=1)).tolist()
                 unusable += [(index.shards[shard].name, batch.key[at], _NOT_FINITE) for at in wrong]
+            num_rows += len(batch) + len(batch.bad)
             progress(last - first)
             if stop_wanted():
                 return
             if last == count:
+                require_all(num_rows, count, what=f"view {batch.epoch} of {index.shards[shard].name}")
                 yield Block(batch.epoch, shard, logits, unusable)
 
 

@@ -15,7 +15,7 @@ from itertools import islice
 import numpy as np
 
 from data.bad_samples import FILE_NAME
-from data.errors import DataError
+from data.errors import DataError, LoaderLost
 from data.index import Index
 from data.teacher_logits import SidecarWriter
 from train.bad_ledger import BadLedger
@@ -80,14 +80,18 @@ class TeacherCaching:
             started = time.monotonic()
             due = [shard for shard, count in self.num_views.items() if count <= view]
             unusable = self._stored.get(view, [])
+            written = []
             for block in islice(blocks, len(due)):
                 writer = self._writers[block.shard]
                 assert writer.num_views == block.view == view
                 writer.append(block.logits)
+                written.append(block.shard)
                 unusable += block.unusable
                 self._require_few(unusable)
             if stop_wanted():
                 return False
+            if written != due:
+                raise LoaderLost(f"view {view}: {len(written)} of {len(due)} shards were computed")
             watchdog.feed("waiting for the other ranks", at_least=WAIT_SECONDS)
             computed = sum(self.index.shards[shard].count for shard in due)
             self._finish(view, unusable, computed, started, views)

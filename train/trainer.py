@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from data.batch import BadRecord, Batch
+from data.errors import LoaderLost
 from train.bad_ledger import BadLedger
 from train.comm import Comm
 from train.control import Control, StepTotals
@@ -78,11 +79,16 @@ class Trainer:
         self._clock = time.monotonic()
 
     def train(self) -> ExitCode:
-        """DONE at the end of the schedule or when patience ran out, PREEMPTED when a signal asked to stop."""
+        """DONE at the end of the schedule or when patience ran out, PREEMPTED when a signal asked to stop. Raises
+        LoaderLost when a batch is not the one that is due, or the batches end before the schedule."""
         if self._out_of_patience():  # a run that was killed between its last checkpoint and its result
             return ExitCode.DONE
         limit = _FIRST_STEP_SECONDS
         for batch, totals in self._with_totals():
+            if (batch.epoch, batch.step) != divmod(self.progress.step, self.steps_per_epoch):
+                raise LoaderLost(
+                    f"epoch {batch.epoch} step {batch.step} came where step {self.progress.step} of the run was due"
+                )
             self.watchdog.feed(f"epoch {batch.epoch} step {batch.step}", at_least=limit)
             limit = 0.0
             self.stepper.update(batch, totals, step=self.progress.step)
@@ -101,7 +107,10 @@ class Trainer:
             if totals.stop:
                 return ExitCode.PREEMPTED
             if self._out_of_patience():
-                break
+                return ExitCode.DONE
+        planned = self.epochs * self.steps_per_epoch
+        if self.progress.step != planned:
+            raise LoaderLost(f"the batches ended after step {self.progress.step:,} of {planned:,}")
         return ExitCode.DONE
 
     def _out_of_patience(self) -> bool:
