@@ -111,9 +111,7 @@ class _Pool(Generic[Step, Part]):
         size = step_bytes(work.layout)
         slots = num_slots(size, free_memory())
         if slots < _AHEAD + _HELD:
-            print(
-                f"note: memory is short: loader processes work {slots} batches ahead, not {_AHEAD + _HELD}", flush=True
-            )
+            print(f"note: memory is short: room for {slots} batches, not {_AHEAD + _HELD}", flush=True)
         try:
             self._memory = StepMemory(work.layout, slots=slots)
         except OSError as error:

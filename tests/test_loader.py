@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,14 @@ import pytest
 import torch
 
 from data.augment import POLICIES, render
-from data.batch import Batch
+from data.batch import BadRecord, Batch, Part
 from data.decode import decode_image
-from data.errors import BadSample, DataError
+from data.errors import BadSample, DataError, LoaderLost
 from data.index import Index, load_index
-from data.loader import EvalOrder, Loader
+from data.loader import EvalOrder, Loader, _PartMaker
 from data.order import Owner, SampleOrder
 from data.pixels import Pixels, centre_view, render_bytes
+from data.step_memory import Arrays
 from data.views import Views
 from tests.photos import jpeg
 
@@ -149,6 +151,40 @@ def test_a_bad_sample_keeps_its_place_and_all_others_are_unchanged(
     assert {(shard, index) for shard, _, index, _ in found} == {("train-001.tar", (1, 5))}
 
 
+def lose_a_row(part: Part) -> Part:
+    return replace(part, row=part.row[1:], key=part.key[1:], labels=part.labels[1:], index=part.index[1:])
+
+
+def give_a_row_twice(part: Part) -> Part:
+    return replace(part, row=np.concatenate([part.row[:1], part.row[:-1]]))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lose_a_row, r"gave \d samples for the 10 of epoch 0 step 1"),
+        (give_a_row_twice, "gave 10 samples for the 10 of epoch 0 step 1"),
+        (lambda part: replace(part, at=(0, 2)), "gave epoch 0 step 2 for epoch 0 step 1"),
+        (lambda part: replace(part, bad=[BadRecord("a", "b", "c", (0, 0), 99)]), "samples for the 10 of"),
+    ],
+)
+def test_a_batch_that_is_not_whole_stops_the_run(
+    workers: int, change: Callable[[Part], Part], words: str, tiny_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = _PartMaker.make
+
+    def changed(self: _PartMaker, at: tuple[int, int], arrays: Arrays) -> Part:
+        part = make(self, at, arrays)
+        return change(part) if at == (0, 1) else part
+
+    monkeypatch.setattr(_PartMaker, "make", changed)
+    batches = loader_of(tiny_shards / "train", workers=workers).batches()
+    assert len(next(batches)) == 10
+    with pytest.raises(LoaderLost, match=words):
+        next(batches)
+
+
 def test_a_truncated_shard_loses_only_its_end(shards: Path) -> None:
     index = load_index(shards)
     rows = index.load_shard(0)
@@ -208,4 +244,6 @@ def test_measuring_takes_every_sample_once_over_ranks_and_workers(num_ranks: int
             for worker in range(workers):
                 rows = order.rows(0, step, Owner(rank, num_ranks, worker, workers))
                 seen += list(zip(rows.shard.tolist(), rows.sample.tolist(), strict=True))
+                assert np.array_equal(order.places(0, step, Owner(rank, num_ranks, worker, workers)), rows.row)
+            assert len(order.places(0, step, Owner(rank, num_ranks))) <= order.most_rows(num_ranks) == 3
     assert sorted(seen) == [(shard, sample) for shard, count in enumerate(counts) for sample in range(count)]

@@ -1,116 +1,222 @@
-"""Loader processes that die: at rest, at work, and while they hand over a batch; and what they hold of their parent."""
+"""Loader processes: what they make, how their ends are told, and that none of it, and no wait, is without an end."""
 
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
-import torch
-from torch.utils.data import Dataset, IterableDataset
-from torch.utils.data._utils import signal_handling
 
-from data.errors import DataError, LoaderLost
-from data.loader_processes import from_processes
+from data import loader_processes
+from data.errors import BadArgument, DataError, LoaderLost
+from data.loader_processes import num_slots, side_by_side
+from data.step_memory import Arrays, Layout
 from tests.conftest import REPOSITORY
 
-
-class Numbers(Dataset[Any]):
-    def __init__(self, at_three: Any = None) -> None:
-        self.at_three = at_three
-
-    def __getitem__(self, number: int) -> Any:
-        if number == 3 and self.at_three is not None:
-            return self.at_three()
-        return number, torch.full((1000,), number)
+ROWS = 6
 
 
-class Stream(IterableDataset[int]):
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(5))
+@dataclass(frozen=True)
+class Numbers:
+    """Row i of step s is 10 s + i; each process fills every V-th row. at_three: what happens in step 3."""
+
+    at_three: Callable[[], Any] | None = None
+
+    @property
+    def layout(self) -> Layout:
+        return {"number": ((ROWS, 2), np.int64), "half": ((ROWS,), np.float16)}
+
+    def start(self, worker: int, num_workers: int) -> "NumberMaker":
+        return NumberMaker(self, worker, num_workers)
 
 
-class ArrivesAs:
-    """Raises the error when the receiving process unpacks it, as a broken hand-over of shared memory does."""
+@dataclass(frozen=True)
+class NumberMaker:
+    numbers: Numbers
+    worker: int
+    num_workers: int
 
-    def __init__(self, error: Exception) -> None:
-        self.error = error
+    def make(self, step: int, arrays: Arrays) -> tuple[int, int]:
+        if step == 3 and self.numbers.at_three is not None and self.worker == self.num_workers - 1:
+            self.numbers.at_three()
+        rows = np.arange(self.worker, ROWS, self.num_workers)
+        arrays["number"][rows] = (10 * step + rows)[:, None]
+        arrays["half"][rows] = step / 2
+        return step, self.worker
 
-    def __reduce__(self) -> Any:
-        return _throw, (self.error,)
-
-
-def _throw(error: Exception) -> None:
-    raise error
-
-
-def _raise_missing() -> None:
-    raise FileNotFoundError(2, "no such shard")
-
-
-def _raise_data_error() -> None:
-    raise DataError("two lists of classes")
+    def close(self) -> None:
+        return None
 
 
-def _broken_pipe() -> ArrivesAs:
-    return ArrivesAs(ConnectionResetError(104, "Connection reset by peer"))
+def collect(at_three: Callable[[], Any] | None = None, *, workers: int = 2, limit: float = 60) -> list[int]:
+    return [step for step, _, _ in side_by_side(Numbers(at_three), range(8), workers=workers, limit=limit)]
 
 
-def _cut_off() -> ArrivesAs:
-    return ArrivesAs(EOFError())
+def expected(step: int) -> np.ndarray:
+    return np.repeat(10 * step + np.arange(ROWS), 2).reshape(ROWS, 2)
 
 
-def _kill_itself() -> None:
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_steps_come_in_order_with_all_rows_and_a_part_of_each_process(workers: int) -> None:
+    for number, (step, arrays, parts) in enumerate(side_by_side(Numbers(), range(20), workers=workers)):
+        assert step == number
+        assert parts == [(step, worker) for worker in range(max(1, workers))]
+        assert np.array_equal(arrays["number"], expected(step))
+        assert np.array_equal(arrays["half"], np.full(ROWS, step / 2))
+    assert number == 19
+
+
+def test_kept_arrays_stay_as_they_are_and_dropped_ones_are_used_again() -> None:
+    kept = [arrays["number"] for _, arrays, _ in side_by_side(Numbers(), range(20), workers=2)]
+    assert all(np.array_equal(array, expected(step)) for step, array in enumerate(kept))
+    places = {
+        arrays["number"].__array_interface__["data"][0]
+        for _, arrays, _ in side_by_side(Numbers(), range(40), workers=2)
+    }
+    assert len(places) <= 5
+
+
+def test_a_view_of_an_array_keeps_its_memory() -> None:
+    views = []
+    for _, arrays, _ in side_by_side(Numbers(), range(20), workers=1):
+        views.append(arrays["number"][2:3, 1:])
+        del arrays
+    assert [int(view.item()) for view in views] == [10 * step + 2 for step in range(20)]
+
+
+def kill_itself() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def collect(dataset: Dataset[Any]) -> list[int]:
-    return [number for number, _ in from_processes(dataset, workers=2, sampler=range(8))]
-
-
-def test_items_come_in_order_and_as_they_are() -> None:
-    assert collect(Numbers()) == list(range(8))
-    assert list(from_processes(Stream(), workers=1)) == list(range(5))
-
-
-def test_a_killed_process_is_named() -> None:
-    with pytest.raises(LoaderLost, match=r"^a loader process died: .*pid.* exited unexpectedly$"):
-        collect(Numbers(_kill_itself))
-
-
 @pytest.mark.parametrize(
-    ("hand_over", "seen"), [(_broken_pipe, "ConnectionResetError: .*reset by peer"), (_cut_off, "EOFError")]
+    ("end", "words"),
+    [
+        (kill_itself, "was killed by SIGKILL, often for lack of memory"),
+        (lambda: os.kill(os.getpid(), signal.SIGHUP), "was killed by SIGHUP"),
+        (lambda: os._exit(3), "ended with exit code 3"),
+    ],
 )
-def test_a_process_that_dies_while_it_hands_over_is_lost_too(hand_over: Any, seen: str) -> None:
-    """It is no error of a file: the connection to the process broke."""
-    with pytest.raises(LoaderLost, match=f"^a loader process died while it handed over a batch .{seen}"):
-        collect(Numbers(hand_over))
+def test_a_process_that_ends_is_told_at_once(end: Callable[[], None], words: str) -> None:
+    begin = time.monotonic()
+    with pytest.raises(LoaderLost, match=f"^loader process 1 {words}, at step 3$"):
+        collect(end)
+    assert time.monotonic() - begin < 20  # not the limit
 
 
+@pytest.mark.parametrize("end", [lambda: time.sleep(100), lambda: os.kill(os.getpid(), signal.SIGSTOP)])
+def test_a_process_that_is_silent_ends_the_wait(end: Callable[[], None]) -> None:
+    with pytest.raises(LoaderLost, match=r"^loader process 1 was silent for 0.5 s, at step 3$"):
+        collect(end, limit=0.5)
+    assert not psutil.Process().children()
+
+
+def raising(error: Exception) -> Callable[[], None]:
+    def throw() -> None:
+        raise error
+
+    return throw
+
+
+class Stubborn(Exception):
+    """Cannot be rebuilt from its arguments."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
-    ("own", "kind", "words"), [(_raise_missing, OSError, "no such shard"), (_raise_data_error, DataError, "two lists")]
+    ("error", "kind", "words"),
+    [
+        (FileNotFoundError(2, "no such shard"), OSError, "no such shard"),
+        (DataError("two lists of classes"), DataError, "two lists"),
+        (ConnectionResetError(104, "Connection reset by peer"), OSError, "reset by peer"),
+        (Stubborn(1, 2), Exception, "1 and 2"),
+    ],
 )
-def test_the_data_sets_own_errors_pass(own: Any, kind: type[Exception], words: str) -> None:
+def test_the_works_own_errors_pass(workers: int, error: Exception, kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words) as caught:
-        collect(Numbers(own))
+        collect(raising(error), workers=workers)
     assert not isinstance(caught.value, LoaderLost)
+    if workers:
+        assert "in a loader process" in caught.value.__notes__[0]
+        assert "make" in caught.value.__notes__[0]
 
 
-def test_no_handler_stays_that_raises_wherever_the_program_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)  # torch sets it once in a process
-    before = signal.getsignal(signal.SIGCHLD)
-    items = from_processes(Numbers(), workers=1, sampler=range(8))
-    next(items)
-    assert signal.getsignal(signal.SIGCHLD) is before
-    items.close()  # type: ignore[attr-defined]
+def test_a_signal_to_the_whole_group_is_the_parents_alone() -> None:
+    steps = side_by_side(Numbers(), range(8), workers=2)
+    next(steps)
+    for child in psutil.Process().children():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            child.send_signal(number)
+    assert [step for step, _, _ in steps] == list(range(1, 8))
+    assert not psutil.Process().children()
+
+
+def test_stopping_early_ends_the_processes() -> None:
+    steps = side_by_side(Numbers(), range(8), workers=2)
+    next(steps)
+    assert len(psutil.Process().children()) == 2
+    steps.close()  # type: ignore[attr-defined]
+    assert not psutil.Process().children()
+
+
+ORPHANS = """
+import os, sys, time
+from data.loader_processes import side_by_side
+from tests.test_loader_processes import Numbers
+one = side_by_side(Numbers(), range(9), workers=2)
+next(one)
+two = side_by_side(Numbers(), range(9), workers=1)  # holds the pipes of the first ones, too
+next(two)
+import psutil
+print(*[child.pid for child in psutil.Process().children()], flush=True)
+time.sleep(100)
+"""
+
+
+def test_a_killed_parent_leaves_no_process_behind() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", ORPHANS], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    children = [psutil.Process(int(number)) for number in parent.stdout.readline().split()]
+    assert len(children) == 3
+    parent.kill()
+    parent.communicate()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+
+
+GIGA = 10**9
+
+
+@pytest.mark.parametrize(("size", "free", "slots"), [(10, GIGA, 5), (GIGA // 8, GIGA, 4), (GIGA // 4, GIGA, 2)])
+def test_fewer_steps_are_held_where_memory_is_short(size: int, free: int, slots: int) -> None:
+    assert num_slots(size, free) == slots
+
+
+def test_what_does_not_fit_is_refused_before_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader_processes, "free_memory", lambda: 10_000)
+    with pytest.raises(BadArgument, match=r"need 0 MB, but only 0 MB of memory are free; take fewer ranks"):
+        collect()
+
+
+def test_short_memory_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(loader_processes, "free_memory", lambda: 2 * 3 * 8192)
+    assert collect() == list(range(8))
+    assert capsys.readouterr().out == "note: memory is short: room for 3 batches, not 5\n"
 
 
 FREED = """
 import psutil
 import torch
-from data.loader_processes import from_processes
+from data.loader_processes import side_by_side
+from tests.test_loader_processes import Numbers
 from train.allocator import keep_freed_memory
 
 def megabytes():
@@ -121,7 +227,7 @@ before = megabytes()
 blocks = [torch.ones(5 * 2**18) for _ in range(100)]  # 5 MB each
 del blocks
 kept = megabytes() - before
-next(from_processes(list(range(3)), workers=1))
+next(side_by_side(Numbers(), range(3), workers=1))
 print(kept, megabytes() - before)
 """
 

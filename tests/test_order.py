@@ -50,6 +50,25 @@ def test_ranks_and_workers_deal_the_same_rows(order: SampleOrder, num_ranks: int
     assert np.array_equal(dealt[np.argsort(dealt[:, 0])], epoch_of(order, epoch))
 
 
+@settings(max_examples=100, deadline=None)
+@given(orders, st.integers(1, 5), st.integers(1, 3), st.integers(0, 2))
+def test_the_places_of_a_step_are_known_without_its_samples(
+    order: SampleOrder, num_ranks: int, workers: int, epoch: int
+) -> None:
+    owners = [Owner(rank, num_ranks, worker, workers) for rank in range(num_ranks) for worker in range(workers)]
+    for step in range(order.steps_per_epoch):
+        for owner in owners:
+            assert np.array_equal(order.places(epoch, step, owner), order.rows(epoch, step, owner).row)
+        for rank in range(num_ranks):
+            assert len(order.places(epoch, step, Owner(rank, num_ranks))) <= order.most_rows(num_ranks)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 64])
+def test_room_for_a_ranks_rows_is_little_more_than_its_share(num_ranks: int) -> None:
+    order = SampleOrder(np.full(400, 2000), seed=0, batch_size=1024)
+    assert 1024 / num_ranks <= order.most_rows(num_ranks) <= min(1024, 1.1 * 1024 / num_ranks + 6)
+
+
 @settings(max_examples=50, deadline=None)
 @given(orders, st.integers(0, 3))
 def test_a_step_does_not_depend_on_what_was_asked_before(order: SampleOrder, epoch: int) -> None:

@@ -109,7 +109,7 @@ class Trainer:
             if self._out_of_patience():
                 return ExitCode.DONE
         planned = self.epochs * self.steps_per_epoch
-        if self.progress.step != planned:
+        if self.progress.step < planned:  # more after schedule.epochs was lowered
             raise LoaderLost(f"the batches ended after step {self.progress.step:,} of {planned:,}")
         return ExitCode.DONE
 
