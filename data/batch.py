@@ -47,8 +47,11 @@ def require_whole(pieces: Sequence[Piece], *, at: tuple[int, int], places: np.nd
     bad = [record.row for piece in pieces for record in piece.bad]
     rows = np.sort(np.concatenate([*(piece.row for piece in pieces), np.array(bad, dtype=np.int64)]))
     if not np.array_equal(rows, places):
+        planned = len(np.intersect1d(rows, places))
         raise LoaderLost(
-            "the loader processes gave {} samples for the {} of epoch {} step {}".format(len(rows), len(places), *at)
+            "the loader processes gave {} samples, {} of them planned, for the {} of epoch {} step {}".format(
+                len(rows), planned, len(places), *at
+            )
         )
 
 

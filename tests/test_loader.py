@@ -163,10 +163,10 @@ def give_a_row_twice(part: Part) -> Part:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lose_a_row, r"gave \d samples for the 10 of epoch 0 step 1"),
-        (give_a_row_twice, "gave 10 samples for the 10 of epoch 0 step 1"),
+        (lose_a_row, r"gave (\d) samples, \1 of them planned, for the 10 of epoch 0 step 1"),
+        (give_a_row_twice, r"gave 10 samples, \d of them planned, for the 10 of epoch 0 step 1"),
         (lambda part: replace(part, at=(0, 2)), "gave epoch 0 step 2 for epoch 0 step 1"),
-        (lambda part: replace(part, bad=[BadRecord("a", "b", "c", (0, 0), 99)]), "samples for the 10 of"),
+        (lambda part: replace(part, bad=[BadRecord("a", "b", "c", (0, 0), 99)]), "10 of them planned, for the 10 of"),
     ],
 )
 def test_a_batch_that_is_not_whole_stops_the_run(

@@ -1,0 +1,95 @@
+"""Whoever takes batches counts at the end of the pass: a stream that ends early, for whatever reason, is no result."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import data.loader
+import train.photo_batches
+from data.loader_processes import side_by_side
+from data.teacher_logits import load_manifest
+from tests.small_run import Outcome, train_small
+from tests.tiny_models import SIZE, save_tiny_model
+from train import cache_teacher, evaluate, predict
+from train.exit_codes import ExitCode
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "a", seed=1)
+
+
+def lose_the_last_step(monkeypatch: pytest.MonkeyPatch, module: Any, *, of_stream: int = 0) -> None:
+    """Of the stream with that number, counted from now."""
+    number = count()
+
+    def cut(work: Any, steps: Iterable[Any], *, workers: int) -> Iterator[Any]:
+        made = list(side_by_side(work, steps, workers=workers))
+        return iter(made[:-1] if next(number) == of_stream else made)
+
+    monkeypatch.setattr(module, "side_by_side", cut)
+
+
+@pytest.mark.parametrize(
+    ("stream", "words"),
+    [(0, "the batches ended after step 5 of 6"), (1, "measuring: 11 samples came, 12 were planned")],
+)
+def test_training(stream: int, words: str, tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lose_the_last_step(monkeypatch, data.loader, of_stream=stream)
+    outcome: Outcome = train_small(tiny_shards, tmp_path)
+    assert outcome.exit_code == ExitCode.RANK_LOST
+    assert f"error: {words}" in outcome.stderr
+    assert not (outcome.run / "last").exists()
+    monkeypatch.undo()
+    assert train_small(tiny_shards, tmp_path).exit_code == 0  # it was not taken for finished
+
+
+def _evaluate(model: Path, shards: Path, folder: Path) -> ExitCode:
+    return evaluate.main(["--model", str(model), "--data", str(shards), "--json", str(folder / "out")])
+
+
+def _predict(model: Path, shards: Path, folder: Path) -> ExitCode:
+    return predict.main(["--model", str(model), "--data", str(shards), "--out", str(folder / "out")])
+
+
+@pytest.mark.parametrize("command", [_evaluate, _predict])
+def test_evaluating_and_predicting(
+    command: Callable[[Path, Path, Path], ExitCode],
+    model: Path,
+    tiny_shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    lose_the_last_step(monkeypatch, train.photo_batches)
+    assert command(model, tiny_shards / "train", tmp_path) == ExitCode.RANK_LOST
+    assert "0 samples came, 33 were planned" in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_caching(
+    model: Path,
+    tiny_shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    config = {
+        "run": {"dir": str(tmp_path / "run")},
+        "data": {"train": str(tiny_shards / "train"), "image_size": SIZE, "workers": 0},
+        "model": {"backbone": "food11_student"},
+        "teacher": {"model": str(model), "cache": str(tmp_path / "cache")},
+        "batch_size": 5,
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    lose_the_last_step(monkeypatch, data.loader)
+    code = cache_teacher.main(["--config", str(tmp_path / "config.yaml"), "--views", "1"])
+    assert code == ExitCode.RANK_LOST
+    assert "view 0: 2 of 3 shards were computed" in capfd.readouterr().err
+    assert load_manifest(str(tmp_path / "cache")).views == 0
