@@ -9,14 +9,13 @@ same call. Pictures that do not decode are left out and listed in DIR/<split>/ba
 import argparse
 import sys
 from collections.abc import Sequence
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from data.bad_samples import write_bad_samples
 from data.build_plan import Plan, lock_folder, make_plan, open_folder
 from data.class_counts import print_summary
 from data.decode import MAX_PIXELS
-from data.errors import BadArgument, DataError
+from data.errors import BadArgument, DataError, LoaderLost
 from data.holdout import assign_splits
 from data.index import load_index, write_index
 from data.pool import default_workers, map_in_processes
@@ -42,10 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = error.filename or options.out
         print(f"error: {place}: {error.strerror}; put it right, and the same command continues", file=sys.stderr)
         return ExitCode.BAD_CONFIG
-    except BrokenProcessPool:
-        message = "error: a worker was killed (out of memory?); the same command continues, --workers 1 needs least"
-        print(message, file=sys.stderr)
-        return 1
+    except LoaderLost as error:
+        print(f"error: {error}; the same command continues", file=sys.stderr)
+        return ExitCode.RANK_LOST
     return ExitCode.DONE
 
 

@@ -22,7 +22,7 @@ from data.loader_processes import side_by_side
 from data.order import Owner, Rows, Run, SampleOrder
 from data.pixels import Pixels
 from data.reader import ShardReader
-from data.step_memory import Arrays, Layout
+from data.step_memory import Arrays, Layout, step_bytes
 from data.teacher_logits import LogitReader
 from data.teacher_logits.manifest import load_manifest
 from data.views import Views
@@ -217,7 +217,8 @@ def _picture(rows: int, pixels: Pixels) -> tuple[int, ...]:
 
 
 class Loader:
-    """Iterates a rank's batches; see the module's docstring. `workers=0` decodes in this process."""
+    """Iterates a rank's batches; see the module's docstring. workers: processes that decode, 0 for this one; sharers:
+    how many ranks of this machine do the same."""
 
     def __init__(
         self,
@@ -228,12 +229,14 @@ class Loader:
         rank: int = 0,
         num_ranks: int = 1,
         workers: int = 0,
+        sharers: int = 1,
         cache: tuple[str, int] | None = None,
         views: Views = _OWN_VIEWS,
         teacher: TeacherData = _NO_TEACHER,
     ) -> None:
         self.index, self.order, self.pixels = index, order, pixels
-        self.rank, self.num_ranks, self.workers, self.cache = rank, num_ranks, workers, cache
+        self.rank, self.num_ranks, self.cache = rank, num_ranks, cache
+        self.workers, self.sharers = workers, sharers
         self.views, self.teacher = views, teacher
         # Read here, before there are processes: what reads remote files must not be shared with them.
         self._num_logits = None if teacher.cache is None else load_manifest(teacher.cache).num_classes
@@ -242,7 +245,16 @@ class Loader:
         """Batches from (epoch, step) to the end of epoch `stop_epoch - 1`, without a pause between epochs. DataError
         when the data as a whole cannot be read on, LoaderLost when a worker process is gone or a batch is not whole.
         Who keeps batches gets copies of their images in the end: their memory goes round."""
-        plan = _Plan(
+        plan = self._plan(start, stop_epoch)
+        # A map keeps nothing: the memory of a batch is free when the caller drops it.
+        return map(plan.join, side_by_side(plan, plan.steps(), workers=self.workers, sharers=self.sharers))
+
+    def batch_bytes(self) -> int:
+        """Memory of the arrays of one batch, which loader processes share with this one."""
+        return step_bytes(self._plan((0, 0), 1).layout)
+
+    def _plan(self, start: tuple[int, int], stop_epoch: int) -> _Plan:
+        return _Plan(
             self.index,
             self.order,
             self.pixels,
@@ -255,5 +267,3 @@ class Loader:
             teacher=self.teacher,
             num_logits=self._num_logits,
         )
-        # A map keeps nothing: the memory of a batch is free when the caller drops it.
-        return map(plan.join, side_by_side(plan, plan.steps(), workers=self.workers))

@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import faulthandler
 import os
-import pickle
 import select
 import signal
 import struct
@@ -20,14 +19,15 @@ import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 import cv2
 import torch
 
-from data.errors import BadArgument, LoaderLost
-from data.free_memory import free_memory
-from data.step_memory import Arrays, Layout, StepMemory, new_arrays, step_bytes
+from data.errors import LoaderLost
+from data.step_memory import AHEAD, SLOTS, Arrays, Layout, StepMemory, new_arrays, num_slots, step_bytes
+from launch.free_memory import free_memory
 
 Step = TypeVar("Step")
 StepIn = TypeVar("StepIn", contravariant=True)
@@ -35,10 +35,6 @@ Part = TypeVar("Part")
 PartOut = TypeVar("PartOut", covariant=True)
 
 STUCK_SECONDS = 600.0
-_AHEAD = 2  # steps that are asked for before they are needed
-# A training loop holds the batch that it trains on, the next one, and for a moment the one after that.
-_HELD = 3
-_LARGEST_SHARE = 0.5  # of the free memory
 _PARENT_SECONDS = 1.0  # between two looks whether the parent is still there
 _LEAVE_SECONDS = 1.0  # for a process to end by itself
 _STANDARD_ERROR = 2  # what is sys.stderr in the parent may be an object that the process cannot share
@@ -68,14 +64,19 @@ class Work(Protocol[StepIn, PartOut]):
 
 
 def side_by_side(
-    work: Work[Step, Part], steps: Iterable[Step], *, workers: int, limit: float = STUCK_SECONDS
+    work: Work[Step, Part],
+    steps: Iterable[Step],
+    *,
+    workers: int,
+    sharers: int = 1,
+    limit: float = STUCK_SECONDS,
 ) -> Iterator[tuple[Step, Arrays, list[Part]]]:
-    """Each step with its arrays and the parts of all processes; workers=0 works in this one. Raises LoaderLost, and
-    what the work raises."""
+    """Each step with its arrays and the parts of all processes; workers=0 works in this one. sharers: how many do the
+    same on this machine. Raises LoaderLost, BadArgument where memory does not suffice, and what the work raises."""
     if not workers:
         yield from _in_this_process(work, steps)
         return
-    pool = _Pool(work, workers=workers, limit=limit)
+    pool = _Pool(work, workers=workers, sharers=sharers, limit=limit)
     try:
         yield from pool.run(iter(steps))
     finally:
@@ -92,26 +93,15 @@ def _in_this_process(work: Work[Step, Part], steps: Iterable[Step]) -> Iterator[
         maker.close()
 
 
-def num_slots(size: int, free: int) -> int:
-    """Slots of `size` bytes where `free` bytes are left: as many as run best, at least two. BadArgument below that."""
-    wanted, fit = _AHEAD + _HELD, int(free * _LARGEST_SHARE) // max(1, size)
-    if fit < 2:
-        raise BadArgument(
-            f"the batches of the loader processes need {2 * size / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB of "
-            "memory are free; take fewer ranks per host, a smaller batch size, or no loader processes (workers: 0)"
-        )
-    return min(wanted, fit)
-
-
 class _Pool(Generic[Step, Part]):
     """The parent's side."""
 
-    def __init__(self, work: Work[Step, Part], *, workers: int, limit: float) -> None:
+    def __init__(self, work: Work[Step, Part], *, workers: int, sharers: int, limit: float) -> None:
         self._limit = limit
         size = step_bytes(work.layout)
-        slots = num_slots(size, free_memory())
-        if slots < _AHEAD + _HELD:
-            print(f"note: memory is short: room for {slots} batches, not {_AHEAD + _HELD}", flush=True)
+        slots = num_slots(size, free_memory() / sharers)
+        if slots < SLOTS:
+            print(f"note: memory is short: room for {slots} batches, not {SLOTS}", flush=True)
         try:
             self._memory = StepMemory(work.layout, slots=slots)
         except OSError as error:
@@ -138,7 +128,7 @@ class _Pool(Generic[Step, Part]):
             self._ask(steps, under_way)
 
     def _ask(self, steps: Iterator[Step], under_way: deque[tuple[Step, int]]) -> None:
-        while len(under_way) < _AHEAD and self._memory.has_free:
+        while len(under_way) < AHEAD and self._memory.has_free:
             step = next(steps, None)
             if step is None:
                 return
@@ -191,7 +181,7 @@ class _Process:
         """Its part of the step. Raises LoaderLost and what the work raised."""
         deadline = time.monotonic() + limit
         (length,) = _LENGTH.unpack(self._read(_LENGTH.size, deadline, step, limit))
-        content = pickle.loads(self._read(length, deadline, step, limit))
+        content = ForkingPickler.loads(self._read(length, deadline, step, limit))
         if isinstance(content, _Failed):
             raise content.error
         return content
@@ -294,7 +284,7 @@ def _next_question(questions: int, parent: int) -> Any:
     if not head:
         return None
     (length,) = _LENGTH.unpack(head)
-    return pickle.loads(os.read(questions, length))
+    return ForkingPickler.loads(os.read(questions, length))
 
 
 def _wait(descriptors: Sequence[int], seconds: float) -> list[int]:
@@ -306,8 +296,8 @@ def _wait(descriptors: Sequence[int], seconds: float) -> list[int]:
 
 
 def _send(descriptor: int, content: object) -> None:
-    body = pickle.dumps(content, protocol=pickle.HIGHEST_PROTOCOL)
-    message = memoryview(_LENGTH.pack(len(body)) + body)
+    body = ForkingPickler.dumps(content)
+    message = memoryview(_LENGTH.pack(len(body)) + bytes(body))
     while message:
         message = message[os.write(descriptor, message) :]
 
@@ -315,7 +305,7 @@ def _send(descriptor: int, content: object) -> None:
 def _portable(error: Exception) -> Exception:
     """The error with its stack, if it survives the journey; else its words."""
     try:
-        pickle.loads(pickle.dumps(error))
+        ForkingPickler.loads(ForkingPickler.dumps(error))
     except Exception:
         error = RuntimeError(f"{type(error).__name__}: {error}")
     error.add_note("in a loader process:\n" + traceback.format_exc())

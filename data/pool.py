@@ -10,15 +10,19 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from data.errors import LoaderLost
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Shared = TypeVar("Shared")
 
+STUCK_SECONDS = 3600.0  # for one shard
 _shared: Any = None
 
 
@@ -33,7 +37,8 @@ def map_in_processes(
     """Yield `function(shared, item)` in the order of `items`. `shared` is sent to each worker once.
 
     One worker means this process. Otherwise they are forked from a fresh interpreter (forking this one, beside the
-    progress bar's thread, is not safe), and they end on their own when this process is killed.
+    progress bar's thread, is not safe), and they end on their own when this process is killed. Raises LoaderLost when
+    one of them is killed, or takes longer than STUCK_SECONDS for an item.
     """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -58,10 +63,18 @@ def _results(
         try:
             for item in items:
                 if len(waiting) == 4 * workers:  # enough to keep all busy, few enough to bound memory
-                    yield waiting.popleft().result()
+                    yield waiting.popleft().result(STUCK_SECONDS)
                 waiting.append(pool.submit(_call, function, item))
             while waiting:
-                yield waiting.popleft().result()
+                yield waiting.popleft().result(STUCK_SECONDS)
+        except TimeoutError as error:
+            for process in list(pool._processes.values()):  # else leaving the pool would wait for them
+                process.kill()
+            raise LoaderLost(f"a worker process gave nothing for {STUCK_SECONDS:g} s") from error
+        except BrokenProcessPool as error:
+            raise LoaderLost(
+                "a worker process was killed, often for lack of memory (--workers 1 needs least)"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -16,10 +16,18 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import DTypeLike
 
+from data.errors import BadArgument
+
 # Shape of an array with room for a step's largest number of rows, and the type of its elements.
 Layout = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 Arrays = dict[str, np.ndarray]
 
+AHEAD = 2  # steps that are asked for before they are needed
+# A training loop holds the batch that it trains on, the next one, and for a moment the one after that.
+HELD = 3
+SLOTS = AHEAD + HELD
+_FEWEST_SLOTS = 2
+_LARGEST_SHARE = 0.5  # of the free memory
 _ALIGNMENT = 4096
 
 
@@ -31,6 +39,19 @@ def new_arrays(layout: Layout) -> Arrays:
 def step_bytes(layout: Layout) -> int:
     """Bytes of one slot."""
     return sum(_room(shape, dtype) for shape, dtype in layout.values())
+
+
+def num_slots(size: int, free: float) -> int:
+    """Slots of `size` bytes where `free` bytes are left: as many as run best, or fewer. Raises BadArgument where not
+    even two fit."""
+    fit = int(free * _LARGEST_SHARE) // max(1, size)
+    if fit < _FEWEST_SLOTS:
+        raise BadArgument(
+            f"the batches of the loader processes need {_FEWEST_SLOTS * size / 1e6:,.0f} MB, but only "
+            f"{free / 1e6:,.0f} MB of memory are free; take a smaller batch size, fewer ranks on a host, or no loader "
+            "processes (data.workers=0)"
+        )
+    return min(SLOTS, fit)
 
 
 class StepMemory:

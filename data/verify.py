@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.errors import BadArgument, DataError
+from data.errors import BadArgument, DataError, LoaderLost
 from data.index import INDEX_NAME, Index, idx_name, load_index
 from data.pool import default_workers, map_in_processes
 from data.storage import is_remote, local_root
@@ -25,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         folders = find_splits(options.folder)
         problems = [line for folder in folders for line in verify(folder, cls_task=options.task, jobs=options.jobs)]
+    except LoaderLost as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.RANK_LOST
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.BAD_CONFIG if isinstance(error, BadArgument) else ExitCode.BAD_DATA

@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launch.free_memory import free_memory
 from launch.horovod_fit import HorovodError, check_horovod_matches_torch
 from launch.horovod_patches import check_horovod_is_patched
 from launch.network import interfaces
 
 _COMPARED = ("python", "torch", "horovod", "numpy", "timm")
 _LEAST_DISK_GB = 5.0
+# What NCCL's makers advise where ranks of one host talk through shared memory; nothing else of a run uses it.
 _LEAST_SHARED_MEMORY_GB = 1.0
+_LARGEST_LOADER_SHARE = 0.5  # of the free memory
 _LARGEST_CLOCK_SECONDS = 2.0
 
 
@@ -74,6 +77,7 @@ def collect(folder: Path, *, index: int, interface: str | None) -> dict[str, Any
         "token": token,
         "trouble": trouble,
         "disk_gb": free,
+        "memory_gb": free_memory() / 1e9,
         "shared_memory_gb": memory.f_frsize * memory.f_bavail / 1e9,
         "gpus": torch.cuda.device_count(),
     }
@@ -84,8 +88,11 @@ def mark_of(folder: Path, index: int) -> Path:
     return folder / f".preflight-{index}"
 
 
-def judge(hosts: Sequence[Host], *, promised: int, read: Callable[[int], str]) -> list[Finding]:
-    """One finding each. read: the content of a worker's file as worker 0 sees it, "" where it does not."""
+def judge(
+    hosts: Sequence[Host], *, promised: int, read: Callable[[int], str], loader_gb: float | None = None
+) -> list[Finding]:
+    """One finding each. read: the content of a worker's file as worker 0 sees it, "" where it does not. loader_gb: what
+    the batches of one rank's loader processes take; None where no config says."""
     return [
         _ranks(hosts, promised),
         _versions(hosts),
@@ -93,13 +100,8 @@ def judge(hosts: Sequence[Host], *, promised: int, read: Callable[[int], str]) -
         _network(hosts),
         _folder(hosts, read),
         _enough(hosts, "disk_gb", "free disk", _LEAST_DISK_GB, "free some, or take another run.dir"),
-        _enough(
-            hosts,
-            "shared_memory_gb",
-            "/dev/shm",
-            _LEAST_SHARED_MEMORY_GB,
-            "mount a larger one (docker run --shm-size 8g; an emptyDir of medium Memory), or set data.workers=0",
-        ),
+        _memory(hosts, loader_gb),
+        _shared_memory(hosts),
         _gpus(hosts),
         _clock(hosts),
     ]
@@ -167,14 +169,44 @@ def _enough(hosts: Sequence[Host], name: str, what: str, least: float, fix: str)
     return Finding(True, text) if smallest.facts[name] >= least else Finding(False, f"{text}; {fix}")
 
 
+def _memory(hosts: Sequence[Host], loader_gb: float | None) -> Finding:
+    """Of the node whose loaders take the largest share of what is free."""
+    ranks = _ranks_of_nodes(hosts)
+    free = {host.node: float(host.facts["memory_gb"]) for host in hosts}
+    tightest = max(free, key=lambda node: ranks[node] / max(free[node], 1e-9))
+    text = f"memory: {free[tightest]:.1f} GB free on {tightest}"
+    if loader_gb is None:
+        return Finding(True, f"{text}; name the training command after -- to see what its loaders need")
+    need = ranks[tightest] * loader_gb
+    text += f", the batches of its {ranks[tightest]} ranks' loaders take {need:.2f} GB"
+    if need <= _LARGEST_LOADER_SHARE * free[tightest]:
+        return Finding(True, text)
+    return Finding(False, f"{text}; take a smaller batch_size, fewer ranks on a host, or data.workers=0")
+
+
+def _shared_memory(hosts: Sequence[Host]) -> Finding:
+    ranks = _ranks_of_nodes(hosts)
+    users = [host for host in hosts if host.facts["gpus"] and ranks[host.node] > 1]
+    if not users:
+        return Finding(True, "/dev/shm: not used (only GPUs of one host talk through it)")
+    fix = "mount a larger one (docker run --shm-size 1g; an emptyDir of medium Memory)"
+    return _enough(users, "shared_memory_gb", "/dev/shm", _LEAST_SHARED_MEMORY_GB, fix)
+
+
+def _ranks_of_nodes(hosts: Sequence[Host]) -> dict[str, int]:
+    nodes = dict.fromkeys((host.node for host in hosts), 0)
+    for host in hosts:
+        nodes[host.node] += host.num_ranks
+    return nodes
+
+
 def _gpus(hosts: Sequence[Host]) -> Finding:
     counts = {host.node: int(host.facts["gpus"]) for host in hosts}
     if not any(counts.values()):
         return Finding(True, "GPUs: none, the ranks use the CPU")
     told = ", ".join(f"{node} {count}" for node, count in counts.items())
-    for node, count in counts.items():
-        ranks = sum(host.num_ranks for host in hosts if host.node == node)
-        if count < ranks:
+    for node, ranks in _ranks_of_nodes(hosts).items():
+        if counts[node] < ranks:
             return Finding(False, f"GPUs: {told}; {node} has {ranks} ranks: start one rank a GPU")
     return Finding(True, f"GPUs: {told}")
 

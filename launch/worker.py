@@ -20,6 +20,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.step_memory import SLOTS
 from launch.errors import LaunchError
 from launch.head import Head
 from launch.horovod_fit import HorovodError
@@ -133,13 +134,16 @@ def _start_head(
         progress=lambda: _newest_checkpoint(folder),
         say=lambda text: print(f"worker: {text}", flush=True),
     )
-    work = (lambda: head.check(lambda peers: _print_findings(peers, place, folder))) if options.check else head.run
-    thread = threading.Thread(target=work, name="head", daemon=True)
+
+    def check() -> None:
+        head.check(lambda peers: _print_findings(peers, place, folder, config))
+
+    thread = threading.Thread(target=check if options.check else head.run, name="head", daemon=True)
     thread.start()
     return thread
 
 
-def _print_findings(peers: Sequence[Peer], place: Place, folder: Path) -> bool:
+def _print_findings(peers: Sequence[Peer], place: Place, folder: Path, config: Config | None) -> bool:
     """Whether all is well."""
 
     def read(number: int) -> str:
@@ -149,10 +153,19 @@ def _print_findings(peers: Sequence[Peer], place: Place, folder: Path) -> bool:
             return ""
 
     hosts = [Host(peer.node, peer.num_ranks, peer.facts) for peer in peers]
-    findings = judge(hosts, promised=place.count, read=read)
+    loader_gb = _loader_bytes(config, sum(host.num_ranks for host in hosts)) / 1e9 if config else None
+    findings = judge(hosts, promised=place.count, read=read, loader_gb=loader_gb)
     for finding in findings:
         print(finding, flush=True)
     return all(finding.ok for finding in findings)
+
+
+def _loader_bytes(config: Config, num_ranks: int) -> float:
+    """About what the images take that a rank's loader processes share with it."""
+    if config.data.workers == 0:
+        return 0.0
+    sizes = {config.data.image_size, (config.teacher and config.teacher.image_size) or config.data.image_size}
+    return SLOTS * -(-config.batch_size // num_ranks) * sum(3 * size * size for size in sizes)
 
 
 def _config_of(command: Sequence[str]) -> Config | None:

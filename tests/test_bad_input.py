@@ -410,6 +410,10 @@ def test_dry_run_writes_nothing(tiny_shards: Path, tmp_path: Path) -> None:
     outcome = train_small(tiny_shards, tmp_path, "--dry-run")
     assert outcome.exit_code == 0, outcome.stderr
     assert "dry run: " in outcome.stdout
+    assert "loader: no processes of its own" in outcome.stdout
+    outcome = train_small(tiny_shards, tmp_path, "--dry-run", "data.workers=2")
+    size = 11 * 24 * 24 * 3 / 1e6
+    assert f"loader: 2 processes a rank and 5 batches of {size:.1f} MB that they share with it" in outcome.stdout
     assert "3 steps an epoch" in outcome.stdout
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -469,7 +473,7 @@ def test_a_killed_loader_process_ends_the_run_in_words(tiny_shards: Path, tmp_pa
     loader.kill()
     output = finish(process, timeout=60)
     assert process.returncode == 77, output
-    assert "error: a loader process died" in output
+    assert "error: loader process 0 was killed by SIGKILL, often for lack of memory, at epoch" in output
     assert output.rstrip().splitlines()[-1].startswith("exit 77: another rank or a loader process was lost")
     assert "Traceback" not in output
 

@@ -15,8 +15,8 @@ import pytest
 
 from data import loader_processes
 from data.errors import BadArgument, DataError, LoaderLost
-from data.loader_processes import num_slots, side_by_side
-from data.step_memory import Arrays, Layout
+from data.loader_processes import side_by_side
+from data.step_memory import Arrays, Layout, num_slots
 from tests.conftest import REPOSITORY
 
 ROWS = 6
@@ -90,6 +90,13 @@ def test_a_view_of_an_array_keeps_its_memory() -> None:
     assert [int(view.item()) for view in views] == [10 * step + 2 for step in range(20)]
 
 
+@pytest.fixture
+def children() -> Callable[[], list[psutil.Process]]:
+    """Processes that were started since."""
+    before = set(psutil.Process().children())
+    return lambda: [child for child in psutil.Process().children() if child not in before]
+
+
 def kill_itself() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -110,10 +117,12 @@ def test_a_process_that_ends_is_told_at_once(end: Callable[[], None], words: str
 
 
 @pytest.mark.parametrize("end", [lambda: time.sleep(100), lambda: os.kill(os.getpid(), signal.SIGSTOP)])
-def test_a_process_that_is_silent_ends_the_wait(end: Callable[[], None]) -> None:
+def test_a_process_that_is_silent_ends_the_wait(
+    end: Callable[[], None], children: Callable[[], list[psutil.Process]]
+) -> None:
     with pytest.raises(LoaderLost, match=r"^loader process 1 was silent for 0.5 s, at step 3$"):
         collect(end, limit=0.5)
-    assert not psutil.Process().children()
+    assert not children()
 
 
 def raising(error: Exception) -> Callable[[], None]:
@@ -149,22 +158,22 @@ def test_the_works_own_errors_pass(workers: int, error: Exception, kind: type[Ex
         assert "make" in caught.value.__notes__[0]
 
 
-def test_a_signal_to_the_whole_group_is_the_parents_alone() -> None:
+def test_a_signal_to_the_whole_group_is_the_parents_alone(children: Callable[[], list[psutil.Process]]) -> None:
     steps = side_by_side(Numbers(), range(8), workers=2)
     next(steps)
-    for child in psutil.Process().children():
+    for child in children():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             child.send_signal(number)
     assert [step for step, _, _ in steps] == list(range(1, 8))
-    assert not psutil.Process().children()
+    assert not children()
 
 
-def test_stopping_early_ends_the_processes() -> None:
+def test_stopping_early_ends_the_processes(children: Callable[[], list[psutil.Process]]) -> None:
     steps = side_by_side(Numbers(), range(8), workers=2)
     next(steps)
-    assert len(psutil.Process().children()) == 2
+    assert len(children()) == 2
     steps.close()  # type: ignore[attr-defined]
-    assert not psutil.Process().children()
+    assert not children()
 
 
 ORPHANS = """
@@ -202,7 +211,7 @@ def test_fewer_steps_are_held_where_memory_is_short(size: int, free: int, slots:
 
 def test_what_does_not_fit_is_refused_before_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader_processes, "free_memory", lambda: 10_000)
-    with pytest.raises(BadArgument, match=r"need 0 MB, but only 0 MB of memory are free; take fewer ranks"):
+    with pytest.raises(BadArgument, match=r"need 0 MB, but only 0 MB of memory are free; take a smaller batch size"):
         collect()
 
 

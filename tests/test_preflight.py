@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from launch.preflight import Host, judge
+from launch.preflight import Finding, Host, judge
 from tests.conftest import REPOSITORY, rank_environment
 from tests.test_ranks import write_config
 from tests.test_worker import free_port
@@ -27,7 +27,8 @@ FACTS: dict[str, Any] = {
     "token": "0",
     "trouble": "",
     "disk_gb": 100.0,
-    "shared_memory_gb": 8.0,
+    "memory_gb": 10.0,
+    "shared_memory_gb": 0.06,
     "gpus": 0,
     "clock": 0.0,
 }
@@ -39,13 +40,14 @@ def findings(**second: Any) -> dict[str, tuple[bool, str]]:
     hosts = [Host("a", 1, FACTS), Host("b", 1, other)]
     return {
         finding.text.split(":")[0].split()[0]: (finding.ok, finding.text)
-        for finding in judge(hosts, promised=2, read=lambda index: str(index))
+        for finding in judge(hosts, promised=2, read=lambda index: str(index), loader_gb=1.0)
     }
 
 
 def test_fit_hosts_pass_every_line() -> None:
     told = findings()
-    assert list(told) == ["ranks", "versions", "Horovod", "network", "folder", "free", "/dev/shm", "GPUs", "clock"]
+    things = ["ranks", "versions", "Horovod", "network", "folder", "free", "memory", "/dev/shm", "GPUs", "clock"]
+    assert list(told) == things
     assert [line for ok, line in told.values() if not ok] == []
 
 
@@ -62,7 +64,11 @@ def test_fit_hosts_pass_every_line() -> None:
         ("folder", {"trouble": "Read-only file system"}, "b cannot write there (Read-only file system); put run.dir"),
         ("folder", {"token": "x"}, "a does not see what b wrote: not the same folder; put run.dir"),
         ("free", {"disk_gb": 0.5}, "0.5 GB on b, at least 5 wanted; free some"),
-        ("/dev/shm", {"shared_memory_gb": 0.06}, "0.1 GB on b, at least 1 wanted; mount a larger one"),
+        (
+            "memory",
+            {"memory_gb": 1.5},
+            "1.5 GB free on b, the batches of its 1 ranks' loaders take 1.00 GB; take a smaller batch_size",
+        ),
         ("GPUs", {"gpus": 8}, "a 0, b 8; a has 1 ranks: start one rank a GPU"),
         ("clock", {"clock": -7.3}, "b differs by -7.3 s from a; start a time service"),
     ],
@@ -71,6 +77,37 @@ def test_what_is_not_fit_is_named_with_its_host_and_the_fix(what: str, differs: 
     told = findings(**differs)
     assert [name for name, (ok, _) in told.items() if not ok] == [what]
     assert words in told[what][1]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "free", "ok", "words"),
+    [
+        (0, 0.06, True, "not used"),
+        (2, 0.06, False, "0.1 GB on a, at least 1 wanted; mount a larger one"),
+        (2, 1.5, True, "1.5 GB on a"),
+    ],
+)
+def test_shared_memory_is_asked_only_of_hosts_with_several_gpus(gpus: int, free: float, ok: bool, words: str) -> None:
+    host = Host("a", 2, {**FACTS, "gpus": gpus, "shared_memory_gb": free})
+    found = judge([host], promised=1, read=lambda index: "0")
+    (finding,) = [finding for finding in found if finding.text.startswith("/dev/shm")]
+    assert (finding.ok, words in finding.text) == (ok, True)
+
+
+def test_without_a_config_free_memory_is_told() -> None:
+    found = judge([Host("a", 4, FACTS)], promised=1, read=lambda index: "0")
+    (finding,) = [finding for finding in found if finding.text.startswith("memory")]
+    assert finding == Finding(
+        True, "memory: 10.0 GB free on a; name the training command after -- to see what its loaders need"
+    )
+
+
+def test_workers_of_one_node_share_its_memory() -> None:
+    hosts = [Host("a", 3, FACTS), Host("a", 3, FACTS), Host("b", 5, FACTS)]
+    found = judge(hosts, promised=3, read=lambda index: "0", loader_gb=1.0)
+    (finding,) = [finding for finding in found if finding.text.startswith("memory")]
+    assert not finding.ok
+    assert "10.0 GB free on a, the batches of its 6 ranks' loaders take 6.00 GB" in finding.text
 
 
 def test_workers_that_did_not_come_are_counted() -> None:
@@ -100,7 +137,7 @@ def test_two_workers_check_each_other_and_leave_nothing(tmp_path: Path) -> None:
     outputs = [worker.communicate(timeout=60)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], outputs
     lines = outputs[1].splitlines()
-    assert len(lines) == 9
+    assert len(lines) == 10
     assert lines[0] == "ok     ranks: 4 by 2 of 2 promised workers on 1 nodes"
     assert all(line.startswith("ok     ") for line in lines)
     assert list(tmp_path.iterdir()) == []
@@ -167,6 +204,9 @@ def test_the_check_of_an_elastic_job_waits_for_all_that_were_promised(tmp_path: 
     outputs = [worker.communicate(timeout=60)[0] for worker in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0], outputs
     assert "ok     ranks: 2 by 2 of 2 promised workers" in outputs[0]
+    # 4 rows of 24 x 24 pixels for each rank, five times.
+    assert " GB free on " in outputs[0]
+    assert "the batches of its 2 ranks' loaders take 0.00 GB" in outputs[0]
 
 
 def test_a_run_folder_that_cannot_be_written_fails_the_check_and_the_start(tmp_path: Path) -> None:

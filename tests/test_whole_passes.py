@@ -29,8 +29,8 @@ def lose_the_last_step(monkeypatch: pytest.MonkeyPatch, module: Any, *, of_strea
     """Of the stream with that number, counted from now."""
     number = count()
 
-    def cut(work: Any, steps: Iterable[Any], *, workers: int) -> Iterator[Any]:
-        made = list(side_by_side(work, steps, workers=workers))
+    def cut(work: Any, steps: Iterable[Any], **options: int) -> Iterator[Any]:
+        made = list(side_by_side(work, steps, **options))
         return iter(made[:-1] if next(number) == of_stream else made)
 
     monkeypatch.setattr(module, "side_by_side", cut)

@@ -114,6 +114,7 @@ def train_loader(
         rank=comm.rank,
         num_ranks=comm.size,
         workers=num_workers(config, comm),
+        sharers=comm.local_size,
         cache=shard_cache(config, index.root, teacher.cache),
         views=views,
         teacher=teacher,
@@ -141,6 +142,7 @@ def eval_loader(config: Config, index: Index, comm: Comm) -> Loader:
         rank=comm.rank,
         num_ranks=comm.size,
         workers=num_workers(config, comm),
+        sharers=comm.local_size,
         cache=shard_cache(config, index.root),
     )
 

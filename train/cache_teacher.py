@@ -196,7 +196,9 @@ def _loader(work: Work, walk: Order, views: Views = NEW_VIEWS) -> Loader:
     """The photos of a walk, which is this rank's alone."""
     cache = shard_cache(work.config, work.index.root)
     workers = num_workers(work.config, work.comm)
-    return Loader(work.index, walk, work.pixels, workers=workers, cache=cache, views=views)
+    return Loader(
+        work.index, walk, work.pixels, workers=workers, sharers=work.comm.local_size, cache=cache, views=views
+    )
 
 
 def _judge(check: Check, *, num_entries: int, tolerance: float, comm: Comm) -> None:

@@ -9,6 +9,9 @@ import time
 
 import torch
 
+from data.loader import Loader
+from data.step_memory import num_slots
+from launch.free_memory import free_memory
 from train.announce import announce
 from train.comm import Comm
 from train.config import Config
@@ -33,6 +36,7 @@ def dry_run(config: Config, comm: Comm) -> ExitCode:
         parts.stepper.meter.norms.cpu()  # waits for the device
         seconds.append(time.monotonic() - begin)
     if comm.rank == 0:
+        print(_told_loader(parts.loader))
         epochs, steps = config.schedule.epochs, parts.order.steps_per_epoch
         print(
             f"dry run: {min(seconds):.3f} s a step of {config.batch_size} samples, {steps} steps an epoch, about "
@@ -40,6 +44,17 @@ def dry_run(config: Config, comm: Comm) -> ExitCode:
             f"(without validation); peak memory {_peak_gigabytes(parts.device):.2f} GB a rank"
         )
     return ExitCode.DONE
+
+
+def _told_loader(loader: Loader) -> str:
+    """What the loader processes take, and what there is."""
+    if not loader.workers:
+        return "loader: no processes of its own"
+    size, free = loader.batch_bytes(), free_memory() / loader.sharers
+    return (
+        f"loader: {loader.workers} processes a rank and {num_slots(size, free)} batches of {size / 1e6:,.1f} MB that "
+        f"they share with it (not in /dev/shm); {free / 1e6:,.0f} MB of memory are free for each rank"
+    )
 
 
 def _peak_gigabytes(device: torch.device) -> float:

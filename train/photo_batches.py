@@ -139,7 +139,7 @@ def photo_batches(
     plan = _Plan(photos, order, Owner(comm.rank, comm.size), sizes, num_views)
     steps = ((0, step) for step in range(order.steps_per_epoch))
     # A map keeps nothing: the memory of a batch is free when the caller drops it.
-    return map(plan.join, side_by_side(plan, steps, workers=workers))
+    return map(plan.join, side_by_side(plan, steps, workers=workers, sharers=comm.local_size))
 
 
 def _render(data: bytes, *, shard: str, key: str, out: dict[int, np.ndarray]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.decode import MAX_PIXELS
-from data.errors import DataError
+from data.errors import DataError, LoaderLost
 from data.index import INDEX_NAME
 from data.index.foreign import find_tars, index_tars, read_classes
 from data.pool import default_workers
@@ -26,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tars = find_tars([Path(path) for path in options.paths])
         tasks = read_classes(Path(options.classes)) if options.classes else None
         index_tars(tars, tasks=tasks, cls_task=options.task, max_pixels=options.max_pixels, workers=options.workers)
+    except LoaderLost as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.RANK_LOST
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.BAD_DATA
