@@ -82,7 +82,7 @@ _OWN_VIEWS, _NO_TEACHER = Views(), TeacherData()
 
 
 @dataclass(frozen=True)
-class _Plan:
+class BatchPlan:
     """All steps of one rank, from `start` to the end of `stop_epoch - 1`: what loader processes are given to do."""
 
     index: Index
@@ -140,7 +140,7 @@ class _Plan:
 class _PartMaker:
     """Reads, decodes and augments one worker's part of each step."""
 
-    def __init__(self, plan: _Plan, owner: Owner) -> None:
+    def __init__(self, plan: BatchPlan, owner: Owner) -> None:
         self._plan, self._owner = plan, owner
         cache = RangeCache(plan.cache[0], max_bytes=plan.cache[1]) if plan.cache else None
         self._reader = ShardReader(plan.index, cache)
@@ -245,16 +245,17 @@ class Loader:
         """Batches from (epoch, step) to the end of epoch `stop_epoch - 1`, without a pause between epochs. DataError
         when the data as a whole cannot be read on, LoaderLost when a worker process is gone or a batch is not whole.
         Who keeps batches gets copies of their images in the end: their memory goes round."""
-        plan = self._plan(start, stop_epoch)
+        plan = self.plan(start=start, stop_epoch=stop_epoch)
         # A map keeps nothing: the memory of a batch is free when the caller drops it.
         return map(plan.join, side_by_side(plan, plan.steps(), workers=self.workers, sharers=self.sharers))
 
     def batch_bytes(self) -> int:
         """Memory of the arrays of one batch, which loader processes share with this one."""
-        return step_bytes(self._plan((0, 0), 1).layout)
+        return step_bytes(self.plan().layout)
 
-    def _plan(self, start: tuple[int, int], stop_epoch: int) -> _Plan:
-        return _Plan(
+    def plan(self, *, start: tuple[int, int] = (0, 0), stop_epoch: int = 1) -> BatchPlan:
+        """What `batches` does, for whoever takes it apart."""
+        return BatchPlan(
             self.index,
             self.order,
             self.pixels,

@@ -13,6 +13,7 @@ from tests.benchmarks.fresh_process import in_fresh_process
 # Name of the module -> what it measures.
 GROUPS = {
     "loader": "photos/s against the stock webdataset pipeline and a bare loop",
+    "loader_workers": "the same with two decoding processes on each side, and the price of a large batch",
     "step": "one process against a bare PyTorch loop",
     "two_ranks": "two Horovod ranks against torch DDP",
     "distillation": "a step with a cached and a computed teacher, and the caching",

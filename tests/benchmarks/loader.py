@@ -29,8 +29,8 @@ from tests.benchmarks.pairs import median_ratio, seconds_of, timed_in_turn
 from tests.benchmarks.photos import photo_shards
 from train.step import Normalise
 
-_SIZE, _BATCH = 224, 32
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIZE, _BATCH = 224, 32
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _OPERATIONS = POLICIES["standard"]
 
 
@@ -43,7 +43,7 @@ def measure(folder: Path, *, quick: bool) -> list[Figure]:
     rounds = 4 if quick else 60
     ours, bare = _our_batches(index), BareLoop(index)
     stock = _stock_batches(index)
-    normalise = Normalise(_MEAN, _STD)
+    normalise = Normalise(MEAN, STD)
     batch = next(ours)
     for _ in range(3):  # warm-up
         next(ours), next(stock), normalise(batch.image)
@@ -72,28 +72,32 @@ def measure(folder: Path, *, quick: bool) -> list[Figure]:
 
 def _our_batches(index: Index) -> Iterator[Batch]:
     order = SampleOrder(index.counts, seed=0, batch_size=_BATCH)
-    return Loader(index, order, Pixels(size=_SIZE, operations=_OPERATIONS)).batches(stop_epoch=1000)
+    return Loader(index, order, Pixels(size=SIZE, operations=_OPERATIONS)).batches(stop_epoch=1000)
 
 
 def _stock_batches(index: Index) -> Iterator[object]:
+    return iter(stock_pipeline(index, _BATCH))
+
+
+def stock_pipeline(index: Index, batch_size: int) -> webdataset.DataPipeline:
+    """What people start with; endless."""
     transform = transforms.Compose(
         [
-            transforms.RandomResizedCrop(_SIZE),
+            transforms.RandomResizedCrop(SIZE),
             transforms.RandomHorizontalFlip(),
             transforms.ToTensor(),
-            transforms.Normalize(_MEAN, _STD),
+            transforms.Normalize(MEAN, STD),
         ]
     )
     urls = [index.shard_url(number) for number in range(len(index.shards))]
-    pipeline = (
+    return (
         webdataset.WebDataset(urls, shardshuffle=False)
         .decode("pil")
         .to_tuple("jpg", "json")
         .map_tuple(transform, lambda labels: labels)
-        .batched(_BATCH)
+        .batched(batch_size)
         .repeat()
     )
-    return iter(pipeline)
 
 
 def _same_samples(ours: Iterator[Batch], bare: "BareLoop", *, rounds: int) -> tuple[np.ndarray, np.ndarray]:
@@ -128,13 +132,13 @@ class BareLoop:
 
 
 def _decode_and_crop(samples: list[tuple[bytes, View, int, int]]) -> np.ndarray:
-    out = np.empty((len(samples), _SIZE, _SIZE, 3), dtype=np.uint8)
+    out = np.empty((len(samples), SIZE, SIZE, 3), dtype=np.uint8)
     for at, (data, view, height, width) in enumerate(samples):
-        scale = min(1.0, _SIZE / min(view.height, view.width))
+        scale = min(1.0, SIZE / min(view.height, view.width))
         image = simplejpeg.decode_jpeg(data, min_height=int(height * scale), min_width=int(width * scale))
         down, across = image.shape[0] / height, image.shape[1] / width
         top, left = int(view.top * down), int(view.left * across)
         box = image[top : top + round(view.height * down), left : left + round(view.width * across)]
-        pixels = cv2.resize(box, (_SIZE, _SIZE), interpolation=resize_method(view, _SIZE))
+        pixels = cv2.resize(box, (SIZE, SIZE), interpolation=resize_method(view, SIZE))
         out[at] = cv2.flip(pixels, 1) if view.flip else pixels
     return out
