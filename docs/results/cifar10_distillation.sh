@@ -6,21 +6,28 @@
 cd "$(dirname "$0")/../.."
 source docs/results/common.sh
 RUNS=runs/cifar10
+LINES=docs/results/cifar10.jsonl
 CONFIGS=train/configs/cifar10
 VAL=shards/cifar10/val
 SETTINGS=(data.val=$VAL precision=bf16)
 
 [ -d shards/cifar10/train ] || python -m data.build --source "cifar10:$1" --out shards/cifar10 --holdout 0.2
-train teacher --config $CONFIGS/teacher.yaml "${SETTINGS[@]}"
 CACHE=teacher.cache=shards/cifar10/teacher
-horovodrun -np "$RANKS" python -m train.cache_teacher --config $CONFIGS/soft_targets.yaml --views 1 $CACHE "${SETTINGS[@]}" \
-    > $RUNS/cache.log 2>&1
+
+# taught KIND SEED ARGUMENTS...: a unit that has the teacher, which is trained, and cached, when one needs it.
+taught() {
+    recorded "$1-$2" && return
+    train teacher --config $CONFIGS/teacher.yaml "${SETTINGS[@]}"
+    record teacher $RUNS/teacher/best
+    horovodrun -np "$RANKS" python -m train.cache_teacher --config $CONFIGS/soft_targets.yaml --views 1 $CACHE \
+        "${SETTINGS[@]}" > $RUNS/cache.log 2>&1
+    unit "$1-$2" --config "$CONFIGS/$1.yaml" seed="$2" "${SETTINGS[@]}" "${@:3}"
+}
+
 for seed in 0 1 2; do
-    train student-$seed --config $CONFIGS/student.yaml seed=$seed "${SETTINGS[@]}"
-    train soft_targets-$seed --config $CONFIGS/soft_targets.yaml seed=$seed $CACHE "${SETTINGS[@]}"
-    train cosine-$seed --config $CONFIGS/cosine.yaml seed=$seed "${SETTINGS[@]}"
-    train regressor-$seed --config $CONFIGS/regressor.yaml seed=$seed "${SETTINGS[@]}"
+    unit student-$seed --config $CONFIGS/student.yaml seed=$seed "${SETTINGS[@]}"
+    taught soft_targets $seed $CACHE
+    taught cosine $seed
+    taught regressor $seed
 done
-for kind in soft_targets cosine regressor; do
-    compare ${kind}_vs_student $kind student $VAL 0 1 2
-done
+for kind in soft_targets cosine regressor; do paired $kind student 0 1 2; done

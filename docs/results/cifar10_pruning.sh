@@ -6,12 +6,13 @@
 cd "$(dirname "$0")/../.."
 source docs/results/common.sh
 RUNS=runs/cifar10
+LINES=docs/results/cifar10.jsonl
 CONFIGS=train/configs/slimming
 VAL=shards/cifar10/val
 
 train resnet20_sparse --config $CONFIGS/cifar10_resnet20_sparse.yaml data.val=$VAL
 THEIRS=$RUNS/resnet20_torch_pruning
-[ -f $THEIRS/model.json ] || PYTHONPATH="$PWD:${PYTHONPATH:-}" python docs/results/torch_pruning_slimming.py \
+[ -f $THEIRS/model.json ] || python docs/results/torch_pruning_slimming.py \
     --model $RUNS/resnet20_sparse/last --out $THEIRS --max-macs 50% --multiple 4
 MACS=$(python -c "import json; print(json.load(open('$THEIRS/model.json'))['provenance']['torch_pruning']['macs'])")
 for score in gamma relative-gamma taylor; do
@@ -19,14 +20,14 @@ for score in gamma relative-gamma taylor; do
         --max-macs "$MACS" --multiple 4 --floor 4 --data shards/cifar10/train --score $score
 done
 for kind in torch_pruning gamma relative-gamma taylor; do
-    python -m train.evaluate --model $RUNS/resnet20_$kind --data $VAL
+    record resnet20_$kind $RUNS/resnet20_$kind
     for seed in 0 1 2; do
-        train resnet20_${kind}_finetuned-$seed --config $CONFIGS/cifar10_resnet20_finetune.yaml seed=$seed data.val=$VAL \
+        unit resnet20_${kind}_finetuned-$seed --config $CONFIGS/cifar10_resnet20_finetune.yaml seed=$seed data.val=$VAL \
             model.artifact=$RUNS/resnet20_$kind
     done
 done
 for kind in gamma relative-gamma taylor; do
-    compare resnet20_${kind}_vs_torch_pruning resnet20_${kind}_finetuned resnet20_torch_pruning_finetuned $VAL 0 1 2
+    paired resnet20_${kind}_finetuned resnet20_torch_pruning_finetuned 0 1 2
 done
-PYTHONPATH="$PWD:${PYTHONPATH:-}" python docs/results/sizes.py $RUNS/resnet20_sparse/last \
+python docs/results/sizes.py $RUNS/resnet20_sparse/last \
     $RUNS/resnet20_{torch_pruning,gamma,relative-gamma,taylor}

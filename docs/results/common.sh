@@ -1,6 +1,9 @@
 # Shared by the scripts beside it. Sourced from the root of the repository; `make setup` comes first.
+#
+# A unit is one training. When it is finished its result is a line of $LINES (see record.py), and a script that is called
+# again skips it. Models that later units start from are trained again where their folder is not there any more.
 set -euo pipefail
-export PATH="$PWD/.venv/bin:$PATH"
+export PATH="$PWD/.venv/bin:$PATH" PYTHONPATH="$PWD:${PYTHONPATH:-}"
 RANKS="${RANKS:-2}"
 
 # train NAME ARGUMENTS...: one training in $RUNS/NAME, unless it is finished; one that was cut off goes on.
@@ -15,21 +18,20 @@ train() {
         { tail -20 "$RUNS/logs/$name.log"; echo "$name failed: $RUNS/logs/$name.log"; exit 1; }
 }
 
-# models FLAG KIND SEEDS...: prints --FLAG and the folder of the last (or pruned) model of each seed.
-models() {
-    local flag="$1" kind="$2" seed model
-    shift 2
-    for seed in "$@"; do model="$RUNS/$kind-$seed"; [ -d "$model/last" ] && model="$model/last"; printf -- "--%s %s " "$flag" "$model"; done
+recorded() { [ -f "$LINES" ] && grep -q "\"unit\": \"$1\"" "$LINES"; }
+
+# record NAME [MODEL]: the last model of a run, or the model in a folder, asked about the photos of $VAL.
+record() { recorded "$1" || python docs/results/record.py "$LINES" "$1" "${2:-$RUNS/$1/last}" "$VAL"; }
+
+# unit NAME ARGUMENTS...: train it and record it, unless it is recorded.
+unit() {
+    recorded "$1" && return
+    train "$@"
+    record "$1"
 }
 
-# compare NAME KIND OTHER DATA SEEDS...: paired, over the same photos and seeds.
-compare() {
-    local name="$1" kind="$2" other="$3" data="$4"
-    shift 4
-    echo "== $kind against $other, seeds $*"
-    # shellcheck disable=SC2046
-    python -m train.compare $(models model "$kind" "$@") $(models against "$other" "$@") --data "$data" --json "$RUNS/$name.json"
-}
+# paired KIND OTHER SEEDS...: over the same photos and seeds.
+paired() { python docs/results/paired.py "$LINES" "$@"; }
 
 # deploy NAME SHARDS: the last model of a run in every format, int8 calibrated on the photos of training, behind the gate.
 deploy() {

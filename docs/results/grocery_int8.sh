@@ -9,5 +9,5 @@ train full_width-0 --config train/configs/grocery/student.yaml model.backbone=mo
 for run in student-0 student-1 student-2 full_width-0 finetuned70-0 finetuned50-0 finetuned30-0; do
     deploy $run shards/grocery
 done
-PYTHONPATH="$PWD:${PYTHONPATH:-}" python docs/results/sizes.py \
+python docs/results/sizes.py \
     $RUNS/exported_{student-{0,1,2},full_width-0,finetuned{70,50,30}-0}/model{,.int8}.onnx
