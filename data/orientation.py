@@ -3,8 +3,8 @@
     orientation_of(data)  # 6: to be turned clockwise by a quarter
 
 One rule, for training, evaluation and the predict.py of an export, which is given this very text. These places are
-asked in turn, and the first that says 1 to 8 counts:
-  - EXIF: APP1 segments of a JPEG before its pixels, the eXIf chunk of a PNG (behind its pixels, too), the EXIF chunk
+asked in turn, the first block of each, and the first that says 1 to 8 counts:
+  - EXIF: an APP1 segment of a JPEG before its pixels, the eXIf chunk of a PNG (behind its pixels, too), the EXIF chunk
     of a WebP that announces one. Entry 0x0112 of the first directory, one whole number of any width.
   - the text "Raw profile type exif" of a PNG, in which some writers keep their EXIF as hexadecimal digits
   - XMP: `tiff:Orientation`, where those formats keep it
@@ -21,31 +21,35 @@ _WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # EXIF's numb
 _IN_XMP = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([1-8])\s*[\"'<]")
 _XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
 _WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xD9))  # markers of a JPEG, the byte behind 0xFF
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _TEXT_BYTES = 1 << 20  # a compressed text is read no further
 
 
 def orientation_of(data: bytes) -> int:
     """1 to 8, from the bytes of a JPEG, PNG or WebP; 1 for all others."""
-    if data[:2] == b"\xff\xd8":
-        blocks = list(_of_jpeg(data))
-    elif data[:8] == b"\x89PNG\r\n\x1a\n":
-        blocks = list(_of_png(data))
-    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        blocks = list(_of_webp(data))
-    else:
-        return 1
-    for place, read in (("exif", _exif), ("profile", _exif), ("xmp", _xmp)):
-        for kind, block in blocks:
-            if kind == place and 1 <= (said := read(block)) <= 8:
-                return said
+    blocks: dict[str, bytes] = {}
+    for place, block in _blocks(data):
+        blocks.setdefault(place, block)
+    for place, read in (("exif", _exif), ("profile", _profile), ("xmp", _xmp)):
+        if place in blocks and 1 <= (said := read(blocks[place])) <= 8:
+            return said
     return 1
+
+
+def _blocks(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """(exif, profile or xmp; its bytes), in the order of the file."""
+    if data[:2] == b"\xff\xd8":
+        return _of_jpeg(data)
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return _of_png(data)
+    if data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X":
+        return _of_webp(data)
+    return iter(())
 
 
 def _exif(block: bytes) -> int:
     """0 where it says nothing."""
-    tiff = block
-    while tiff.startswith(b"Exif\0\0"):
-        tiff = tiff[6:]
+    tiff = block.removeprefix(b"Exif\0\0").removeprefix(b"Exif\0\0")  # some writers put it before themselves twice
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None or tiff[2:4] not in (b"*\0", b"\0*"):
         return 0
@@ -61,13 +65,21 @@ def _exif(block: bytes) -> int:
     return 0
 
 
+def _profile(chunk: bytes) -> int:
+    """Hexadecimal digits behind an empty line, the profile's name and its length."""
+    try:
+        return _exif(bytes.fromhex(b"".join(_text(chunk).split(b"\n")[3:]).decode("latin-1")))
+    except ValueError:
+        return 0
+
+
 def _xmp(block: bytes) -> int:
-    found = _IN_XMP.search(block)
+    """Of a PNG, that is a chunk of text."""
+    found = _IN_XMP.search(_text(block) if block[:4] in _TEXTS else block)
     return int(found[1]) if found else 0
 
 
 def _of_jpeg(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """(exif or xmp, block) of the segments before the pixels."""
     position = 2
     while (position := data.find(b"\xff", position)) >= 0 and position + 4 <= len(data):
         marker = data[position + 1]
@@ -95,19 +107,15 @@ def _of_png(data: bytes) -> Iterator[tuple[str, bytes]]:
         start = position + 8
         if kind == b"eXIf":
             yield "exif", data[start : start + length]
-        elif kind in (b"tEXt", b"zTXt", b"iTXt"):
+        elif kind in _TEXTS:
             keyword, _, content = data[start : start + length].partition(b"\0")
-            if keyword == b"Raw profile type exif":
-                yield "profile", _from_hexadecimal(_text(kind, content))
-            elif keyword == b"XML:com.adobe.xmp":
-                yield "xmp", _text(kind, content)
+            if place := {b"Raw profile type exif": "profile", b"XML:com.adobe.xmp": "xmp"}.get(keyword):
+                yield place, kind + content
         position = start + length + 4
 
 
 def _of_webp(data: bytes) -> Iterator[tuple[str, bytes]]:
-    if data[12:16] != b"VP8X" or len(data) < 30:
-        return
-    announced = data[20]
+    announced = data[20] if len(data) > 20 else 0
     position = 30
     while position + 8 <= len(data):
         kind, length = struct.unpack_from("<4sI", data, position)
@@ -119,25 +127,17 @@ def _of_webp(data: bytes) -> Iterator[tuple[str, bytes]]:
         position = start + length + length % 2
 
 
-def _text(kind: bytes, content: bytes) -> bytes:
-    """Of a PNG's chunk, without its keyword."""
-    packed = kind == b"zTXt"
-    if packed:
-        content = content[1:]
+def _text(chunk: bytes) -> bytes:
+    """Of a PNG's chunk: its kind and what stands behind its keyword."""
+    kind, content = chunk[:4], chunk[4:]
+    packed = kind == b"zTXt" or (kind == b"iTXt" and content[:1] == b"\1")
+    if kind == b"zTXt":
+        content = content[1:]  # how it is packed; there is one way
     elif kind == b"iTXt":
-        packed = content[:1] == b"\1"
-        content = content[2:].split(b"\0", 2)[-1]  # behind a language and the keyword in it
+        content = content[2:].split(b"\0", 2)[-1]  # behind two flags, a language and the keyword in it
     if not packed:
         return content
     try:
         return zlib.decompressobj().decompress(content, _TEXT_BYTES)
     except zlib.error:
-        return b""
-
-
-def _from_hexadecimal(text: bytes) -> bytes:
-    """The digits stand behind a line break, the profile's name and its length, each on a line."""
-    try:
-        return bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("latin-1"))
-    except ValueError:
         return b""
