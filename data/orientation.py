@@ -5,7 +5,7 @@
 One rule, for training, evaluation and the predict.py of an export, which is given this very text. These places are
 asked in turn, the first block of each, and the first that says 1 to 8 counts:
   - EXIF: an APP1 segment of a JPEG before its pixels, the eXIf chunk of a PNG (behind its pixels, too), the EXIF chunk
-    of a WebP that announces one. Entry 0x0112 of the first directory, one whole number of any width.
+    of a WebP that announces one. Entry 0x0112 of the first directory, the first of its whole numbers of any width.
   - the text "Raw profile type exif" of a PNG, in which some writers keep their EXIF as hexadecimal digits
   - XMP: `tiff:Orientation`, where those formats keep it
 What cannot be read says nothing, and a picture of which nothing is said is upright.
@@ -57,9 +57,11 @@ def _exif(block: bytes) -> int:
         (directory,) = struct.unpack_from(order + "I", tiff, 4)
         (num_entries,) = struct.unpack_from(order + "H", tiff, directory)
         for start in range(directory + 2, directory + 2 + 12 * num_entries, 12):
-            tag, kind, count = struct.unpack_from(order + "HHI", tiff, start)
-            if tag == _ENTRY and count == 1 and kind in _WHOLE_NUMBERS:
-                return int(struct.unpack_from(order + _WHOLE_NUMBERS[kind], tiff, start + 8)[0])
+            tag, kind, count, place = struct.unpack_from(order + "HHII", tiff, start)
+            if tag == _ENTRY and count >= 1 and kind in _WHOLE_NUMBERS:
+                form = order + _WHOLE_NUMBERS[kind]
+                fits = count * struct.calcsize(form) <= 4  # else they stand elsewhere
+                return int(struct.unpack_from(form, tiff, start + 8 if fits else place)[0])
     except struct.error:  # cut short
         return 0
     return 0

@@ -50,8 +50,8 @@ class LogitManifest:
     tasks: class names, in the order of the columns. teachers: task -> its source. precision: of the teacher's forward
     pass. image_size: pixels that the teacher saw. operations, augment_seed: the views. max_pixels: larger photos were
     not decoded. pixel_version: of data.pixels, which rendered the views. views: complete ones over all shards.
-    non_finite: rows without finite logits, per view (bad samples and overflows); non_finite_samples: up to 50 of them as
-    (shard, key, reason).
+    non_finite: rows without finite logits, per view (bad samples and overflows); non_finite_samples: up to 50 of them
+    as (shard, key, reason).
     """
 
     tasks: dict[str, tuple[str, ...]]

@@ -7,6 +7,7 @@ import argparse
 import io
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     tasks = facts["tasks"]
+    warnings.simplefilter("ignore")  # what Pillow has to say of broken metadata
     failed = 0
     for path in options.photos:
         try:

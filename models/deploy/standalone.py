@@ -1,17 +1,14 @@
-"""predict.py of an export: the example as a file that needs no other.
+"""predict.py of an export: the example as a file that needs no other of ours.
 
-(folder / "predict.py").write_text(standalone_text(EXAMPLE))
+(folder / "predict.py").write_text(standalone_text(EXAMPLE, ORIENTATION))
 """
 
 from pathlib import Path
 
-import data.orientation
-
 _IMPORT = "from data.orientation import orientation_of\n"
 
 
-def standalone_text(example: Path) -> str:
-    """The example's text, with the one module of ours that it imports written out in the import's place."""
+def standalone_text(example: Path, orientation: Path) -> str:
+    """The example's text, with the one module of ours that it imports, data.orientation, in the import's place."""
     before, _, after = example.read_text(encoding="utf-8").partition(_IMPORT)
-    module = Path(data.orientation.__file__).read_text(encoding="utf-8")
-    return f"{before}{module.rstrip()}\n{after}"
+    return f"{before}{orientation.read_text(encoding='utf-8').rstrip()}\n{after}"
