@@ -1,10 +1,10 @@
 """Augmentation as a pure function of (augment seed, shard, key, view): the same crop, flip and colours everywhere.
 
     operations = POLICIES["standard"]
-    view = draw_view(operations, height=348, width=348, size=224, key=view_key(0, "000000.tar", "cat_7", view=3))
-    pixels = render(image, view, size=224)
+    view = draw_view(operations, height=348, width=348, key=view_key(0, "000000.tar", "cat_7", view=3))
+    pixels = finish(resized_box_of(view), view)
 
-Drawing and rendering are separate so that the loader can choose a DCT scale from the crop box before it decodes.
+Drawing comes before decoding: the loader chooses a DCT scale from the crop box.
 """
 
 import math
@@ -17,7 +17,8 @@ import numpy as np
 from data.randomness import draw_uniform, mix, text_key
 
 _VIEW = 101  # domain of the random keys, apart from those of the sample order
-_NUM_DRAWS = 32
+_NUM_TRIES = 10
+_NUM_DRAWS = 12 + 2 * _NUM_TRIES
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,9 @@ def centre_square(height: int, width: int) -> tuple[int, int, int, int]:
     return (height - side) // 2, (width - side) // 2, side, side
 
 
-def render(image: np.ndarray, view: View, size: int, out: np.ndarray | None = None) -> np.ndarray:
-    """Apply a view: uint8 [H, W, 3] -> uint8 [size, size, 3], into `out` where given."""
-    box = image[view.top : view.top + view.height, view.left : view.left + view.width]
-    pixels = cv2.resize(box, (size, size), interpolation=resize_method(view, size))
+def finish(pixels: np.ndarray, view: View) -> np.ndarray:
+    """What follows the crop and the resize: uint8 [size, size, 3] of a view's box -> uint8 [size, size, 3]."""
+    size = pixels.shape[0]
     if view.flip:
         pixels = cv2.flip(pixels, 1)
     if view.angle:
@@ -105,22 +105,9 @@ def render(image: np.ndarray, view: View, size: int, out: np.ndarray | None = No
     pixels = _jitter(pixels, view)
     if view.erase is not None:
         top, left, height, width = (round(share * size) for share in view.erase)
+        pixels = pixels.copy()
         pixels[top : top + height, left : left + width] = 128
-    if out is None:
-        return pixels
-    out[:] = pixels
-    return out
-
-
-def resize_method(view: View, size: int) -> int:
-    """OpenCV's interpolation for a view's box.
-
-    Down to half the size the two taps of the linear one leave no pixel out. On photos it is nearer to a Lanczos filter
-    there (by 1.0 to 1.1 grey levels) than the area average (1.1 to 1.3) and three times faster; at one half the two are
-    equal. Below that, where JPEGs seldom get because their decoder halves them, only the average avoids aliasing.
-    """
-    shrinks = view.height >= size and view.width >= size
-    return cv2.INTER_AREA if shrinks and max(view.height, view.width) > 2 * size else cv2.INTER_LINEAR
+    return pixels
 
 
 def _jitter(pixels: np.ndarray, view: View) -> np.ndarray:
@@ -139,10 +126,10 @@ def _jitter(pixels: np.ndarray, view: View) -> np.ndarray:
 def _draw_crop(
     scale: tuple[float, float], ratio: tuple[float, float], height: int, width: int, draws: Iterator[float]
 ) -> tuple[int, int, int, int]:
-    """The random resized crop of Szegedy et al. 2014: area and log aspect ratio uniform; after four misses the
-    largest centred box of a legal ratio."""
+    """The random resized crop of Szegedy et al. 2014, drawn as torchvision does: area and log aspect ratio uniform;
+    after ten misses the largest centred box of a legal ratio."""
     place_row, place_column = next(draws), next(draws)
-    for _ in range(4):
+    for _ in range(_NUM_TRIES):
         area = height * width * (scale[0] + (scale[1] - scale[0]) * next(draws))
         log_ratio = math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * next(draws)
         box_width = round(math.sqrt(area * math.exp(log_ratio)))

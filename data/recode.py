@@ -5,12 +5,12 @@ Use: `suffix, data = recode_image(data, resize=256, encode=None, quality=90)`
 
 import io
 
-import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image
 
 from data.decode import MAX_PIXELS, decode_image, image_size
+from data.pixels import resize_photo
 
 # Formats whose bytes are kept as they are; others (BMP, GIF) become PNG.
 _KEPT = {"jpg": b"\xff\xd8", "png": b"\x89PNG", "webp": b"RIFF"}
@@ -34,8 +34,7 @@ def recode_image(
     else:
         scale = resize / min(height, width)
         new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
-        pixels = decode_image(data, min_height=new_height, min_width=new_width, max_pixels=max_pixels)
-        pixels = cv2.resize(pixels, (new_width, new_height), interpolation=cv2.INTER_AREA)
+        pixels = resize_photo(data, height=new_height, width=new_width, max_pixels=max_pixels)
     if encode == "jpeg" or suffix == "jpg":
         return "jpg", _to_jpeg(pixels, quality)
     return "png", _to_png(pixels)

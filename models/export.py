@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from data import orientation
 from data.index import load_index
 from models.artifact import META_NAME, WEIGHTS_NAME, ArtifactMeta, load_artifact
 from models.deploy.executorch_program import write_program
@@ -31,6 +32,7 @@ from models.deploy.int8 import METHODS, require_enough_photos
 from models.deploy.latency import measure_milliseconds
 from models.deploy.loading import load_model
 from models.deploy.parity import require_parity, require_same_logits
+from models.deploy.standalone import standalone_text
 from models.deploy.storage8 import write_uint8
 from models.student import Student
 from models.terminal import print_table
@@ -49,6 +51,7 @@ from train.photo_subset import PhotoSubset
 from train.photos import ShardPhotos
 
 EXAMPLE, EXAMPLE_NAME = Path(__file__).parent / "deploy" / "example.py", "predict.py"
+ORIENTATION = Path(orientation.__file__)
 SAMPLES = 256  # photos to calibrate with
 LOOKED_AT = 32  # photos that show which tensors hurt most, where none were needed to calibrate
 
@@ -175,7 +178,7 @@ def _write_graphs(export: Export) -> None:
         graph = export_graph(export.model, export.meta, image_size=export.image_size)
     finish = with_pixel_input if options.preprocessing == "inside" else lambda made: made
     save_graph(finish(graph), export.files["onnx fp32"])
-    shutil.copyfile(EXAMPLE, export.folder / EXAMPLE_NAME)
+    (export.folder / EXAMPLE_NAME).write_text(standalone_text(EXAMPLE, ORIENTATION), encoding="utf-8")
     if not options.int8:
         return
     photos = _photos(export, "data" if options.data else "calibrate")

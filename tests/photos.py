@@ -4,6 +4,7 @@ import io
 import tarfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -19,6 +20,22 @@ def pixels(seed: int, height: int, width: int) -> np.ndarray:
     """uint8 [height, width, 3], smooth, so that JPEG keeps it well."""
     coarse = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def natural_photo(seed: int, height: int, width: int) -> Image.Image:
+    """As photos are: things with sharp edges before one another, and detail at every scale, the finer the fainter."""
+    generator = np.random.default_rng(seed)
+    picture = np.full((height, width, 3), 128, dtype=np.uint8)
+    for turn in range(60):
+        centre = [int(share * length) for share, length in zip(generator.uniform(size=2), (width, height), strict=True)]
+        axes = [int(share * min(height, width)) for share in generator.uniform(0.01, 0.2, 2)]
+        cv2.ellipse(picture, centre, axes, 7 * turn, 0, 360, generator.integers(30, 226, 3).tolist(), -1)
+    cells = 2
+    while cells < min(1024, max(height, width)):
+        detail = generator.normal(0, 45 * cells**-0.5, (cells, cells, 3)).astype(np.float32)
+        picture = cv2.add(picture, cv2.resize(detail, (width, height)), dtype=cv2.CV_8U)
+        cells *= 2
+    return Image.fromarray(picture)
 
 
 def write_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:

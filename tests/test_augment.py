@@ -1,6 +1,7 @@
 """Augmentation is a pure function of (seed, shard, key, view): same crop, flip and colours everywhere."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -20,9 +21,10 @@ from data.augment import (
     View,
     centre_square,
     draw_view,
-    render,
+    finish,
     view_key,
 )
+from data.resample import Box, resample
 from tests.conftest import rank_environment
 from tests.photos import pixels
 
@@ -37,6 +39,12 @@ def views_of(operations: Operations, *, height: int = 300, width: int = 400, cou
         draw_view(operations, height=height, width=width, key=view_key(0, "a.tar", str(number), 0))
         for number in range(count)
     ]
+
+
+def render(picture: np.ndarray, view: View, size: int) -> np.ndarray:
+    """As training renders a picture that was decoded whole."""
+    box = Box(view.top, view.left, view.height, view.width)
+    return finish(resample(picture, box, height=size, width=size, soft_above=2.0), view)
 
 
 def drawn() -> list[list]:
@@ -88,22 +96,57 @@ def test_the_centre_square_instead_of_a_crop_does_not_move_the_others() -> None:
         assert replace(cropped, top=0, left=50, height=300, width=300) == centred
 
 
-def test_crops_are_spread_as_torchvisions_and_over_the_whole_picture() -> None:
-    views = views_of(POLICIES["standard"])
-    area = np.array([view.height * view.width / (300 * 400) for view in views])
-    ratio = np.array([view.width / view.height for view in views])
+def torchvisions(height: int, width: int, scale: tuple[float, float], *, count: int) -> np.ndarray:
+    """[count, 4]: top, left, height, width."""
+    picture = torch.zeros(1, 1, 1).expand(3, height, width)
     torch.manual_seed(0)
-    boxes = [RandomResizedCrop.get_params(torch.zeros(3, 300, 400), [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(2000)]
-    others_area = np.array([height * width / (300 * 400) for _, _, height, width in boxes])
-    others_ratio = np.array([width / height for _, _, height, width in boxes])
-    shares = np.linspace(0, 1, 21)
-    assert np.abs(np.quantile(area, shares) - np.quantile(others_area, shares)).max() < 0.05
-    assert np.abs(np.quantile(ratio, shares) - np.quantile(others_ratio, shares)).max() < 0.05
-    small = [view for view in views if view.height < 150 and view.width < 200]
-    down = np.array([view.top / (300 - view.height) for view in small])
-    right = np.array([view.left / (400 - view.width) for view in small])
+    return np.array([RandomResizedCrop.get_params(picture, list(scale), [3 / 4, 4 / 3]) for _ in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("policy", "height", "width", "fallbacks"),
+    [
+        ("mild", 348, 464, 0.012),
+        ("mild", 300, 300, 0.0),
+        ("mild", 200, 600, 1.0),  # no box of a legal ratio keeps 64 % of the area
+        ("standard", 300, 400, 0.0),
+        ("standard", 250, 250, 0.0),
+        ("standard", 120, 900, 0.54),
+    ],
+)
+def test_crops_are_spread_as_torchvisions(policy: str, height: int, width: int, fallbacks: float) -> None:
+    """Twice as many draws on either side move the share of fallbacks, the means and the quantiles by less than this."""
+    count = 4000
+    views = views_of(POLICIES[policy], height=height, width=width, count=count)
+    ours = np.array([(view.top, view.left, view.height, view.width) for view in views])
+    scale = POLICIES[policy].crop_scale
+    assert scale is not None
+    theirs = torchvisions(height, width, scale, count=count)
+    largest = (min(height, round(width * 4 / 3)), min(width, round(height * 4 / 3)))
+    fell = [(boxes[:, 2:] == largest).all(axis=1).mean() for boxes in (ours, theirs)]
+    error = math.sqrt(2 * max(fell[1] * (1 - fell[1]), 1 / count) / count)  # of a difference of two shares
+    assert abs(fell[0] - fell[1]) < 4 * error
+    assert fell[0] == pytest.approx(fallbacks, abs=0.01)
+    room = np.maximum(1, (height, width) - ours[:, 2:]), np.maximum(1, (height, width) - theirs[:, 2:])
+    for mine, other in (
+        (ours[:, 2] * ours[:, 3], theirs[:, 2] * theirs[:, 3]),
+        (np.log(ours[:, 3] / ours[:, 2]), np.log(theirs[:, 3] / theirs[:, 2])),
+        *((ours[:, axis] / room[0][:, axis], theirs[:, axis] / room[1][:, axis]) for axis in (0, 1)),
+    ):
+        spread = max(mine.std(), other.std(), 1e-9)
+        assert abs(mine.mean() - other.mean()) < 4 * spread * math.sqrt(2 / count)
+        # Kolmogorov and Smirnov: two samples of one distribution are further apart once in a million times.
+        points = np.concatenate([mine, other])
+        below = [np.searchsorted(np.sort(one), points, side="right") / count for one in (mine, other)]
+        assert np.abs(below[0] - below[1]).max() < 2.7 * math.sqrt(2 / count)
+
+
+def test_crops_lie_over_the_whole_picture() -> None:
+    views = [view for view in views_of(POLICIES["standard"]) if view.height < 150 and view.width < 200]
+    down = np.array([view.top / (300 - view.height) for view in views])
+    right = np.array([view.left / (400 - view.width) for view in views])
     for place in (down, right):
-        assert np.histogram(place, bins=4, range=(0, 1))[0].min() > 0.18 * len(small)
+        assert np.histogram(place, bins=4, range=(0, 1))[0].min() > 0.18 * len(views)
     assert abs(np.corrcoef(down, right)[0, 1]) < 0.1
 
 
@@ -151,10 +194,11 @@ def test_rendering_leaves_the_picture_alone_and_repeats() -> None:
     picture = pixels(0, 90, 120)
     before = picture.copy()
     for view in views_of(STRONG, height=90, width=120, count=20):
-        first = render(picture, view, 32)
-        into = np.empty((32, 32, 3), np.uint8)
-        assert render(picture, view, 32, out=into) is into
-        assert np.array_equal(first, into)
+        small = resample(picture, Box(0, 0, 90, 120), height=32, width=32)
+        kept = small.copy()
+        assert np.array_equal(finish(small, view), finish(small, view))
+        assert np.array_equal(small, kept)
+        assert np.array_equal(render(picture, view, 32), render(picture, view, 32))
     assert np.array_equal(picture, before)
 
 

@@ -23,6 +23,7 @@ from tests.conftest import REPOSITORY, TINY_TASKS, end_process_tree, jpeg_bytes,
 from tests.photos import write_tar
 from tests.small_run import Outcome, small_config, train_small
 from tests.test_resume import finish, process_of_rank, wait_for_step
+from train.checkpoint import CheckpointStore
 from train.stop_signal import StopSignal
 
 
@@ -346,6 +347,15 @@ def test_a_run_folder_in_use_is_refused_until_its_owner_is_dead(tiny_shards: Pat
         owner.communicate()
 
 
+def forget_pixel_version(run: Path) -> None:
+    """The checkpoints as a Slimheads wrote them that knew of no version."""
+    store = CheckpointStore(run / "checkpoints")
+    for step in store.steps():
+        tensors, values = store.load(step)
+        assert values.pop("pixel_version") == 2
+        store.save(tensors, values, step=step)
+
+
 def test_a_config_that_changed_is_named_and_refused_unless_told(
     tiny_shards: Path, tmp_path: Path, stop_at: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,6 +368,11 @@ def test_a_config_that_changed_is_named_and_refused_unless_told(
     assert "optimizer.lr: 0.02 -> 0.005" in refused.stderr
     assert "augment.flip: None -> 0.25" in refused.stderr
     assert "log_every" not in refused.stderr  # changes nothing that is learned
+    assert "run.allow_changes=true" in refused.stderr
+    forget_pixel_version(tmp_path / "run")
+    refused = train_small(tiny_shards, tmp_path)
+    assert refused.exit_code == 2
+    assert "photos of pixel version 1, this Slimheads crops and resizes them by version 2" in refused.stderr
     assert "run.allow_changes=true" in refused.stderr
     told = train_small(tiny_shards, tmp_path, *changes, "run.allow_changes=true")
     assert told.exit_code == 0, told.stderr

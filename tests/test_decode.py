@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from data.decode import decode_image, image_size
+from data.decode import decode_image, decode_stored, image_size
 from data.errors import BadSample
+from data.resample import Box
 from tests.photos import jpeg, pixels
 
 
@@ -59,14 +60,27 @@ def test_broken_exif_does_not_lose_the_picture(exif):
     assert decode_image(data).shape == (24, 32, 3)
 
 
-def test_dct_scaling_stays_above_the_minimum_of_the_upright_picture():
+@pytest.mark.parametrize("eighths", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_a_jpeg_decoded_smaller_knows_where_its_pixels_lie(eighths: int, orientation: int) -> None:
+    """In a picture whose sides are no multiples of eight: the pixel that reaches over the edge is the last one stored,
+    which is another edge of the picture in every orientation."""
     exif = Image.Exif()
-    exif[0x0112] = 6
-    data = jpeg(5, 160, 320, exif=exif)  # upright: 320 high, 160 wide
-    small = decode_image(data, min_height=150, min_width=40)
-    assert small.shape == (160, 80, 3)
-    assert decode_image(data, min_height=161, min_width=40).shape == (320, 160, 3), "scales above 1/2 cost more"
-    assert_close(small, np.asarray(Image.fromarray(decode_image(data)).resize((80, 160), Image.Resampling.BOX)), 4)
+    exif[0x0112] = orientation
+    stored = np.full((163, 325, 3), 40, dtype=np.uint8)
+    stored[64:128, 128:192] = 220
+    data = encoded(Image.fromarray(stored), "JPEG", exif=exif, quality=95)
+    decoded = decode_stored(data, eighths=eighths)
+    assert decoded.pixels.shape == (-(-163 * eighths // 8), -(-325 * eighths // 8), 3)
+    upright = decode_image(data)
+    assert (decoded.height, decoded.width) == upright.shape[:2] == image_size(data)
+    rows, columns = np.nonzero(upright[:, :, 0] > 130)
+    top, left, bottom, right = rows.min(), columns.min(), rows.max() + 1, columns.max() + 1
+    assert decoded.box(Box(top, left, bottom - top, right - left)) == tuple(
+        length * eighths / 8 for length in (64, 128, 64, 64)
+    )
+    bright = decoded.upright(decoded.pixels)[:, :, 0] > 130
+    assert bright.sum() == (8 * eighths) ** 2
 
 
 def test_grey_and_16_bit_grey_are_scaled_not_clipped():

@@ -32,6 +32,7 @@ from models.deploy.sensitivity import measure_storage_sensitivity
 from models.errors import ModelError
 from prune import __main__ as prune
 from tests.conftest import TINY_TASKS, jpeg_bytes
+from tests.photos import natural_photo
 from tests.tiny_models import SIZE, save_tiny_model
 from train import evaluate, export_options, predict
 from train.comm import SingleProcess
@@ -271,12 +272,14 @@ def test_the_example_predicts_a_photo_from_a_copied_folder_without_torch(
 @pytest.mark.parametrize(
     ("width", "height", "orientation", "kind", "size"),
     [
-        (701, 430, 6, "JPEG", 40),  # decoded at an eighth, then linear
-        (430, 701, 8, "JPEG", 24),  # at an eighth, then averaged
-        (333, 500, 3, "JPEG", 72),  # at a quarter, then linear
-        (150, 90, 1, "JPEG", 64),  # whole, linear
-        (150, 91, 1, "PNG", 40),  # whole, averaged
-        (61, 40, 5, "JPEG", 64),  # enlarged
+        (701, 430, 6, "JPEG", 26),  # decoded at an eighth
+        (430, 701, 8, "PNG", 40),  # blocks are averaged first
+        (333, 501, 3, "JPEG", 40),  # at a quarter
+        (349, 463, 5, "JPEG", 80),  # at a half
+        (348, 348, 1, "JPEG", 128),  # whole, although three eighths would be enough
+        (150, 91, 2, "PNG", 40),
+        (90, 151, 7, "WEBP", 61),
+        (61, 40, 4, "JPEG", 64),  # enlarged
     ],
 )
 def test_the_example_sees_the_pixels_that_evaluation_sees(
@@ -289,8 +292,40 @@ def test_the_example_sees_the_pixels_that_evaluation_sees(
     )
     own = runpy.run_path(str(export.EXAMPLE))["load_photo"](str(photo), size)
     difference = np.abs(own.astype(int) - batch.image[size][0, 0].numpy().astype(int))
-    assert difference.mean() < 0.3
-    assert difference.max() <= 3
+    assert difference.mean() < 0.8
+    assert difference.max() <= 12
+
+
+def test_a_trained_network_gives_the_example_the_answers_that_it_gives_evaluation(tmp_path: Path) -> None:
+    """The hardest there is: a linear network that knows labels by heart which were drawn."""
+    size, num_photos, num_classes = 40, 60, 10
+    load_photo = runpy.run_path(str(export.EXAMPLE))["load_photo"]
+    generator = np.random.default_rng(0)
+    shown = []
+    for number in range(num_photos):
+        height, width = generator.integers(60, 400, 2).tolist()
+        exif = Image.Exif()
+        exif[0x0112] = 1 + number % 8
+        name = f"{number:02d}.jpg"
+        natural_photo(number, height, width).save(tmp_path / name, "JPEG", exif=exif, quality=90)
+        shown.append(name)
+    (batch,) = photo_batches(
+        FilePhotos(tmp_path, shown),
+        sizes=[size],
+        num_views=1,
+        batch_size=num_photos,
+        workers=0,
+        comm=SingleProcess(),
+    )
+    evaluated = batch.image[size][0].numpy().reshape(num_photos, -1) / 255
+    exampled = np.stack([load_photo(str(tmp_path / name), size) for name in shown]).reshape(num_photos, -1) / 255
+    labels = generator.integers(0, num_classes, num_photos)
+    targets = np.eye(num_classes)[labels] - 1 / num_classes
+    kernel = evaluated @ evaluated.T + 0.1 * np.eye(num_photos)
+    weights = evaluated.T @ np.linalg.solve(kernel, targets)  # ridge regression
+    answers = [(pixels @ weights).argmax(axis=1) for pixels in (evaluated, exampled)]
+    assert (answers[0] == labels).all()
+    assert (answers[0] == answers[1]).all()
 
 
 def sixteen_bits() -> Image.Image:
@@ -344,8 +379,7 @@ def test_the_example_answers_like_predict_on_a_large_turned_photo(
         shares = dict(re.findall(r"(\w+) ([\d.]+) %", said.split(f"  {task}: ")[1].splitlines()[0]))
         assert next(iter(shares)) == row[task]
         for label in classes:
-            # Pixels are 0.1 grey levels apart on average, and this model is steep; Pillow's own resizing of the
-            # whole photo moves its answers by tens of points.
+            # Pixels are 0.3 grey levels apart on average, and this model is steep.
             assert float(shares[label]) == pytest.approx(100 * float(row[f"{task}={label}"]), abs=5.0)
 
 

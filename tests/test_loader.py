@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from data.augment import POLICIES, render
+from data.augment import POLICIES
 from data.batch import BadRecord, Batch, Part
-from data.decode import decode_image
 from data.errors import BadSample, DataError, LoaderLost
 from data.index import Index, load_index
 from data.loader import EvalOrder, Loader, _PartMaker
 from data.order import Owner, SampleOrder
-from data.pixels import Pixels, centre_view, render_bytes
+from data.pixels import Pixels
 from data.step_memory import Arrays
 from data.views import Views
 from tests.photos import jpeg
@@ -220,17 +219,6 @@ def test_a_picture_above_the_limit_is_refused_before_it_is_decoded() -> None:
     pixels.make(jpeg(0, 9, 11), shard="a", key="b", view=0, out=out)
     with pytest.raises(BadSample, match="10x10 is larger than the limit of 99 pixels"):
         pixels.make(jpeg(0, 10, 10), shard="a", key="b", view=0, out=out)
-
-
-@pytest.mark.parametrize(("height", "width"), [(640, 480), (203, 811)])
-def test_decoding_smaller_keeps_the_crop(height: int, width: int) -> None:
-    """A large JPEG is halved by its decoder; the picture is nearly the one of a full decode."""
-    data = jpeg(5, height, width)
-    view = centre_view(height, width)
-    small, full = (np.empty((40, 40, 3), np.uint8) for _ in range(2))
-    render_bytes(data, view, height=height, width=width, size=40, max_pixels=10**7, out=small)
-    render(decode_image(data), view, 40, out=full)
-    assert np.abs(small.astype(int) - full).mean() < 1.5
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3])

@@ -1,6 +1,7 @@
 """The teacher cache's files: what is written is read back, what is damaged or of something else is refused in words."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from data.cache import RangeCache
 from data.errors import DataError
 from data.index import Index, Shard
 from data.order import Owner, Run
+from data.pixels import PIXEL_VERSION
 from data.teacher_logits import (
     MANIFEST_NAME,
     CachedShard,
@@ -222,6 +224,15 @@ def test_the_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [MANIFEST_NAME]
 
 
+def test_a_manifest_that_names_no_pixels_is_of_the_first(tmp_path: Path) -> None:
+    path = write_manifest(tmp_path, MANIFEST)
+    content = json.loads(path.read_text())
+    assert content.pop("pixel_version") == PIXEL_VERSION
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"saw photos of pixel version 1, this Slimheads .* version 2; .*cache anew"):
+        check_manifest(load_manifest(str(tmp_path)), MANIFEST, root="shards/teacher")
+
+
 def test_another_path_of_the_same_weights_is_the_same_teacher(tmp_path: Path) -> None:
     moved = {task: dataclasses.replace(source, path="elsewhere") for task, source in MANIFEST.teachers.items()}
     check_manifest(MANIFEST, dataclasses.replace(MANIFEST, teachers=moved), root="x")
@@ -254,6 +265,7 @@ OTHER = {
     "image size": ({"image_size": 256}, ["image size", "224", "256"]),
     "precision": ({"precision": "fp32"}, ["precision", "bf16", "fp32"]),
     "seed": ({"augment_seed": 7}, ["augment.seed", "0", "7"]),
+    "pixels": ({"pixel_version": 99}, ["pixel version", "2", "99"]),
     "max_pixels": ({"max_pixels": 5}, ["data.max_pixels", "64000000", "5"]),
     **{
         f"augment.{field.name}": (

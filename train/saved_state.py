@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data.pixels import FIRST_PIXEL_VERSION, PIXEL_VERSION
 from train.checkpoint import CheckpointError, CheckpointStore, digest, flatten_optimizer, restore_optimizer
 from train.comm import Comm
 from train.ema import Ema
@@ -54,6 +55,7 @@ class SavedState:
             "wandb_id": self.wandb_id,
             "optimizer": type(self.optimizer).__name__,
             "data": self.data,
+            "pixel_version": PIXEL_VERSION,
         }
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
@@ -63,6 +65,12 @@ class SavedState:
             raise CheckpointError(
                 "the training shards are not the ones that the run began with, so the rest of the epoch is not known; "
                 "bring them back, or say run.allow_changes=true"
+            )
+        pixels = values.get("pixel_version", FIRST_PIXEL_VERSION)
+        if pixels != PIXEL_VERSION and not self.other_data_allowed:
+            raise CheckpointError(
+                f"the run began with photos of pixel version {pixels}, this Slimheads crops and resizes them by "
+                f"version {PIXEL_VERSION}; go on with the one that began it, or say run.allow_changes=true"
             )
         kind = type(self.optimizer).__name__
         if values["optimizer"] != kind:

@@ -16,6 +16,7 @@ from data.augment import OPERATION_NAMES, Operations
 from data.errors import DataError
 from data.index import Index
 from data.index.dataset import write_atomically
+from data.pixels import FIRST_PIXEL_VERSION, PIXEL_VERSION
 from data.storage import join_url, local_root, read_bytes
 
 FORMAT = "slimheads-logits/1"
@@ -48,8 +49,9 @@ class LogitManifest:
 
     tasks: class names, in the order of the columns. teachers: task -> its source. precision: of the teacher's forward
     pass. image_size: pixels that the teacher saw. operations, augment_seed: the views. max_pixels: larger photos were
-    not decoded. views: complete ones over all shards. non_finite: rows without finite logits, per view (bad samples and
-    overflows); non_finite_samples: up to 50 of them as (shard, key, reason).
+    not decoded. pixel_version: of data.pixels, which rendered the views. views: complete ones over all shards.
+    non_finite: rows without finite logits, per view (bad samples and overflows); non_finite_samples: up to 50 of them
+    as (shard, key, reason).
     """
 
     tasks: dict[str, tuple[str, ...]]
@@ -60,6 +62,7 @@ class LogitManifest:
     augment_seed: int
     max_pixels: int
     shards: tuple[CachedShard, ...]
+    pixel_version: int = PIXEL_VERSION
     views: int = 0
     non_finite: tuple[int, ...] = ()
     non_finite_samples: tuple[tuple[str, str, str], ...] = ()
@@ -129,6 +132,7 @@ def _from_json(content: dict[str, Any]) -> LogitManifest:
         },
         operations=Operations(**drawn),
         shards=tuple(CachedShard(**shard) for shard in content.pop("shards")),
+        pixel_version=content.pop("pixel_version", FIRST_PIXEL_VERSION),
         non_finite=tuple(content.pop("non_finite")),
         non_finite_samples=tuple((shard, key, reason) for shard, key, reason in content.pop("non_finite_samples")),
         **content,
@@ -173,6 +177,11 @@ def _differing_settings(found: LogitManifest, expected: LogitManifest) -> Iterat
     for name, before, now in settings:
         if before != now:
             yield f"it was cached with another value of {name}: {before}, now {now}"
+    if found.pixel_version != expected.pixel_version:
+        yield (
+            f"the teacher saw photos of pixel version {found.pixel_version}, this Slimheads crops and resizes them by "
+            f"version {expected.pixel_version}"
+        )
 
 
 def _differing_shards(found: LogitManifest, expected: LogitManifest) -> Iterator[str]:

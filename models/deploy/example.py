@@ -4,43 +4,62 @@ Needs onnxruntime, numpy and Pillow, and no other file than the model, which say
 """
 
 import argparse
+import io
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image
+
+from data.orientation import orientation_of
 
 HERE = Path(__file__).resolve().parent
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 64_000_000
+TURNS = {  # orientation -> what shows the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would warn at one size and raise at another
+
+
+class TooLarge(ValueError):
+    """A photo of more than MAX_PIXELS."""
 
 
 def load_photo(path: str, size: int) -> np.ndarray:
     """Upright, the largest centred square, as uint8 [size, size, 3].
 
-    As the model was measured: a large JPEG is decoded at a half, a quarter or an eighth of its size, and the rest of
-    the shrinking is linear, or an average where it is to less than a half. Pixels are 0.1 grey levels apart on average.
-    (Three eighths are beyond Pillow: in a JPEG of 2.7 to 4 times the model's size they are up to 5 levels apart.)
-    Raises ValueError above MAX_PIXELS, OSError for what is no photo.
+    Bilinear, antialiased, from the whole photo: what the model was measured on, within a grey level on average. (A
+    JPEG that is large enough is decoded at a half, a quarter or an eighth of its size, but at no less than twice the
+    model's.) Raises TooLarge above MAX_PIXELS, and Pillow's many kinds of errors for what is no photo.
     """
-    with Image.open(path) as file:
-        if file.width * file.height > MAX_PIXELS:
-            raise ValueError(f"image of {file.width}x{file.height} is larger than the limit of {MAX_PIXELS:,} pixels")
-        lies = file.getexif().get(0x0112, 1) >= 5  # the orientations that turn it by a quarter
-        width, height = file.size[::-1] if lies else file.size
-        file.draft("RGB", (size, size))
-        photo = np.asarray(to_rgb(ImageOps.exif_transpose(file)), dtype=np.float32)
-    side = min(height, width)
-    rows, columns = centre(height, photo.shape[0], side), centre(width, photo.shape[1], side)
-    photo = photo[rows, columns]
-    averaged = max(photo.shape[:2]) > 2 * size
-    vertical, horizontal = (resize_taps(length, size, averaged) for length in photo.shape[:2])
-    photo = np.tensordot(vertical, photo, axes=(1, 0))
-    photo = np.tensordot(photo, horizontal, axes=(1, 1)).transpose(0, 2, 1)
-    return np.rint(photo).clip(0, 255).astype(np.uint8)
+    data = Path(path).read_bytes()
+    orientation = orientation_of(data)
+    with Image.open(io.BytesIO(data), formats=FORMATS) as file:
+        width, height = file.size
+        if width * height > MAX_PIXELS:
+            raise TooLarge(f"image of {width}x{height} is larger than the limit of {MAX_PIXELS:,} pixels")
+        # Pillow scales a CMYK one, too; training's decoder does not.
+        drafted = None if file.mode == "CMYK" else file.draft("RGB", (2 * size, 2 * size))
+        scale = 1 if drafted is None else round(width / drafted[1][2])
+        photo = to_rgb(file)
+    side = min(width, height)
+    # The middle of an odd length is half a pixel higher or further left, in the picture, however it lies in the file.
+    left = (width - side + (orientation in (2, 3, 7, 8))) // 2
+    top = (height - side + (orientation in (3, 4, 6, 7))) // 2
+    box = (left / scale, top / scale, (left + side) / scale, (top + side) / scale)
+    square = photo.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(square.transpose(TURNS[orientation]) if orientation in TURNS else square)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -52,25 +71,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
-
-
-def centre(length: int, decoded: int, side: int) -> slice:
-    """The centred `side` of `length` pixels where only `decoded` of them were decoded."""
-    scale = decoded / length
-    first = int((length - side) // 2 * scale)
-    return slice(first, first + max(1, round(side * scale)))
-
-
-def resize_taps(length: int, size: int, averaged: bool) -> np.ndarray:
-    """How much of each pixel goes into each new one, float32 [size, length]."""
-    scale, pixels = length / size, np.arange(length)
-    if averaged:
-        before = np.clip(np.arange(size + 1)[:, None] * scale - pixels, 0, 1)  # the part of a pixel before each border
-        taps = (before[1:] - before[:-1]) / scale
-    else:
-        places = np.clip((np.arange(size) + 0.5) * scale - 0.5, 0, length - 1)
-        taps = np.maximum(0, 1 - np.abs(places[:, None] - pixels))
-    return taps.astype(np.float32)
 
 
 def load_session(path: str) -> onnxruntime.InferenceSession:
@@ -126,16 +126,14 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     tasks = facts["tasks"]
+    warnings.simplefilter("ignore")  # what Pillow has to say of broken metadata
     failed = 0
     for path in options.photos:
         try:
             pixels = load_photo(path, facts["image_size"])
-        except OSError as error:
-            print(f"error: {path}: {error.strerror or 'not a photo'}", file=sys.stderr)
-            failed += 1
-            continue
-        except ValueError as error:
-            print(f"error: {path}: {error}", file=sys.stderr)
+        except Exception as error:  # Pillow's plugins raise many kinds of errors on broken files
+            reason = error.strerror if isinstance(error, OSError) else error if isinstance(error, TooLarge) else None
+            print(f"error: {path}: {reason or 'not a photo'}", file=sys.stderr)
             failed += 1
             continue
         print(path)

@@ -17,7 +17,7 @@ import torch
 import webdataset
 from torchvision import transforms
 
-from data.augment import POLICIES, View, draw_view, resize_method, view_key
+from data.augment import POLICIES, View, draw_view, view_key
 from data.batch import Batch
 from data.index import Index, load_index
 from data.loader import Loader
@@ -27,6 +27,7 @@ from data.reader import ShardReader
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.pairs import median_ratio, seconds_of, timed_in_turn
 from tests.benchmarks.photos import photo_shards
+from tests.benchmarks.pixel_levels import jpeg_grid_levels
 from train.step import Normalise
 
 SIZE, _BATCH = 224, 32
@@ -67,6 +68,7 @@ def measure(folder: Path, *, quick: bool) -> list[Figure]:
         ),
         Figure("loader_vs_stock_without_normalise", plain, interval=plain_interval, note="the device normalises"),
         Figure("loader_vs_bare", against_bare, target=0.8, at_least=True, interval=bare_interval),
+        jpeg_grid_levels(index, num_photos=10 if quick else 200),
     ]
 
 
@@ -134,11 +136,10 @@ class BareLoop:
 def _decode_and_crop(samples: list[tuple[bytes, View, int, int]]) -> np.ndarray:
     out = np.empty((len(samples), SIZE, SIZE, 3), dtype=np.uint8)
     for at, (data, view, height, width) in enumerate(samples):
-        scale = min(1.0, SIZE / min(view.height, view.width))
-        image = simplejpeg.decode_jpeg(data, min_height=int(height * scale), min_width=int(width * scale))
-        down, across = image.shape[0] / height, image.shape[1] / width
-        top, left = int(view.top * down), int(view.left * across)
-        box = image[top : top + round(view.height * down), left : left + round(view.width * across)]
-        pixels = cv2.resize(box, (SIZE, SIZE), interpolation=resize_method(view, SIZE))
+        eighths = next((n for n in (1, 2, 3, 4) if min(view.height, view.width) * n >= 8 * SIZE), 8)
+        image = simplejpeg.decode_jpeg(data, min_height=-(-height * eighths // 8), min_width=-(-width * eighths // 8))
+        top, left = round(view.top * eighths / 8), round(view.left * eighths / 8)
+        bottom, right = (round(end * eighths / 8) for end in (view.top + view.height, view.left + view.width))
+        pixels = cv2.resize(image[top:bottom, left:right], (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
         out[at] = cv2.flip(pixels, 1) if view.flip else pixels
     return out

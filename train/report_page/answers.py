@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
+from data.decode import image_size
 from data.index import load_index
+from data.pixels import resize_photo
 from models.errors import ModelError
 from train.comm import SingleProcess
 from train.ensemble import Ensemble, load_ensemble
@@ -74,12 +76,12 @@ class Answers:
 
     def thumbnail(self, photo: int) -> str:
         """A small JPEG as a data URI."""
-        with Image.open(io.BytesIO(self.photos.read(0, photo))) as file:
-            file.draft("RGB", (_THUMBNAIL, _THUMBNAIL))  # decodes only as finely as is shown
-            small = ImageOps.exif_transpose(file).convert("RGB")
-        small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        data = self.photos.read(0, photo)
+        height, width = image_size(data)
+        scale = min(1.0, _THUMBNAIL / max(height, width))
+        small = resize_photo(data, height=max(1, round(height * scale)), width=max(1, round(width * scale)))
         buffer = io.BytesIO()
-        small.save(buffer, "JPEG", quality=72)
+        Image.fromarray(small).save(buffer, "JPEG", quality=72)
         return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
