@@ -97,7 +97,7 @@ def read_facts(session: onnxruntime.InferenceSession) -> dict[str, Any]:
 
 
 def probabilities(session: onnxruntime.InferenceSession, pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """One number per class for each task. pixels: uint8 [S, S, 3]."""
+    """One number per class for each task. pixels: uint8 [S, S, 3]. Raises ValueError where they are not finite."""
     facts = read_facts(session)
     if session.get_inputs()[0].type == "tensor(uint8)":  # the preprocessing is inside the model
         image = pixels[None]
@@ -106,6 +106,8 @@ def probabilities(session: onnxruntime.InferenceSession, pixels: np.ndarray) -> 
         image = normalised.transpose(2, 0, 1)[None].astype(np.float32)
     answers = {}
     for task, (logits,) in zip(facts["tasks"], session.run(list(facts["tasks"]), {"image": image}), strict=True):
+        if not np.isfinite(logits).all():
+            raise ValueError("the model's answer is not a number")
         powers = np.exp(logits - logits.max())
         answers[task] = powers / powers.sum()
     return answers
@@ -129,7 +131,7 @@ def main() -> int:
     failed = 0
     for path in options.photos:
         try:
-            pixels = load_photo(path, facts["image_size"])
+            answers = probabilities(session, load_photo(path, facts["image_size"]))
         except OSError as error:
             print(f"error: {path}: {error.strerror or 'not a photo'}", file=sys.stderr)
             failed += 1
@@ -139,7 +141,7 @@ def main() -> int:
             failed += 1
             continue
         print(path)
-        for task, values in probabilities(session, pixels).items():
+        for task, values in answers.items():
             best = np.argsort(-values)[:3]
             print(f"  {task}: " + ", ".join(f"{tasks[task][number]} {100 * values[number]:.1f} %" for number in best))
     return 2 if failed else 0
