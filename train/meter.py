@@ -58,6 +58,10 @@ class Meter:
         self.skip_counter.count(skipped, searching, self._step_sums, step=step)
         self._step_sums.zero_()
 
+    def continue_row(self, row: int, since: int, terms: Sequence[str]) -> None:
+        """Of a run that is taken up again within a row of skipped updates; see train.skipped_updates."""
+        self.skip_counter.continue_row(row, since, [name in terms for name in self._objective.names])
+
     def read(self, comm: Comm) -> dict[str, float]:
         """Means since the last call over all ranks (a collective), and start again."""
         broken = self.skip_counter.broken

@@ -58,9 +58,10 @@ class SkipCounter:
         since = torch.where(begins, float(step), since)
         self.state.copy_(torch.stack([total + skipped, counted + is_counted, row, longest.maximum(row), since]))
 
-    def continue_row(self, row: int, since: int) -> None:
+    def continue_row(self, row: int, since: int, broken: Sequence[bool]) -> None:
         """Of a run that is taken up again within a row."""
         self.state[2], self.state[4] = row, since
+        self.broken.copy_(torch.tensor(broken, dtype=torch.float64))
 
     def reset(self) -> None:
         """After a log line: a row that is under way goes on, and what began it is remembered."""
@@ -74,6 +75,7 @@ class Kept(Protocol):
     skipped_in_epoch: int  # without those of a search for the loss scale
     skipped_row: int
     skipped_since: int  # the step at which the row began
+    skipped_terms: Sequence[str]  # the losses that were not finite there
 
 
 class SkipLimit:
@@ -89,7 +91,7 @@ class SkipLimit:
         kept = self._kept
         kept.num_updates += num_steps - skips.all
         kept.skipped_in_epoch += skips.counted
-        kept.skipped_row, kept.skipped_since = skips.row, skips.since
+        kept.skipped_row, kept.skipped_since, kept.skipped_terms = skips.row, skips.since, list(skips.broken)
         in_epoch = kept.skipped_in_epoch
         if epoch_ends:
             kept.skipped_in_epoch = 0

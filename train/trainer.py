@@ -6,7 +6,7 @@ code = trainer.train()
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from data.batch import BadRecord, Batch
@@ -35,9 +35,10 @@ class Progress:
     results: dict[str, float] = field(default_factory=dict)  # of the best evaluation
     latest: dict[str, float] = field(default_factory=dict)  # of the last one
     num_updates: int = 0  # that were made; the others were skipped
-    skipped_in_epoch: int = 0  # these three: see train.skipped_updates
+    skipped_in_epoch: int = 0  # these four: see train.skipped_updates
     skipped_row: int = 0
     skipped_since: int = 0
+    skipped_terms: Sequence[str] = ()
 
 
 class Trainer:
@@ -82,7 +83,7 @@ class Trainer:
         self.checkpoint_steps, self.checkpoint_epochs = checkpoint_steps, checkpoint_epochs
         self.patience, self.find_bad, self.trace = patience, find_bad, trace
         self.skip_limit = SkipLimit(progress, steps_per_epoch=steps_per_epoch)
-        stepper.meter.skip_counter.continue_row(progress.skipped_row, progress.skipped_since)
+        stepper.meter.continue_row(progress.skipped_row, progress.skipped_since, progress.skipped_terms)
         self._clock = time.monotonic()
 
     def train(self) -> ExitCode:
