@@ -71,7 +71,7 @@ class Steps:
         batch = batch_of(0)
         self.meter.add(sums, {"age": torch.zeros(0, 3)}, batch)
         self.meter.count(batch, [1.0, 1.0], 1, step=self.step)
-        searching = 0.0 if self.scale is None else self.scale.can_fall
+        searching = None if self.scale is None else self.scale.can_fall
         if self.scale is not None:
             self.scale.adapt(skipped)
         self.meter.end_step(

@@ -56,15 +56,15 @@ def check_norms(config: Config, model: nn.Module, *, num_ranks: int, num_samples
     batch = min(config.batch_size, num_samples)
     if not norms or (config.micro_batch != 1 and batch > num_ranks):
         return
-    named = f"the {len(norms)} batch norms of the model (such as {norms[0]})"
-    way_out = "freeze the parts that hold them (model.freeze), or take a backbone without batch norm"
     if config.micro_batch == 1:
-        raise ConfigError(
-            f"micro_batch: 1 shows {named} one sample at a time, of which they cannot learn; take at least 2, {way_out}"
-        )
+        what, least = "micro_batch is 1", "at least 2"
+    else:
+        what = f"batch_size is {batch}, at most one sample for each rank ({num_ranks})"
+        least = f"at least {2 * num_ranks}, or fewer ranks"
     raise ConfigError(
-        f"batch_size: {batch} samples over {num_ranks} ranks show {named} one sample at a time, of "
-        f"which they cannot learn; take at least {2 * num_ranks}, fewer ranks, {way_out}"
+        f"{what}: the {len(norms)} batch norms of the model (such as {norms[0]}) would see one sample at a time, of "
+        f"which they cannot learn; take {least}, freeze the parts that hold them (model.freeze), or take a backbone "
+        "without batch norm"
     )
 
 

@@ -4,15 +4,16 @@ meter.add(sums, logits, batch); meter.end_step(norm, skipped, step=17); report =
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from data.batch import Batch
-from train.answer import NO_ANSWER, answer
+from train.answer import is_answer
 from train.comm import Comm
 from train.objective import Objective
-from train.skipped_updates import SkipCounter, Skips
+from train.skipped_updates import SkipLog, Skips
 
 
 class Meter:
@@ -26,22 +27,23 @@ class Meter:
         self._num_terms = len(objective.names)
         # of the terms, then hits, then samples without an answer
         self.sums = torch.zeros(self._num_terms + 2 * len(self._tasks), dtype=torch.float64, device=device)
-        self._step_sums = torch.zeros(self._num_terms, dtype=torch.float64, device=device)
+        self._step_sums: list[Tensor] = []  # of the terms, per micro-batch
         self.masses = [0.0] * self._num_terms
         self._weights = objective.weights(0)  # of the last step
         self.labels = [0.0] * len(self._tasks)
-        # The same on every rank, so it is not summed.
-        self.norm = torch.zeros(1, dtype=torch.float64, device=device)
-        self.skip_counter = SkipCounter(self._num_terms, device)
+        # The same on every rank, so they are not summed.
+        self.norm = torch.zeros((), dtype=torch.float64, device=device)
+        self.skip_log = SkipLog()
         self.skips = Skips(0, 0, 0, 0, 0, ())
         self.num_steps = self.num_samples = 0
 
     def add(self, sums: Tensor, logits: dict[str, Tensor], batch: Batch) -> None:
         """Device work only: no value is read here."""
-        answers = torch.stack([answer(logits[task].detach()) for task in self._tasks])
-        hits = (answers == torch.stack([batch.label[task] for task in self._tasks])).sum(dim=1)
-        self.sums += torch.cat([sums.double(), hits, (answers == NO_ANSWER).sum(dim=1)])
-        self._step_sums += sums
+        chosen = torch.stack([logits[task].detach().argmax(dim=1) for task in self._tasks])
+        answered = torch.stack([is_answer(logits[task].detach()) for task in self._tasks])
+        hits = (answered & (chosen == torch.stack([batch.label[task] for task in self._tasks]))).sum(dim=1)
+        self.sums += torch.cat([sums.double(), hits, (~answered).sum(dim=1)])
+        self._step_sums.append(sums)
 
     def count(self, batch: Batch, masses: Sequence[float], num_samples: int, *, step: int) -> None:
         """What the host knows of a step: local labels, masses and samples over all ranks."""
@@ -52,29 +54,30 @@ class Meter:
         self.num_steps += 1
         self.num_samples += num_samples
 
-    def end_step(self, norm: Tensor, skipped: Tensor, *, searching: Tensor | float = 0.0, step: int) -> None:
-        """norm: of the gradients. skipped, searching: as SkipCounter.count has them."""
+    def end_step(self, norm: Tensor, skipped: Tensor, *, searching: Tensor | None = None, step: int) -> None:
+        """norm: of the gradients. skipped, searching: as SkipLog.count has them."""
         self.norm += torch.where(skipped > 0, 0.0, norm)
-        self.skip_counter.count(skipped, searching, self._step_sums, step=step)
-        self._step_sums.zero_()
+        parts = self._step_sums or [self.sums.new_zeros(self._num_terms)]  # a rank may be without a sample
+        self.skip_log.count(skipped, searching, sum(parts[1:], start=parts[0]), step=step)
+        self._step_sums = []
 
     def continue_row(self, row: int, since: int, terms: Sequence[str]) -> None:
         """Of a run that is taken up again within a row of skipped updates; see train.skipped_updates."""
-        self.skip_counter.continue_row(row, since, [name in terms for name in self._objective.names])
+        self.skip_log.row, self.skip_log.since = row, since
+        self.skip_log.broken = [name in terms for name in self._objective.names]
 
     def read(self, comm: Comm) -> dict[str, float]:
         """Means since the last call over all ranks (a collective), and start again."""
-        broken = self.skip_counter.broken
-        packed = torch.cat([torch.cat([self.sums, broken]).cpu(), torch.tensor(self.labels, dtype=torch.float64)])
+        skips, marks = self.skip_log.read()
+        packed = torch.cat([self.sums.cpu(), marks, torch.tensor(self.labels, dtype=torch.float64)])
         comm.allreduce(packed, name="meter")
         num_terms, num_tasks = self._num_terms, len(self._tasks)
         sums, hits, no_answers, broken_terms, labels = (
             part.tolist() for part in packed.split([num_terms, num_tasks, num_tasks, num_terms, num_tasks])
         )
-        norm, skipped, *others = torch.cat([self.norm, self.skip_counter.state]).tolist()
+        self.skip_log.broken = [count > 0 for count in broken_terms]
         named = [name for name, count in zip(self._objective.names, broken_terms, strict=True) if count]
-        counted, row, longest, since = map(int, others)
-        self.skips = Skips(int(skipped), counted, row, longest, since, named)
+        self.skips = replace(skips, broken=named)
         report = {}
         total = 0.0
         for name, weight, value, mass in zip(self._objective.names, self._weights, sums, self.masses, strict=True):
@@ -84,16 +87,17 @@ class Meter:
         for task, hit, count in zip(self._tasks, hits, labels, strict=True):
             report[f"{task}.top1"] = hit / count if count else float("nan")
         report |= {f"{task}.no_answer": count for task, count in zip(self._tasks, no_answers, strict=True) if count}
-        report["gradient_norm"] = norm / (self.num_steps - skipped) if skipped < self.num_steps else float("nan")
-        report["skipped_updates"] = skipped
+        made = self.num_steps - skips.all
+        report["gradient_norm"] = self.norm.item() / made if made else float("nan")
+        report["skipped_updates"] = float(skips.all)
         self.reset()
         return report
 
     def reset(self) -> None:
         self.sums.zero_()
-        self._step_sums.zero_()
         self.norm.zero_()
-        self.skip_counter.reset()
+        self._step_sums = []
+        self.skip_log.reset()
         self.masses = [0.0] * len(self.masses)
         self.labels = [0.0] * len(self.labels)
         self.num_steps = self.num_samples = 0

@@ -1,7 +1,8 @@
-"""Updates that were skipped because their gradients were not finite: counted on the device, judged at log lines.
+"""Updates that were skipped because their gradients were not finite: noted on the device, judged at log lines.
 
-    counter.count(skipped, searching, broken_terms, step=17)  # in every step, device work only
-    limit.judge(Skips(...), num_steps=20, ...)                # at a log line; raises NumbersExploded
+    log.count(skipped, None, sums, step=17)         # in every step; the values stay on the device
+    skips, marks = log.read()                       # at a log line
+    limit.judge(skips, num_steps=20, ...)           # raises NumbersExploded
 
 A few are the normal course of things (a photo in a thousand, fp16 looking for its loss scale). When nearly all are, the
 run would go on to its end with the weights that it has and look as if it had trained.
@@ -39,33 +40,52 @@ class Skips:
     broken: Sequence[str]
 
 
-class SkipCounter:
-    """On one rank. `state` is the same on all; `broken` is not, and is summed by who reads it."""
+class SkipLog:
+    """What one rank saw since the last log line. Only the loss terms differ between ranks."""
 
-    def __init__(self, num_terms: int, device: torch.device) -> None:
-        # all, counted, row, longest, since: as in Skips
-        self.state = torch.zeros(5, dtype=torch.float64, device=device)
-        self.broken = torch.zeros(num_terms, dtype=torch.float64, device=device)
+    def __init__(self) -> None:
+        self.row = self.since = 0
+        self.broken: list[bool] | None = None  # where the row began, as all ranks told each other
+        self._skipped: list[Tensor] = []
+        self._searching: list[Tensor | None] = []
+        self._sums: list[Tensor] = []
+        self._steps: list[int] = []
 
-    def count(self, skipped: Tensor, searching: Tensor | float, sums: Tensor, *, step: int) -> None:
+    def count(self, skipped: Tensor, searching: Tensor | None, sums: Tensor, *, step: int) -> None:
         """skipped: 1.0 where the update was left out. searching: 1.0 where it was so in search of a loss scale.
-        sums: this rank's loss terms of the step [num_terms]."""
-        total, counted, row, longest, since = self.state.unbind()
-        is_counted = skipped * (1.0 - searching)
-        begins = (is_counted > 0) & (row == 0)
-        row = (row + is_counted) * skipped  # a search neither adds to a row nor ends it
-        self.broken.copy_(torch.where(begins, (~sums.isfinite()).double(), self.broken))
-        since = torch.where(begins, float(step), since)
-        self.state.copy_(torch.stack([total + skipped, counted + is_counted, row, longest.maximum(row), since]))
+        sums: this rank's loss terms of the step [num_terms]. Nothing is computed here, nor read."""
+        self._skipped.append(skipped)
+        self._searching.append(searching)
+        self._sums.append(sums)
+        self._steps.append(step)
 
-    def continue_row(self, row: int, since: int, broken: Sequence[bool]) -> None:
-        """Of a run that is taken up again within a row."""
-        self.state[2], self.state[4] = row, since
-        self.broken.copy_(torch.tensor(broken, dtype=torch.float64))
+    def read(self) -> tuple[Skips, Tensor]:
+        """Without the broken terms, and this rank's marks for them [num_terms], to be summed over the ranks. A row that
+        is under way goes on after it. Waits for the device."""
+        nobody = torch.zeros_like(self._skipped[0])
+        flags = torch.stack([*self._skipped, *(nobody if one is None else one for one in self._searching)])
+        skipped, searching = flags.view(2, -1).bool().tolist()
+        longest, begins = 0, None
+        for number, step in enumerate(self._steps):
+            if not skipped[number]:
+                self.row = 0
+            elif not searching[number]:  # a search neither adds to a row nor ends it
+                if self.row == 0:
+                    begins, self.since = number, step
+                self.row += 1
+                longest = max(longest, self.row)
+        marks = torch.zeros(len(self._sums[0]), dtype=torch.float64)
+        if begins is not None:
+            marks = (~self._sums[begins].isfinite()).double().cpu()
+        elif self.row and self.broken is not None:
+            marks = torch.tensor(self.broken, dtype=torch.float64)
+        counted = sum(one and not other for one, other in zip(skipped, searching, strict=True))
+        self.reset()
+        return Skips(sum(skipped), counted, self.row, longest, self.since, ()), marks
 
     def reset(self) -> None:
-        """After a log line: a row that is under way goes on, and what began it is remembered."""
-        self.state[:2], self.state[3] = 0.0, 0.0
+        for one in (self._skipped, self._searching, self._sums, self._steps):
+            one.clear()
 
 
 class Kept(Protocol):

@@ -157,7 +157,7 @@ class Stepper:
         self.buckets.take_back(skipped)
         for stage in self.update_stages:
             stage(step)
-        searching = 0.0 if self.scale is None else self.scale.can_fall
+        searching = None if self.scale is None else self.scale.can_fall
         if self.scale is not None:
             self.scale.adapt(skipped)
         self.meter.end_step(norm, skipped, searching=searching, step=step)
