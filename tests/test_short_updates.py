@@ -20,7 +20,9 @@ CPU = torch.device("cpu")
 RATE = 0.1
 
 
-def stepper(batch_size: int | None, *, comm: Comm | None = None) -> Stepper:
+def stepper(
+    batch_size: int | None, *, comm: Comm | None = None, momentum: float = 0.0, weight_decay: float = 0.0
+) -> Stepper:
     torch.manual_seed(0)
     model: Student = build_student(backbone="food11_student", head={"kind": "multi-fc"}, tasks={"a": 2}).train()
     objective = Objective([label_term("a")])
@@ -29,7 +31,9 @@ def stepper(batch_size: int | None, *, comm: Comm | None = None) -> Stepper:
         model=model,
         normalise=Normalise((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
         objective=objective,
-        optimizer=torch.optim.SGD(model.parameters(), lr=RATE, weight_decay=0.01, fused=True),
+        optimizer=torch.optim.SGD(
+            model.parameters(), lr=RATE, momentum=momentum, weight_decay=weight_decay, fused=True
+        ),
         buckets=GradientBuckets(model, comm),
         meter=Meter(objective, ["a"], CPU),
         comm=comm,
@@ -61,6 +65,21 @@ def test_an_update_of_less_than_half_a_batch_moves_weights_and_statistics_by_its
         torch.testing.assert_close(
             weighted[name], weight * moved, rtol=1e-4, atol=1e-7, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+def test_momentum_carries_no_more_of_a_short_update_and_decay_goes_on_in_full() -> None:
+    gradients, moved = [], []
+    for batch_size in (None, 10):
+        one = stepper(batch_size, momentum=0.9, weight_decay=0.5)
+        weight = one.model.get_parameter("backbone.stem.0.weight")
+        before = weight.detach().clone()
+        one.update(batch_of([0, 1]), StepTotals([2.0], 2, 0, False), step=0)
+        gradients.append(one.optimizer.state[weight]["momentum_buffer"] - 0.5 * before)
+        moved.append((weight.detach() - before, before))
+    assert gradients[0].abs().max() > 1e-3
+    torch.testing.assert_close(gradients[1], 0.2 * gradients[0], rtol=1e-4, atol=1e-7)
+    for gradient, (change, before) in zip(gradients, moved, strict=True):
+        torch.testing.assert_close(change, -RATE * (gradient + 0.5 * before), rtol=1e-4, atol=1e-7)
 
 
 def test_a_full_update_has_the_same_bits_as_ever() -> None:

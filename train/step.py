@@ -99,7 +99,7 @@ class Stepper:
         """One update; `step` counts from 0 over all epochs."""
         seed_generators(int(mix(_DROPOUT, self.seed, step, self.comm.rank)) >> 1, self.device)
         weight = self._weight(totals.num_samples)
-        self._set_learning_rate(step, weight)
+        self._set_learning_rate(step)
         self.buckets.zero()
         parts = batch.split(self.micro_batch or max(1, len(batch)))
         for part in parts:
@@ -116,8 +116,9 @@ class Stepper:
         return mine / everyone if everyone else 1 / self.comm.size
 
     def _weight(self, num_samples: int) -> float:
-        """Of an update in the learning rate and the running statistics: norms over a handful of samples, as the last
-        batch of an epoch may be, say little, and would otherwise undo what full batches brought."""
+        """What an update's gradients, and what it makes of the running statistics, are multiplied with: norms over a
+        handful of samples, as the last batch of an epoch may be, say little, and would undo what full batches brought.
+        Decay and penalties go on as in every update."""
         if self.batch_size is None or num_samples >= self.batch_size / 2:
             return 1.0
         return num_samples / self.batch_size
@@ -147,6 +148,9 @@ class Stepper:
         if self.clip_norm is not None:
             factor = (self.clip_norm / norm).clamp(max=1.0)
             torch._foreach_mul_(self.buckets.gradients, factor)
+        if weight < 1:
+            # Not the rate of this step: momentum would carry nearly all of the gradient into the next ones.
+            torch._foreach_mul_(self.buckets.gradients, weight)
         for stage in self.gradient_stages:
             stage(step)
         # The fused optimizers skip on the device when this is 1, so the host need not wait for the answer.
@@ -162,8 +166,8 @@ class Stepper:
             self.scale.adapt(skipped)
         self.meter.end_step(norm, skipped, searching=searching, step=step)
 
-    def _set_learning_rate(self, step: int, weight: float) -> None:
-        rate = weight * self.learning_rate(step)
+    def _set_learning_rate(self, step: int) -> None:
+        rate = self.learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_multiplier", 1.0)
 
