@@ -12,6 +12,7 @@ SIGUSR1 make the ranks finish their step, save, and end with 75.
 
 import argparse
 import contextlib
+import math
 import os
 import resource
 import socket
@@ -42,7 +43,9 @@ CODES = Codes(
     stopped=ExitCode.PREEMPTED,
     lost=ExitCode.RANK_LOST,
     refused=ExitCode.BAD_CONFIG,
-    hopeless=frozenset({ExitCode.BAD_CONFIG, ExitCode.BAD_DATA, ExitCode.CANNOT_WRITE, ExitCode.DIVERGED}),
+    hopeless=frozenset(
+        {ExitCode.BAD_CONFIG, ExitCode.BAD_DATA, ExitCode.EXPLODED, ExitCode.CANNOT_WRITE, ExitCode.DIVERGED}
+    ),
     meaning={int(code): text for code, text in MEANING.items()},
 )
 
@@ -207,11 +210,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="start the ranks again so often after a failure (default 0)",
     )
     parser.add_argument(
-        "--wait", type=float, default=300.0, metavar="SECONDS", help="for the other workers (default %(default).0f)"
+        "--wait", type=_seconds, default=300.0, metavar="SECONDS", help="for the other workers (default %(default).0f)"
     )
     parser.add_argument(
         "--grow-after",
-        type=float,
+        type=_seconds,
         default=60.0,
         metavar="SECONDS",
         help="elastic: how long ranks run before a worker that came is taken in (default %(default).0f)",
@@ -228,6 +231,16 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if not options.command and not options.check:
         parser.error("say after -- what each rank runs: python -m launch.worker -- python train/main.py --config FILE")
     return options
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:  # a wait of NaN seconds would never end
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of seconds")
+    return value
 
 
 def _positive(text: str) -> int:

@@ -34,6 +34,7 @@ from models.deploy.loading import load_model
 from models.deploy.parity import require_parity, require_same_logits
 from models.deploy.standalone import standalone_text
 from models.deploy.storage8 import write_uint8
+from models.finite import require_finite
 from models.student import Student
 from models.terminal import print_table
 from train.comm import Comm
@@ -43,7 +44,15 @@ from train.exit_codes import ExitCode
 from train.export_damage import worst_parts
 from train.export_measurement import calibration_batches, measure_files, shard_photos
 from train.export_options import FILES, check_options, chosen_variants
-from train.export_report import REFERENCE, export_report, export_table, gate_message, losses_over_gate, require_measured
+from train.export_report import (
+    REFERENCE,
+    export_report,
+    export_table,
+    gate_message,
+    losses_over_gate,
+    require_answers,
+    require_measured,
+)
 from train.int8_choice import Int8Choice, choose_int8
 from train.machine import num_decoders
 from train.photo_arguments import not_negative, positive
@@ -126,6 +135,7 @@ def _share(text: str) -> float:
 def _export(options: argparse.Namespace, comm: Comm) -> ExitCode:
     check_options(options)
     model, meta = load_artifact(options.model)
+    require_finite(model, meta.path)
     size = options.image_size or int(meta.preprocessing["eval_size"])
     workers = num_decoders(comm) if options.workers is None else options.workers
     for option in ("calibrate", "data"):  # said before the work
@@ -213,6 +223,7 @@ def _measure(export: Export) -> dict[str, Comparison]:
         results = measure_files(
             paths, photos, photos.index.tasks, image_size=export.image_size, workers=export.workers, what="Measuring"
         )
+        require_answers(results, data=export.options.data)
         for name, result in results.items():
             if name.endswith("fp32"):
                 require_parity(name, result.difference, results[REFERENCE].largest)

@@ -8,6 +8,7 @@ widths.svg. Nothing of the optimizer is carried over. Train with a `sparsity:` s
 """
 
 import argparse
+import math
 import shlex
 import sys
 from collections import Counter
@@ -215,8 +216,8 @@ def _check(options: argparse.Namespace) -> None:
         raise ModelError(f"--seed {options.seed}: seeds are below 2**63")
     if not 0 < options.max_layer_ratio <= 1:
         raise ModelError(f"--max-layer-ratio is {options.max_layer_ratio}; it is a share, above 0 and at most 1")
-    if options.max_latency_ms is not None and not options.max_latency_ms > 0:
-        raise ModelError(f"--max-latency-ms is {options.max_latency_ms}; it must be above 0")
+    if options.max_latency_ms is not None and not 0 < options.max_latency_ms < math.inf:
+        raise ModelError(f"--max-latency-ms is {options.max_latency_ms}; it must be above 0, and finite")
     if options.rule == "expansion" and (options.score != "gamma" or options.kinds != list(KINDS)):
         raise ModelError("--rule expansion ranks the expansions by gamma: leave out --score and --kinds, or the rule")
     needs = [f"--score {options.score}"] * (options.score in NEEDS_DATA) + ["--recalibrate"] * bool(options.recalibrate)

@@ -123,6 +123,8 @@ class Meter:
         evaluation = measure(
             ensemble, batches, self.comm, num_samples=index.num_samples, num_classes=num_classes, device=device
         )
+        if evaluation.unanswered:
+            raise ModelError(f"{path}: answers to {self.data} that are not numbers: {evaluation.unanswered}")
         return {
             "mean_top1": evaluation.mean_top1,
             "top1": {task: report["top1"] for task, report in evaluation.tasks.items()},

@@ -13,21 +13,24 @@ from models.narrow import Norm
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> int:
-    """Replace running means and variances by their averages over the batches, in place; returns how many there were.
+    """Replace running means and variances by their averages over the batches, each weighted by its images, in place;
+    returns how many batches there were.
 
     batches: images [N, 3, H, W] with N > 1. Dropout stays off. Without a batch the statistics stay as they are.
     """
     model.eval()
     norms = [module for module in model.modules() if isinstance(module, Norm)]
     momenta = [norm.momentum for norm in norms]
-    count = 0
+    count = num_images = 0
     try:
         for images in batches:
             if count == 0:
                 for norm in norms:
                     norm.reset_running_stats()
-                    norm.momentum = None  # a plain average
                     norm.train()
+            num_images += len(images)
+            for norm in norms:
+                norm.momentum = len(images) / num_images  # an average in which each image counts the same
             model(images)
             count += 1
     finally:

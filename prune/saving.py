@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.artifact import ArtifactMeta, save_artifact
+from models.finite import require_finite
 from models.student import Student
 from prune.picture import width_picture
 
@@ -17,6 +18,7 @@ PLAN_NAME, PICTURE_NAME = "prune.json", "widths.svg"
 
 def save_pruned(student: Student, meta: ArtifactMeta, directory: Path, plan: Mapping[str, Any]) -> list[Path]:
     """The written files. meta: of the model before; its metrics are not those of this one, so there are none."""
+    require_finite(student, directory)  # norms that were measured anew are newer than the proof
     summary = {key: plan[key] for key in ("source", "goal", "rule", "score", "parameters", "macs")}
     written = [
         save_artifact(

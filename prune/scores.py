@@ -128,7 +128,13 @@ def _drops(
     model.train(was_training)
     if not num_batches:
         raise ModelError("this score needs labelled photos: name a shard folder with --data")
-    return {name: (torch.stack(sums) / num_batches).sqrt().numpy() for name, sums in squares.items()}
+    drops = {name: (torch.stack(sums) / num_batches).sqrt().numpy() for name, sums in squares.items()}
+    if broken := [name for name, drop in drops.items() if not np.isfinite(drop).all()]:
+        raise ModelError(
+            f"{broken[0]}: what its channels change in the loss is not finite (NaN or inf) on these photos; "
+            "take an earlier model"
+        )
+    return drops
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:

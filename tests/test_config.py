@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
+from train import config as config_module
 from train.config import Config, describe
 from train.config_file import ConfigError, load_config, parse_config
 
@@ -100,6 +102,43 @@ def error_of(text: str, *overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
         parse_config(text, overrides, name="run.yaml")
     return str(caught.value)
+
+
+NOT_FINITE = [
+    "optimizer.lr",
+    "optimizer.weight_decay",
+    "optimizer.clip_norm",
+    "schedule.warmup_epochs",
+    "watchdog_seconds",
+    "data.cache.max_gigabytes",
+    "augment.rotate",
+    "tasks.age.weight",
+    "tasks.age.focal_gamma",
+    "sparsity.strength",
+]
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "inf", "nan", "1e999"])
+def test_what_is_not_finite_is_no_number(value: str) -> None:
+    for key in NOT_FINITE:
+        assert f"command line: {key}: Input should be a" in error_of(SMALLEST, f"{key}={value}"), key
+    inside = {
+        "optimizer.betas": f"[0.9, {value}]",
+        "schedule": f"{{decay: steps, milestones: [{value}]}}",
+        "model.lr_multipliers": f"{{heads: {value}}}",
+        "teacher": f"{{model: a, temperature: {{age: {value}}}}}",
+        "tasks.age.class_weights": f"[1, {value}]",
+        "augment.crop_ratio": f"[1, {value}]",
+    }
+    for key, text in inside.items():
+        assert f"command line: {key}" in error_of(SMALLEST, f"{key}={text}"), key
+    assert "run.yaml:7: optimizer.lr: Input should be a" in error_of(f"{SMALLEST}optimizer:\n  lr: {value}\n")
+
+
+def test_every_part_of_the_config_refuses_what_is_not_finite() -> None:
+    parts = [one for one in vars(config_module).values() if isinstance(one, type) and issubclass(one, BaseModel)]
+    assert len(parts) > 15
+    assert all(part.model_config.get("allow_inf_nan") is False for part in parts if part is not BaseModel)
 
 
 def test_every_default() -> None:

@@ -105,7 +105,7 @@ def test_names_and_numbers_of_the_indexed_job_fit_together() -> None:
     assert int(variables["SLIMHEADS_WORKERS"]) == spec["completions"] == spec["parallelism"]
     assert variables["SLIMHEADS_SERVICE"] == service["metadata"]["name"] == spec["template"]["spec"]["subdomain"]
     assert service["spec"]["selector"].items() <= spec["template"]["metadata"]["labels"].items()
-    final = {2: "FailJob", 65: "FailJob", 74: "FailJob", 78: "FailJob", 75: "Ignore"}
+    final = {2: "FailJob", 65: "FailJob", 70: "FailJob", 74: "FailJob", 78: "FailJob", 75: "Ignore"}
     rules = [rule for rule in spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
     assert {code: rule["action"] for rule in rules for code in rule["onExitCodes"]["values"]} == final
     assert set(final) <= set(ExitCode)

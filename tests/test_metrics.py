@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from data.batch import Batch
+from train.comm import SingleProcess
+from train.evaluation import Evaluation, measure
 from train.losses import MISSING
 from train.metrics import TaskCounts
 
@@ -39,6 +42,7 @@ def by_hand(logits: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
         "loss": sum(losses) / len(rows),
         "majority": max(labels.count(cls) for cls in range(num_classes)) / len(rows),
         "count": len(rows),
+        "no_answer": 0,
     }
     if num_classes > 5:
         report["top5"] = sum(label in best[:5] for best, label in zip(ranked, labels, strict=True)) / len(rows)
@@ -75,6 +79,67 @@ def test_without_a_label_every_measure_is_nan() -> None:
     counts = TaskCounts(6, CPU)
     counts.add(torch.randn(4, 6), torch.full((4,), MISSING))
     report = counts.report()
-    assert report.pop("count") == 0
+    assert (report.pop("count"), report.pop("no_answer")) == (0, 0)
     assert sorted(report) == ["loss", "macro_f1", "majority", "top1", "top5"]
     assert all(math.isnan(value) for value in report.values())
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("num_classes", [3, 7])
+def test_logits_that_are_not_finite_are_wrong_and_counted(broken: float, num_classes: int) -> None:
+    """Also where argmax would have been right by luck: NaN and inf stand at the true class, -inf beside it."""
+    logits, target = random_answers(num_classes)
+    spoilt = torch.arange(len(target)) % 4 == 1
+    answered, counts = TaskCounts(num_classes, CPU), TaskCounts(num_classes, CPU)
+    answered.add(logits[~spoilt], target[~spoilt])
+    places = target.clamp(min=0) if broken != -math.inf else (target + 1) % num_classes
+    logits[spoilt, places[spoilt]] = broken
+    for part in torch.arange(len(target)).split(37):
+        counts.add(logits[part], target[part])
+    known, report = target != MISSING, counts.report()
+    assert report["count"] == known.sum()
+    assert report["no_answer"] == (known & spoilt).sum() > 10
+    assert math.isnan(report["loss"])
+    right = answered.report()
+    for name in ("top1", "top5") if num_classes > 5 else ("top1",):
+        assert report[name] * report["count"] == pytest.approx(right[name] * right["count"])
+    assert torch.equal(counts.confusion, answered.confusion)
+    assert 0 < report["macro_f1"] < right["macro_f1"]
+    assert report["majority"] == int(target[known].bincount().max()) / int(known.sum())
+
+
+def test_the_answers_of_two_ranks_add_up_though_one_has_none() -> None:
+    """As the ranks do, one of which saw nothing but NaN."""
+    left, right = TaskCounts(3, CPU), TaskCounts(3, CPU)
+    left.add(torch.eye(3).double(), torch.arange(3))
+    right.add(torch.full((2, 3), math.nan), torch.tensor([0, 2]))
+    left.flat = left.flat + right.flat
+    report = left.report()
+    assert (report["top1"], report["count"], report["no_answer"]) == (0.6, 5, 2)
+
+
+def test_a_validation_with_a_single_nan_is_not_finite_and_names_the_sample() -> None:
+    keys = [f"photo{number}" for number in range(6)]
+    label = torch.tensor([0, 1, 0, 1, MISSING, 1])
+    parts = [slice(0, 4), slice(4, 6)]
+    batches = [batch_of(label[part], keys[part]) for part in parts]
+
+    def evaluation(broken: int | None) -> Evaluation:
+        logits = torch.tensor([[1.0, 0.0], [0.0, 1.0]])[label.clamp(min=0)]
+        if broken is not None:
+            logits[broken, 1] = math.nan
+        given = iter([logits[part] for part in parts])
+        return measure(lambda batch: {"a": next(given)}, batches, SingleProcess(), num_classes={"a": 2}, device=CPU)
+
+    whole, spoilt, unlabelled = evaluation(None), evaluation(3), evaluation(4)
+    assert (whole.is_finite, whole.mean_top1, whole.unanswered) == (True, 1.0, "")
+    assert (spoilt.is_finite, spoilt.mean_top1) == (False, 0.8)
+    assert spoilt.unanswered == "1 of 5 for task 'a' (such as photo3)"
+    assert unlabelled.is_finite  # nobody asked
+    assert not spoilt.answers_nothing
+
+
+def batch_of(label: torch.Tensor, keys: list[str]) -> Batch:
+    rows = torch.arange(len(keys))
+    image = torch.zeros(len(keys), 2, 2, 3, dtype=torch.uint8)
+    return Batch(0, 0, image, {"a": label}, {"a": label >= 0}, keys, torch.stack([rows, rows], 1), rows, [])

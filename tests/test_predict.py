@@ -188,7 +188,7 @@ def test_an_ensemble_is_the_mean_of_its_members_whatever_their_sizes_and_class_o
 
 def test_a_model_that_gives_no_numbers_is_an_error_per_photo(album: Path, tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path / "nan", seed=1, std=(1e-40, 1.0, 1.0))
-    assert run("--model", folder, "--data", album, "--out", tmp_path / "out.csv") == ExitCode.BAD_DATA
+    assert run("--model", folder, "--data", album, "--out", tmp_path / "out.csv") == ExitCode.EXPLODED
     assert {row["error"] for row in read_csv(tmp_path / "out.csv")} == {
         "the model's answer is not a number; try --precision fp32"
     }

@@ -15,6 +15,7 @@ from data.class_counts import count_classes
 from data.index import Index
 from models.artifact import load_artifact
 from models.errors import ModelError
+from models.finite import require_finite
 from models.parameter_groups import parameter_groups
 from models.student import Student, build_student
 from train import machine
@@ -42,6 +43,29 @@ def check_monitor(config: Config, tasks: Mapping[str, int]) -> None:
         measured += [f"{task}.{name}" for name in names]
     if config.checkpoint.monitor not in measured:
         raise ConfigError(f"checkpoint.monitor: {config.checkpoint.monitor!r} is not among {', '.join(measured)}")
+
+
+def check_norms(config: Config, model: nn.Module, *, num_ranks: int, num_samples: int) -> None:
+    """After the optimizer, which freezes parts. Norms that train need two samples at a time: a lone one, as a remainder
+    may be, goes by the running statistics, but if all did, these would stay at their start. Raises ConfigError."""
+    norms = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
+    ]
+    batch = min(config.batch_size, num_samples)
+    if not norms or (config.micro_batch != 1 and batch > num_ranks):
+        return
+    if config.micro_batch == 1:
+        what, least = "micro_batch is 1", "at least 2"
+    else:
+        what = f"batch_size is {batch}, at most one sample for each rank ({num_ranks})"
+        least = f"at least {2 * num_ranks}, or fewer ranks"
+    raise ConfigError(
+        f"{what}: the {len(norms)} batch norms of the model (such as {norms[0]}) would see one sample at a time, of "
+        f"which they cannot learn; take {least}, freeze the parts that hold them (model.freeze), or take a backbone "
+        "without batch norm"
+    )
 
 
 def label_terms(
@@ -87,7 +111,9 @@ def build_model(config: Config, index: Index, tasks: Mapping[str, int]) -> Stude
                 )
         if list(tasks) != list(meta.tasks):
             raise ModelError(f"{settings.artifact} has tasks {list(meta.tasks)}, the config {list(tasks)}")
-        if settings.fresh_weights:
+        if not settings.fresh_weights:
+            require_finite(model, settings.artifact)
+        else:
             torch.manual_seed(config.seed)
             model = build_student(**model.architecture)
     else:

@@ -96,6 +96,12 @@ class GradientBuckets:
             self._comm.wait(bucket.handle)
         self._statistics.copy_(self._buckets[-1].extra)
 
+    def weigh(self, weight: float) -> None:
+        """The statistics move by this share of what the update made of them, as if the norms had that part of their
+        momentum."""
+        if weight < 1:
+            torch.lerp(self._kept, self._statistics, weight, out=self._statistics)
+
     def take_back(self, skipped: Tensor) -> None:
         """Where an update is skipped (1.0), the statistics of its activations, as broken as they, go too."""
         torch.where(skipped > 0, self._kept, self._statistics, out=self._statistics)

@@ -14,6 +14,7 @@ from train import comm as communication
 from train.checkpoint import CheckpointError
 from train.config_file import ConfigError
 from train.exit_codes import MEANING, ExitCode
+from train.skipped_updates import NumbersExploded
 
 BAD_CONFIG = (ConfigError, ModelError, communication.CommError, CheckpointError, BadArgument)
 
@@ -33,6 +34,8 @@ def run_command(
         code = _report(ExitCode.BAD_CONFIG, error, comm)
     except DataError as error:
         code = _report(ExitCode.BAD_DATA, error, comm)
+    except NumbersExploded as error:
+        code = _report(ExitCode.EXPLODED, error, comm)
     except (communication.RankLost, LoaderLost) as error:
         code = _report(ExitCode.RANK_LOST, error, comm)
     except communication.RanksDiverged as error:

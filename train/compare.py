@@ -21,6 +21,7 @@ from data.errors import BadArgument, DataError
 from data.index import Index, load_index
 from data.index.dataset import write_atomically
 from models.terminal import print_table
+from train.answer import NO_ANSWER, answer
 from train.comm import Comm
 from train.command import run_command
 from train.ensemble import Ensemble, load_ensemble
@@ -60,25 +61,31 @@ def _compare(options: argparse.Namespace, comm: Comm) -> ExitCode:
     tasks = [task for task in index.tasks if all(task in model.tasks for model in everyone)]
     if not tasks:
         raise DataError(f"the models have no task of {options.data} in common")
-    right = _answers(everyone, index, tasks, device, comm)
+    right, no_answers = _answers(everyone, index, tasks, device, comm)
     results = {
         task: paired_difference(answers[: len(sides["ours"])], answers[len(sides["ours"]) :])
         for task, answers in right.items()
     }
     _show(results, right, num_ours=len(sides["ours"]))
+    paths = [*options.model, *options.against]
+    for task, counts in no_answers.items():
+        for path, count in zip(paths, counts, strict=True):
+            if count:
+                print(f"warning: {path}: {count} answers for task {task!r} are not numbers and count as wrong")
     if options.json:
-        content = {"model": options.model, "against": options.against, "data": options.data}
+        content = {"model": options.model, "against": options.against, "data": options.data, "no_answer": no_answers}
         plain = {task: asdict(result) for task, result in results.items()}
         write_atomically(options.json, (json.dumps({**content, "tasks": plain}, indent=2) + "\n").encode())
         print(f"wrote {options.json}")
-    return ExitCode.DONE
+    silent = any(count == right[task].shape[1] for task, counts in no_answers.items() for count in counts)
+    return ExitCode.EXPLODED if silent else ExitCode.DONE
 
 
 @torch.inference_mode()
 def _answers(
     models: Sequence[Ensemble], index: Index, tasks: Sequence[str], device: torch.device, comm: Comm
-) -> dict[str, np.ndarray]:
-    """Task -> bool [models, labelled photos]: was the answer right."""
+) -> tuple[dict[str, np.ndarray], dict[str, list[int]]]:
+    """Task -> bool [models, labelled photos]: was the answer right; and task -> of each model, how many were none."""
     batches = photo_batches(
         ShardPhotos(index),
         sizes=sorted({size for model in models for size in model.sizes}),
@@ -88,6 +95,7 @@ def _answers(
         comm=comm,
     )
     found: dict[str, list[np.ndarray]] = {task: [] for task in tasks}
+    none = {task: np.zeros(len(models), dtype=np.int64) for task in tasks}
     with photo_progress("Comparing", total=index.num_samples, shown=True) as advance:
         for batch in batches:
             if len(batch):
@@ -95,14 +103,15 @@ def _answers(
                 answers = [model(batch) for model in models]
                 for task in tasks:
                     label = batch.label[task]
-                    chosen = torch.stack([answer[task].argmax(dim=1) for answer in answers])
+                    chosen = torch.stack([answer(one[task]) for one in answers])
                     found[task].append((chosen == label)[:, label >= 0].cpu().numpy())
+                    none[task] += (chosen == NO_ANSWER)[:, label >= 0].sum(dim=1).cpu().numpy()
             advance(len(batch) + len(batch.bad))
     right = {task: np.concatenate(parts, axis=1) for task, parts in found.items() if parts}
     labelled = {task: answers for task, answers in right.items() if answers.shape[1]}
     if not labelled:
         raise DataError(f"{index.root}: no photo is labelled for {', '.join(tasks)}")
-    return labelled
+    return labelled, {task: none[task].tolist() for task in labelled}
 
 
 def _show(results: Mapping[str, PairedDifference], right: Mapping[str, np.ndarray], *, num_ours: int) -> None:

@@ -3,6 +3,7 @@
 results = compare({"torch fp32": teacher, "onnx int8": small}, batches, progress=advance)
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from data.batch import BadRecord, require_all
+from train.answer import NO_ANSWER, answer
 from train.ensemble import Ensemble
 from train.metrics import TaskCounts
 from train.photo_batches import PhotoBatch
@@ -18,7 +20,8 @@ from train.photo_batches import PhotoBatch
 @dataclass(frozen=True)
 class Comparison:
     """tasks: task -> measure -> value. difference: task -> largest |log p - log p of the first model| over photos and
-    classes. agreement: task -> share of photos with the first model's answer. largest: task -> largest |log p|."""
+    classes, infinite where only one of the two gave numbers. agreement: task -> share of photos with the first model's
+    answer. largest: task -> largest |log p|."""
 
     tasks: Mapping[str, Mapping[str, float]]
     difference: Mapping[str, float]
@@ -30,6 +33,11 @@ class Comparison:
         """Over the tasks that have a labelled sample; None without any."""
         values = [report["top1"] for report in self.tasks.values() if report["count"]]
         return sum(values) / len(values) if values else None
+
+    @property
+    def num_without_answer(self) -> int:
+        """Answers that are not numbers, over all tasks."""
+        return sum(int(report["no_answer"]) for report in self.tasks.values())
 
     @property
     def mean_loss(self) -> float | None:
@@ -55,10 +63,10 @@ def compare(
         bad += batch.bad
         num_good += len(batch)
         if len(batch):
-            answers = {name: ensemble(batch) for name, ensemble in models.items()}
-            first = next(iter(answers.values()))
-            for name, answer in answers.items():
-                sums[name].add(answer, first, batch.label)
+            everyones = {name: ensemble(batch) for name, ensemble in models.items()}
+            first = next(iter(everyones.values()))
+            for name, answers in everyones.items():
+                sums[name].add(answers, first, batch.label)
         progress(len(batch) + len(batch.bad))
     require_all(num_good + len(bad), num_photos, what="comparing")
     return {name: total.result() for name, total in sums.items()}, bad
@@ -74,14 +82,16 @@ class _Sums:
         self._agreed = dict.fromkeys(ensemble.tasks, 0)
         self._photos = 0
 
-    def add(self, answer: Mapping[str, Tensor], first: Mapping[str, Tensor], label: Mapping[str, Tensor]) -> None:
-        self._photos += len(next(iter(answer.values())))
-        for task, values in answer.items():
+    def add(self, answers: Mapping[str, Tensor], first: Mapping[str, Tensor], label: Mapping[str, Tensor]) -> None:
+        self._photos += len(next(iter(answers.values())))
+        for task, values in answers.items():
             self._counts[task].add(values, label[task])
-            difference = (values - first[task]).abs().max().item()
+            chosen, wanted = answer(values), answer(first[task])
+            both, one = (chosen != NO_ANSWER) & (wanted != NO_ANSWER), (chosen == NO_ANSWER) != (wanted == NO_ANSWER)
+            difference = math.inf if one.any() else _largest(values[both] - first[task][both])
             self._difference[task] = max(self._difference[task], difference)
-            self._largest[task] = max(self._largest[task], values.abs().max().item())
-            self._agreed[task] += int((values.argmax(dim=1) == first[task].argmax(dim=1)).sum())
+            self._largest[task] = max(self._largest[task], _largest(values[chosen != NO_ANSWER]))
+            self._agreed[task] += int((both & (chosen == wanted)).sum())
 
     def result(self) -> Comparison:
         return Comparison(
@@ -90,3 +100,7 @@ class _Sums:
             agreement={task: agreed / max(1, self._photos) for task, agreed in self._agreed.items()},
             largest=self._largest,
         )
+
+
+def _largest(values: Tensor) -> float:
+    return values.abs().max().item() if values.numel() else 0.0

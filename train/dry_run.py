@@ -33,7 +33,7 @@ def dry_run(config: Config, comm: Comm) -> ExitCode:
         begin = time.monotonic()
         control.start(batch, stop=False)
         parts.stepper.update(batch, control.finish(), step=step)
-        parts.stepper.meter.norms.cpu()  # waits for the device
+        parts.stepper.meter.norm.cpu()  # waits for the device
         seconds.append(time.monotonic() - begin)
     if comm.rank == 0:
         print(_told_loader(parts.loader))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from models.artifact import ArtifactMeta
 from models.deploy.loading import LoadedModel, load_model
 from models.errors import ModelError
+from train.answer import is_answer
 from train.photo_batches import PhotoBatch
 from train.step import PRECISIONS, Normalise
 
@@ -38,11 +39,16 @@ class Member:
     order: Mapping[str, Tensor]
 
     def log_probabilities(self, image: Tensor) -> dict[str, Tensor]:
-        """image uint8 [N, S, S, 3] -> float32 [N, C] for each task of `order`."""
+        """image uint8 [N, S, S, 3] -> float32 [N, C] for each task of `order`; NaN throughout where a logit is not
+        finite: one of -inf would pass for a class that is out of the question."""
         dtype = PRECISIONS.get(self.precision, torch.float32)
         with torch.autocast(image.device.type, dtype, enabled=dtype != torch.float32):
             logits = self.model(self.normalise(image))
-        return {task: logits[task].float().log_softmax(dim=1)[:, order] for task, order in self.order.items()}
+        return {task: _log_softmax(logits[task].float())[:, order] for task, order in self.order.items()}
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    return torch.where(is_answer(logits)[:, None], logits.log_softmax(dim=1), torch.nan)
 
 
 class Ensemble:

@@ -3,7 +3,8 @@
     python -m train.evaluate --model runs/a/best [--model runs/b/best] --data shards/val [--tta 8] [--json result.json]
     python -m train.evaluate --model exported/model.int8.onnx --data shards/val
 
-Under horovodrun the ranks share the photos, with the same result.
+Under horovodrun the ranks share the photos, with the same result. A model that answers no photo of a task with numbers
+ends it with 70.
 """
 
 import argparse
@@ -95,7 +96,7 @@ def _evaluate(options: argparse.Namespace, comm: Comm) -> ExitCode:
     _require_few_bad(bad, index)
     if comm.rank == 0:
         _show(evaluation, ensemble, options, bad)
-    return ExitCode.DONE
+    return ExitCode.EXPLODED if evaluation.answers_nothing else ExitCode.DONE
 
 
 def _require_labels(index: Index, tasks: Sequence[str]) -> None:
@@ -143,6 +144,8 @@ def _show(
         print(f"{len(bad)} samples cannot be used and are left out:\n{_listed(bad)}")
     Console().print(f"{models} on {options.data} in {precisions}{views}", soft_wrap=True, highlight=False, markup=False)
     print_table(task_table(evaluation.flat(), title="evaluation"))
+    if evaluation.unanswered:
+        print(f"warning: answers that are not numbers (NaN or infinity) count as wrong: {evaluation.unanswered}")
     print(f"mean top-1 {100 * evaluation.mean_top1:.2f} %")
     if options.json:
         content = evaluation_report(evaluation, ensemble=ensemble, data=options.data, num_views=options.tta, bad=bad)

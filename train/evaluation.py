@@ -3,7 +3,8 @@
 result = measure(predict, batches, comm, num_samples=500, num_classes={"age": 5}, device=device)
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from data.batch import BadRecord, require_all
+from train.answer import is_answer
 from train.comm import Comm
 from train.metrics import TaskCounts
 
@@ -24,10 +26,15 @@ class Labelled(Protocol):
     @property
     def bad(self) -> list[BadRecord]: ...
 
+    @property
+    def key(self) -> list[str]: ...
+
     def __len__(self) -> int: ...
 
     def to(self, device: torch.device) -> Self: ...
 
+
+_NAMED = 5  # keys of samples without an answer, per rank
 
 AnyBatch = TypeVar("AnyBatch", bound=Labelled)
 
@@ -40,6 +47,30 @@ class Evaluation:
     confusion: dict[str, Tensor]  # task -> float64 [C, C], rows are the true classes
     num_bad: int  # over all ranks
     bad: list[BadRecord]  # of this rank
+    no_answer: list[str]  # keys of some of the samples for which the model gave no number, of all ranks
+
+    @property
+    def is_finite(self) -> bool:
+        """Every measure of the tasks that have a labelled sample is a number."""
+        reports = [report for report in self.tasks.values() if report["count"]]
+        return all(math.isfinite(value) for report in reports for value in report.values())
+
+    @property
+    def answers_nothing(self) -> bool:
+        """For one task at least, no labelled sample has an answer."""
+        return any(report["count"] and report["no_answer"] == report["count"] for report in self.tasks.values())
+
+    @property
+    def unanswered(self) -> str:
+        """How many samples of which task have no answer, and some of them by name; empty where all have one."""
+        parts = [
+            f"{report['no_answer']:.0f} of {report['count']:.0f} for task {task!r}"
+            for task, report in self.tasks.items()
+            if report["no_answer"]
+        ]
+        if not parts:
+            return ""
+        return f"{', '.join(parts)} (such as {', '.join(self.no_answer[:_NAMED])})"
 
     @property
     def mean_top1(self) -> float:
@@ -72,6 +103,7 @@ def measure(
     counts = {task: TaskCounts(classes, device) for task, classes in num_classes.items()}
     bad: list[BadRecord] = []
     num_good = 0
+    no_answer: list[str] = []
     for batch in batches:
         bad += batch.bad
         num_good += len(batch)
@@ -80,6 +112,7 @@ def measure(
             logits = predict(on_device)
             for task, count in counts.items():
                 count.add(logits[task], on_device.label[task])
+            no_answer += _without_answer([logits[task] for task in counts], batch.key)[: _NAMED - len(no_answer)]
         progress(len(batch))
     seen = torch.tensor([num_good, len(bad)], dtype=torch.float64)
     flat = torch.cat([*(count.flat.cpu() for count in counts.values()), seen])
@@ -88,9 +121,20 @@ def measure(
     parts = flat[:-2].split([len(count.flat) for count in counts.values()])
     for count, part in zip(counts.values(), parts, strict=True):
         count.flat = part
+    reports = {task: count.report() for task, count in counts.items()}
+    if any(report["no_answer"] for report in reports.values()):  # the same on every rank
+        everyone = comm.allgather_object(no_answer, name="evaluation.no_answer")
+        no_answer = [key for rank in everyone for key in rank]
     return Evaluation(
-        tasks={task: count.report() for task, count in counts.items()},
+        tasks=reports,
         confusion={task: count.confusion for task, count in counts.items()},
         num_bad=int(flat[-1]),
         bad=bad,
+        no_answer=no_answer,
     )
+
+
+def _without_answer(logits: Sequence[Tensor], keys: Sequence[str]) -> list[str]:
+    """The samples for which a task's logits are not finite."""
+    answered = torch.stack([is_answer(one) for one in logits]).all(dim=0)
+    return [keys[at] for at in (~answered).nonzero().flatten().tolist()]

@@ -16,7 +16,8 @@ def evaluation_report(
 ) -> dict[str, Any]:
     """Measures with confusion matrices (rows are the true classes) and class names, and what was measured how.
 
-    bad: (shard, key, reason). A measure without a labelled sample is null.
+    bad: (shard, key, reason). A measure without a labelled sample is null, and so is the loss where there is
+    no_answer: samples whose logits are not finite, which count as wrong.
     """
     return {
         "data": data,

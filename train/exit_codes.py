@@ -10,6 +10,7 @@ class ExitCode(IntEnum):
     DONE = 0
     BAD_CONFIG = 2
     BAD_DATA = 65
+    EXPLODED = 70
     CANNOT_WRITE = 74
     PREEMPTED = 75
     STUCK = 76
@@ -21,6 +22,7 @@ MEANING = {
     ExitCode.DONE: "done",
     ExitCode.BAD_CONFIG: "the config or an argument is wrong",
     ExitCode.BAD_DATA: "the data cannot be used",
+    ExitCode.EXPLODED: "the numbers exploded (NaN or infinity); the same again would end the same, change the settings",
     ExitCode.CANNOT_WRITE: "a file cannot be written or read; free the disk and repeat the command, it continues",
     ExitCode.PREEMPTED: "stopped by a signal, saved; the same command continues",
     ExitCode.STUCK: "a step did not finish in time, see the stacks; the same command continues from its checkpoint",

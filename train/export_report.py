@@ -14,6 +14,7 @@ from rich.table import Table
 
 from data.errors import DataError
 from models.artifact import ArtifactMeta
+from models.errors import ModelError
 from train.comparison import Comparison
 
 FORMAT = "slimheads-export/1"
@@ -88,6 +89,22 @@ def require_measured(results: Mapping[str, Comparison], tasks: Sequence[str], *,
     for task in tasks:
         if not results[REFERENCE].tasks.get(task, {}).get("count"):
             raise DataError(f"--gate: no photo of {data} is labelled for task {task!r}, so nobody knows what it loses")
+
+
+def require_answers(results: Mapping[str, Comparison], *, data: str) -> None:
+    """ModelError naming the files that give no numbers, the model itself among them: such a one loses nothing against
+    another, and would pass every gate."""
+    for name, result in results.items():
+        if result.num_without_answer:
+            tasks = [
+                f"{report['no_answer']:.0f} of {report['count']:.0f} for task {task!r}"
+                for task, report in result.tasks.items()
+                if report["no_answer"]
+            ]
+            raise ModelError(
+                f"{name} gives answers that are not numbers (NaN or infinity) on the photos of {data}: "
+                f"{', '.join(tasks)}; nothing was written"
+            )
 
 
 def losses_over_gate(results: Mapping[str, Comparison], *, gate: float) -> dict[str, dict[str, float]]:

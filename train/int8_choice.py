@@ -3,6 +3,7 @@
 choice = choose_int8(graph, meta, batches, labelled, methods=["minmax", "entropy"], keep_float="2", ...)
 """
 
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -99,7 +100,8 @@ def best_method(results: Mapping[str, Comparison]) -> str:
 def _rank(result: Comparison) -> tuple[float, float]:
     assert result.mean_top1 is not None
     assert result.mean_loss is not None
-    return result.mean_top1, -result.mean_loss
+    # A mean that is not a number compares as neither more nor less, and would win by its place.
+    return result.mean_top1, -result.mean_loss if math.isfinite(result.mean_loss) else -math.inf
 
 
 def _require_labels(photos: Photos, meta: ArtifactMeta) -> None:

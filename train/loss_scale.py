@@ -10,7 +10,7 @@ from torch import Tensor
 
 _START = 65536.0
 _GROWTH_STEPS = 2000
-_LARGEST = 2.0**24
+_SMALLEST, _LARGEST = 1.0, 2.0**24
 
 
 class LossScale:
@@ -23,12 +23,17 @@ class LossScale:
     def unscale(self, flats: Sequence[Tensor]) -> None:
         torch._foreach_mul_(list(flats), 1 / self.value)
 
+    @property
+    def can_fall(self) -> Tensor:
+        """1.0 where it is not at its smallest: an update that is skipped then is part of the search for it."""
+        return (self.value > _SMALLEST).float()
+
     def adapt(self, skipped: Tensor) -> None:
         """skipped: 1.0 where the update was left out, else 0.0."""
         self.good_steps.copy_(torch.where(skipped > 0, 0.0, self.good_steps + 1))
         grow = self.good_steps >= _GROWTH_STEPS
         factor = torch.where(skipped > 0, 0.5, torch.where(grow, 2.0, 1.0))
-        self.value.mul_(factor).clamp_(min=1.0, max=_LARGEST)
+        self.value.mul_(factor).clamp_(min=_SMALLEST, max=_LARGEST)
         self.good_steps.mul_((~grow).float())
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from train.answer import NO_ANSWER, answer
 from train.losses import MISSING
 
 
@@ -15,30 +16,38 @@ class TaskCounts:
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
         self.num_classes = num_classes
-        # confusion matrix [true, predicted], then hits among the top five, then the sum of -log p_y
-        self.flat = torch.zeros(num_classes * num_classes + 2, dtype=torch.float64, device=device)
+        # [true, predicted or no answer], then hits among the top five, then the sum of -log p_y
+        self.flat = torch.zeros(num_classes * (num_classes + 1) + 2, dtype=torch.float64, device=device)
+
+    @property
+    def _answers(self) -> Tensor:
+        return self.flat[:-2].view(self.num_classes, self.num_classes + 1)
 
     @property
     def confusion(self) -> Tensor:
-        """float64 [num_classes, num_classes], rows are the true classes."""
-        return self.flat[:-2].view(self.num_classes, self.num_classes)
+        """float64 [num_classes, num_classes], rows are the true classes; samples without an answer are in none."""
+        return self._answers[:, :-1]
 
     def add(self, logits: Tensor, target: Tensor) -> None:
         """logits [N, C] (log-probabilities do as well), target int64 [N], -1 where the label is missing."""
         valid = target != MISSING
         logits, target = logits[valid].float(), target[valid]
-        cells = target * self.num_classes + logits.argmax(dim=1)
-        self.flat[:-2] += torch.bincount(cells, minlength=self.num_classes**2)
+        chosen = answer(logits)
+        answered = chosen != NO_ANSWER
+        cells = target * (self.num_classes + 1) + torch.where(answered, chosen, self.num_classes)
+        self.flat[:-2] += torch.bincount(cells, minlength=len(self.flat) - 2)
         if self.num_classes > 5:
-            self.flat[-2] += (logits.topk(5, dim=1).indices == target[:, None]).sum()
+            among_five = (logits.topk(5, dim=1).indices == target[:, None]).any(dim=1)
+            self.flat[-2] += (among_five & answered).sum()
         self.flat[-1] += functional.cross_entropy(logits, target, reduction="sum")
 
     def report(self) -> dict[str, float]:
         """top1, top5 (above 5 classes), macro_f1 over the classes that occur, loss, majority (the most frequent class's
-        share) and count. Without a labelled sample every measure is NaN."""
-        confusion = self.confusion.cpu()
-        total = float(confusion.sum())
-        true, predicted, hits = confusion.sum(dim=1), confusion.sum(dim=0), confusion.diagonal()
+        share), count, and no_answer: how many of them have logits that are not finite. Those are wrong, and with one
+        of them the loss is NaN. Without a labelled sample every measure is NaN."""
+        answers = self._answers.cpu()
+        total, no_answer = float(answers.sum()), float(answers[:, -1].sum())
+        true, predicted, hits = answers.sum(dim=1), answers.sum(dim=0)[:-1], answers.diagonal()
         present = true > 0
         # F1 = 2 TP / (2 TP + FP + FN), and 2 TP + FP + FN is true + predicted.
         f1 = (2 * hits / (true + predicted))[present]
@@ -47,7 +56,7 @@ class TaskCounts:
         if self.num_classes > 5:
             report["top5"] = float(self.flat[-2]) / total if total else nan
         report["macro_f1"] = float(f1.mean()) if total else nan
-        report["loss"] = float(self.flat[-1]) / total if total else nan
+        report["loss"] = float(self.flat[-1]) / total if total and not no_answer else nan
         report["majority"] = float(true.max()) / total if total else nan
-        report["count"] = total
+        report["count"], report["no_answer"] = total, no_answer
         return report

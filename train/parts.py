@@ -74,6 +74,12 @@ def build_parts(config: Config, comm: Comm) -> Parts:
     trainee = Trainee(model, lessons.bridges)
     # In this order: the optimizer freezes parts, the buckets move the statistics, and only then is the model copied.
     optimizer = assemble.build_optimizer(config, model, lessons.bridges)
+    assemble.check_norms(
+        config,
+        model,
+        num_ranks=max(comm.size, config.elastic.max_ranks if config.elastic else 1),
+        num_samples=train_index.num_samples,
+    )
     sparsity = build_sparsity(config, model, optimizer, steps_per_epoch=steps_per_epoch)
     buckets = GradientBuckets(trainee, comm)
     ema = Ema(model, decay=config.ema.decay) if config.ema else None
@@ -90,6 +96,7 @@ def build_parts(config: Config, comm: Comm) -> Parts:
         precision=config.precision,
         micro_batch=config.micro_batch,
         clip_norm=config.optimizer.clip_norm,
+        batch_size=config.batch_size,
         seed=config.seed,
         batch_stages=lessons.stages,
         gradient_stages=sparsity.gradient_stages,

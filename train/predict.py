@@ -19,7 +19,7 @@ from train.photo_arguments import add_photo_arguments, output_file
 from train.photo_batches import photo_batches
 from train.photo_progress import photo_progress
 from train.photos import open_photos
-from train.prediction import predictions
+from train.prediction import NOT_A_NUMBER, predictions
 from train.prediction_table import PredictionTable
 
 SHOWN = 20
@@ -73,7 +73,10 @@ def _predict(options: argparse.Namespace, comm: Comm) -> ExitCode:
     if len(failed) > SHOWN:
         print(f"... and for {len(failed) - SHOWN} more, see the error column")
     print(f"wrote {options.out}: {num_photos - len(failed)} photos predicted, {len(failed)} could not be used")
-    return ExitCode.DONE if len(failed) < num_photos else ExitCode.BAD_DATA
+    if len(failed) < num_photos:
+        return ExitCode.DONE
+    is_model = any(prediction.error == NOT_A_NUMBER for prediction in failed)
+    return ExitCode.EXPLODED if is_model else ExitCode.BAD_DATA
 
 
 if __name__ == "__main__":

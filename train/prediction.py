@@ -3,6 +3,7 @@
 for prediction in predictions(batch, ensemble, device): print(prediction.key, prediction.probabilities)
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ def predictions(batch: PhotoBatch, ensemble: Ensemble, device: torch.device) -> 
     by_row = {record.row: Prediction(record.key, {}, record.reason) for record in batch.bad}
     for at, (row, key) in enumerate(zip(batch.row, batch.key, strict=True)):
         probabilities = {task: values[at] for task, values in answers.items()}
-        finite = all(value == value for values in probabilities.values() for value in values)
+        finite = all(math.isfinite(value) for values in probabilities.values() for value in values)
         by_row[row] = Prediction(key, probabilities) if finite else Prediction(key, {}, NOT_A_NUMBER)
     for row in sorted(by_row):
         yield by_row[row]

@@ -7,6 +7,7 @@ import sys
 from functools import partial
 
 from data.index import Index
+from models.finite import broken_tensors
 from train import assemble_data
 from train.announce import announce
 from train.bad_ledger import BadLedger
@@ -23,6 +24,7 @@ from train.model_saver import ModelSaver
 from train.parts import Parts, build_parts
 from train.run_folder import RunFolder
 from train.saved_state import SavedState, resume
+from train.skipped_updates import NumbersExploded
 from train.stop_signal import StopSignal
 from train.summary_table import print_result
 from train.tracking import JsonlSink, PlainSink, Sink, Tracker
@@ -110,6 +112,7 @@ def _train(config: Config, comm: Comm, watchdog: Watchdog) -> ExitCode:
     code = trainer.train()
     watchdog.feed("saving the model")
     if code is ExitCode.DONE:
+        _require_numbers(parts)
         _finish(folder, saver, progress, tracker, comm)
     else:
         tracker.finish()
@@ -193,10 +196,21 @@ def _save_checkpoint(store: CheckpointStore, saved: SavedState, comm: Comm) -> N
         store.save(saved.tensors(), saved.values(), step=saved.progress.step)
 
 
+def _require_numbers(parts: Parts) -> None:
+    """The last update may have been the one that broke the weights; all ranks have the same."""
+    if broken := broken_tensors(parts.measured):
+        raise NumbersExploded(
+            f"the weights are not finite at the end: {broken}; no model is saved but best/, where an earlier one was "
+            "measured. Try a lower optimizer.lr"
+        )
+
+
 def _finish(folder: RunFolder, saver: ModelSaver, progress: Progress, tracker: Tracker, comm: Comm) -> None:
     saver.save(folder.last, progress.latest)
     if comm.rank == 0:
         best = folder.best if progress.results else folder.last
+        if progress.latest and not progress.results:
+            print(f"warning: no validation was finite, so none is the best; {best} is the last model", file=sys.stderr)
         tracker.finish(best)
         result = {"step": progress.step, "model": str(best), "metrics": without_nan(progress.results)}
         folder.save_result(result)

@@ -85,7 +85,8 @@ class SavedState:
             self.ema.model.load_state_dict(_part(tensors, "ema.") or _part(tensors, "model.student."))
         if self.scale is not None and (scale := _part(tensors, "scale.")):
             self.scale.load_state_dict(scale)
-        for name, value in values["progress"].items():
+        progress = values["progress"]
+        for name, value in {"num_updates": progress["step"], **progress}.items():  # older ones do not tell them apart
             setattr(self.progress, name, value)
         self.wandb_id = values["wandb_id"]
 

@@ -10,6 +10,7 @@ Both act on the sums over ranks and micro-batches, unscaled and clipped, so neit
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -152,12 +153,13 @@ def _by_factor(norms: Sequence[PenalisedNorm]) -> dict[float, list[Tensor]]:
 def gamma_report(norms: Sequence[PenalisedNorm]) -> dict[str, float | list[float] | list[int]]:
     """For the log: how many gammas there are, how many near zero (below 0.01), their mean magnitude, a histogram."""
     magnitudes = torch.cat([norm.weight.detach().abs().flatten() for norm in norms]).double().cpu().numpy()
+    largest = magnitudes[np.isfinite(magnitudes)].max(initial=2.0)
     near_zero = int((magnitudes < NEAR_ZERO).sum())
     return {
         "gamma.count": len(magnitudes),
         "gamma.near_zero": near_zero,
         "gamma.near_zero_share": near_zero / len(magnitudes),
         "gamma.mean": float(magnitudes.mean()),
-        "gamma.histogram_edges": [*EDGES[:-1], max(2.0, float(magnitudes.max()))],
+        "gamma.histogram_edges": [*EDGES[:-1], float(largest)],
         "gamma.histogram": counts(magnitudes),
     }

@@ -62,7 +62,8 @@ class Stepper:
     """Forward, backward, gradient sums over the ranks, gradient stages, optimizer step, update stages.
 
     batch_stages run on every micro-batch, on the device, before the forward pass; gradient_stages between the sum and
-    the step, the only place where gradients may be edited; update_stages after the step.
+    the step, the only place where gradients may be edited; update_stages after the step. batch_size: samples of a full
+    update over all ranks; one with less than half of them counts by its share of them. Default: all count in full.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Stepper:
         precision: str = "fp32",
         micro_batch: int | None = None,
         clip_norm: float | None = None,
+        batch_size: int | None = None,
         seed: int = 0,
         batch_stages: Sequence[Callable[[Batch], Batch]] = (),
         gradient_stages: Sequence[Callable[[int], None]] = (),
@@ -89,12 +91,14 @@ class Stepper:
         self.optimizer, self.buckets, self.meter, self.comm = optimizer, buckets, meter, comm
         self.device, self.learning_rate = device, learning_rate
         self.precision, self.micro_batch, self.clip_norm, self.seed = precision, micro_batch, clip_norm, seed
+        self.batch_size = batch_size
         self.batch_stages, self.gradient_stages, self.update_stages = batch_stages, gradient_stages, update_stages
         self.scale = LossScale(device) if precision == "fp16" else None
 
     def update(self, batch: Batch, totals: StepTotals, *, step: int) -> None:
         """One update; `step` counts from 0 over all epochs."""
         seed_generators(int(mix(_DROPOUT, self.seed, step, self.comm.rank)) >> 1, self.device)
+        weight = self._weight(totals.num_samples)
         self._set_learning_rate(step)
         self.buckets.zero()
         parts = batch.split(self.micro_batch or max(1, len(batch)))
@@ -104,12 +108,20 @@ class Stepper:
             if len(part):
                 self._backward(part, totals, step)
         self.buckets.finish()
-        self._apply(step)
+        self._apply(step, weight)
         self.meter.count(batch, totals.masses, totals.num_samples, step=step)
 
     def _share(self, mine: int, everyone: int) -> float:
         """This rank's weight in the averaged statistics; where no rank has a usable sample, all weigh the same."""
         return mine / everyone if everyone else 1 / self.comm.size
+
+    def _weight(self, num_samples: int) -> float:
+        """What an update's gradients, and what it makes of the running statistics, are multiplied with: norms over a
+        handful of samples, as the last batch of an epoch may be, say little, and would undo what full batches brought.
+        Decay and penalties go on as in every update."""
+        if self.batch_size is None or num_samples >= self.batch_size / 2:
+            return 1.0
+        return num_samples / self.batch_size
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Logits of a batch that is on the device, in the run's precision, by this model or another (EMA, teacher)."""
@@ -127,7 +139,7 @@ class Stepper:
         (loss if self.scale is None else loss * self.scale.value).backward()
         self.meter.add(sums, logits, part)
 
-    def _apply(self, step: int) -> None:
+    def _apply(self, step: int, weight: float) -> None:
         if self.scale is not None:
             self.scale.unscale(self.buckets.gradients)
         norm = self.buckets.norm()
@@ -136,18 +148,23 @@ class Stepper:
         if self.clip_norm is not None:
             factor = (self.clip_norm / norm).clamp(max=1.0)
             torch._foreach_mul_(self.buckets.gradients, factor)
+        if weight < 1:
+            # Not the rate of this step: momentum would carry nearly all of the gradient into the next ones.
+            torch._foreach_mul_(self.buckets.gradients, weight)
         for stage in self.gradient_stages:
             stage(step)
         # The fused optimizers skip on the device when this is 1, so the host need not wait for the answer.
         self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
         self.optimizer.grad_scale = None  # type: ignore[attr-defined]
         self.optimizer.step()
+        self.buckets.weigh(weight)
         self.buckets.take_back(skipped)
         for stage in self.update_stages:
             stage(step)
+        searching = None if self.scale is None else self.scale.can_fall
         if self.scale is not None:
             self.scale.adapt(skipped)
-        self.meter.end_step(norm, skipped)
+        self.meter.end_step(norm, skipped, searching=searching, step=step)
 
     def _set_learning_rate(self, step: int) -> None:
         rate = self.learning_rate(step)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models.artifact import load_artifact, load_artifact_meta
 from models.errors import ModelError
+from models.finite import require_finite
 from models.student import Student
 from train.step import PRECISIONS, Normalise
 
@@ -85,6 +86,7 @@ def load_teacher(
     classes: dict[str, tuple[str, ...]] = {}
     for path, wanted in teacher_paths(model).items():
         loaded, meta = load_artifact(path)
+        require_finite(loaded, path)
         described = {task: names for task, names in _described(path, wanted).items() if tasks is None or task in tasks}
         if described:
             mean, std = (tuple(meta.preprocessing[name]) for name in ("mean", "std"))

@@ -64,7 +64,8 @@ def describe_record(record: Record, tasks: Sequence[str], epochs: int) -> str:
     head = f"epoch {record['epoch'] + 1}/{epochs} step {record['step'] + 1}"
     if record["kind"] == "evaluation":
         parts = [f"{task} {100 * record[f'{task}.top1']:.1f} %" for task in tasks if record.get(f"{task}.count")]
-        return f"{head}  validation: {', '.join(parts)}"
+        missing = sum(record.get(f"{task}.no_answer", 0) for task in tasks)
+        return f"{head}  validation: {', '.join(parts)}" + (f"  {missing:.0f} answers not a number" if missing else "")
     terms = {name.removeprefix("loss."): value for name, value in record.items() if name.startswith("loss.")}
     losses = " ".join(f"{term} {value:.3f}" for term, value in terms.items() if not math.isnan(value))
     skipped = f"  {record['skipped_updates']:.0f} updates skipped" if record["skipped_updates"] else ""

@@ -4,8 +4,9 @@ code = trainer.train()
 """
 
 import math
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from data.batch import BadRecord, Batch
@@ -16,6 +17,7 @@ from train.control import Control, StepTotals
 from train.evaluation import Evaluation
 from train.exit_codes import ExitCode
 from train.jsonl import JsonLines
+from train.skipped_updates import SkipLimit
 from train.step import Stepper
 from train.tracking import Tracker
 from train.watchdog import Watchdog
@@ -33,6 +35,11 @@ class Progress:
     waited: int = 0  # evaluations since the best
     results: dict[str, float] = field(default_factory=dict)  # of the best evaluation
     latest: dict[str, float] = field(default_factory=dict)  # of the last one
+    num_updates: int = 0  # that were made; the others were skipped
+    skipped_in_epoch: int = 0  # these four: see train.skipped_updates
+    skipped_row: int = 0
+    skipped_since: int = 0
+    skipped_terms: Sequence[str] = ()
 
 
 class Trainer:
@@ -76,11 +83,14 @@ class Trainer:
         self.monitor, self.log_every, self.evaluate_every = monitor, log_every, evaluate_every
         self.checkpoint_steps, self.checkpoint_epochs = checkpoint_steps, checkpoint_epochs
         self.patience, self.find_bad, self.trace = patience, find_bad, trace
+        self.skip_limit = SkipLimit(progress, steps_per_epoch=steps_per_epoch)
+        stepper.meter.continue_row(progress.skipped_row, progress.skipped_since, progress.skipped_terms)
         self._clock = time.monotonic()
 
     def train(self) -> ExitCode:
         """DONE at the end of the schedule or when patience ran out, PREEMPTED when a signal asked to stop. Raises
-        LoaderLost when a batch is not the one that is due, or the batches end before the schedule."""
+        LoaderLost when a batch is not the one that is due, or the batches end before the schedule, and NumbersExploded
+        where too many updates are skipped."""
         if self._out_of_patience():  # a run that was killed between its last checkpoint and its result
             return ExitCode.DONE
         limit = _FIRST_STEP_SECONDS
@@ -98,7 +108,7 @@ class Trainer:
             saves = totals.stop or self._checkpoint_due(batch.epoch, epoch_ends)
             # A checkpoint holds no half-filled meter, which only the rank that saves would get back.
             if saves or epoch_ends or self.progress.step % self.log_every == 0:
-                self._log(batch)
+                self._log(batch, epoch_ends=epoch_ends)
             if epoch_ends and self.evaluate and self._due(batch.epoch, self.evaluate_every):
                 self._evaluate(batch)
             if saves:
@@ -107,10 +117,12 @@ class Trainer:
             if totals.stop:
                 return ExitCode.PREEMPTED
             if self._out_of_patience():
-                return ExitCode.DONE
-        planned = self.epochs * self.steps_per_epoch
-        if self.progress.step < planned:  # more after schedule.epochs was lowered
-            raise LoaderLost(f"the batches ended after step {self.progress.step:,} of {planned:,}")
+                break
+        else:
+            planned = self.epochs * self.steps_per_epoch
+            if self.progress.step < planned:  # more after schedule.epochs was lowered
+                raise LoaderLost(f"the batches ended after step {self.progress.step:,} of {planned:,}")
+        self.skip_limit.require_updates(learning_rate=self.stepper.learning_rate(max(0, self.progress.step - 1)))
         return ExitCode.DONE
 
     def _out_of_patience(self) -> bool:
@@ -154,9 +166,10 @@ class Trainer:
         everyone = self.comm.allgather_object(mine, name=f"bad.{split}")
         self.ledger.add([record for rank in everyone for record in rank], step=step)
 
-    def _log(self, batch: Batch) -> None:
-        meter, now = self.stepper.meter, time.monotonic()
-        num_samples, seconds_per_step = meter.num_samples, (now - self._clock) / meter.num_steps
+    def _log(self, batch: Batch, *, epoch_ends: bool) -> None:
+        meter, now, step = self.stepper.meter, time.monotonic(), self.progress.step - 1
+        num_samples, num_steps = meter.num_samples, meter.num_steps
+        seconds_per_step, learning_rate = (now - self._clock) / num_steps, self.stepper.learning_rate(step)
         speed = num_samples / max(now - self._clock, 1e-9)
         self._clock = now
         report = meter.read(self.comm)
@@ -165,7 +178,7 @@ class Trainer:
                 "kind": "train",
                 "step": self.progress.step - 1,
                 "epoch": batch.epoch,
-                "lr": self.stepper.learning_rate(self.progress.step - 1),
+                "lr": learning_rate,
                 "progress": self.progress.step / (self.epochs * self.steps_per_epoch),
                 "images_per_second": speed,
                 "seconds_left": seconds_per_step * (self.epochs * self.steps_per_epoch - self.progress.step),
@@ -173,7 +186,10 @@ class Trainer:
             }
         )
         if self.find_bad is not None:
-            self._add_bad("teacher", self.find_bad(), step=self.progress.step - 1)
+            self._add_bad("teacher", self.find_bad(), step=step)
+        self.skip_limit.judge(
+            meter.skips, num_steps=num_steps, epoch=batch.epoch, epoch_ends=epoch_ends, learning_rate=learning_rate
+        )
 
     def _evaluate(self, batch: Batch) -> None:
         assert self.evaluate is not None
@@ -191,8 +207,12 @@ class Trainer:
             }
         )
         self.progress.latest = values
+        if self.comm.rank == 0 and evaluation.unanswered:
+            print(f"warning: validation has answers that are not numbers: {evaluation.unanswered}", file=sys.stderr)
+        # What has not learned anything yet is not the best of anything, either.
+        counts = evaluation.is_finite and self.progress.num_updates > 0
         value = values[self.monitor]
-        if self.progress.best is None or is_better(value, self.progress.best, self.monitor):
+        if counts and is_better(value, self.progress.best, self.monitor):
             self.progress.best, self.progress.waited, self.progress.results = value, 0, values
             self.save_best(evaluation)
         else:
@@ -208,8 +228,8 @@ class Trainer:
         return self.checkpoint_steps is not None and self.progress.step % self.checkpoint_steps == 0
 
 
-def is_better(new: float, old: float, monitor: str) -> bool:
-    """Losses fall, everything else rises; NaN is never better, and everything is better than NaN."""
-    if math.isnan(old):
-        return not math.isnan(new)
+def is_better(new: float, old: float | None, monitor: str) -> bool:
+    """Losses fall, everything else rises. What is not finite is never better, and every number is better than that."""
+    if not math.isfinite(new) or old is None or not math.isfinite(old):
+        return math.isfinite(new)
     return new < old if monitor.endswith("loss") else new > old

@@ -32,6 +32,10 @@ TURNS = {  # orientation -> what shows the picture upright
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would warn at one size and raise at another
 
 
+class NoAnswer(ValueError):
+    """The network's logits are not finite."""
+
+
 class TooLarge(ValueError):
     """A photo of more than MAX_PIXELS."""
 
@@ -97,7 +101,7 @@ def read_facts(session: onnxruntime.InferenceSession) -> dict[str, Any]:
 
 
 def probabilities(session: onnxruntime.InferenceSession, pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """One number per class for each task. pixels: uint8 [S, S, 3]."""
+    """One number per class for each task. pixels: uint8 [S, S, 3]. Raises NoAnswer where they are not finite."""
     facts = read_facts(session)
     if session.get_inputs()[0].type == "tensor(uint8)":  # the preprocessing is inside the model
         image = pixels[None]
@@ -106,6 +110,8 @@ def probabilities(session: onnxruntime.InferenceSession, pixels: np.ndarray) -> 
         image = normalised.transpose(2, 0, 1)[None].astype(np.float32)
     answers = {}
     for task, (logits,) in zip(facts["tasks"], session.run(list(facts["tasks"]), {"image": image}), strict=True):
+        if not np.isfinite(logits).all():
+            raise NoAnswer("the model's answer is not a number")
         powers = np.exp(logits - logits.max())
         answers[task] = powers / powers.sum()
     return answers
@@ -130,14 +136,18 @@ def main() -> int:
     failed = 0
     for path in options.photos:
         try:
-            pixels = load_photo(path, facts["image_size"])
+            answers = probabilities(session, load_photo(path, facts["image_size"]))
+        except NoAnswer as error:
+            print(f"error: {path}: {error}", file=sys.stderr)
+            failed += 1
+            continue
         except Exception as error:  # Pillow's plugins raise many kinds of errors on broken files
             reason = error.strerror if isinstance(error, OSError) else error if isinstance(error, TooLarge) else None
             print(f"error: {path}: {reason or 'not a photo'}", file=sys.stderr)
             failed += 1
             continue
         print(path)
-        for task, values in probabilities(session, pixels).items():
+        for task, values in answers.items():
             best = np.argsort(-values)[:3]
             print(f"  {task}: " + ", ".join(f"{tasks[task][number]} {100 * values[number]:.1f} %" for number in best))
     return 2 if failed else 0

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from models.deploy.loading import load_model
+from models.errors import ModelError
 from models.student import Student
 
 PARITY_LIMIT = 1e-3  # of the largest number; float sums in another order stay below 1e-5
@@ -21,7 +22,8 @@ def require_parity(name: str, difference: Mapping[str, float], largest: Mapping[
 
 
 def require_same_logits(model: Student, path: str | Path, *, image_size: int) -> None:
-    """On a few images of noise, for want of photos. path: a float file. AssertionError as above."""
+    """On a few images of noise, for want of photos. path: a float file. AssertionError as above; ModelError where it
+    is the model's own answers that are not finite."""
     path = Path(path)
     loaded = load_model(path)
     draw = torch.Generator().manual_seed(0)
@@ -30,6 +32,8 @@ def require_same_logits(model: Student, path: str | Path, *, image_size: int) ->
     images = ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
     with torch.no_grad():
         expected = model(images)
+        if not all(logits.isfinite().all() for logits in expected.values()):
+            raise ModelError(f"{loaded.meta.path}: the model's answers to noise are not numbers (NaN or infinity)")
         given = loaded.model(pixels if loaded.takes_pixels else images)
     difference = {task: (given[task] - logits).abs().max().item() for task, logits in expected.items()}
     require_parity(path.name, difference, {task: logits.abs().max().item() for task, logits in expected.items()})

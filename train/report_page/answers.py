@@ -17,6 +17,7 @@ from data.decode import image_size
 from data.index import load_index
 from data.pixels import resize_photo
 from models.errors import ModelError
+from train.answer import NO_ANSWER, answer
 from train.comm import SingleProcess
 from train.ensemble import Ensemble, load_ensemble
 from train.photo_batches import photo_batches
@@ -30,7 +31,8 @@ _THUMBNAIL = 128  # pixels of the longer side
 
 @dataclass(frozen=True)
 class TaskAnswers:
-    """Of the labelled photos, all [N]: number of the photo, true class, answer, and the answer's probability."""
+    """Of the labelled photos, all [N]: number of the photo, true class, answer (NO_ANSWER, which is wrong, where the
+    model gave no number), and the answer's probability."""
 
     classes: tuple[str, ...]
     photo: np.ndarray
@@ -43,15 +45,19 @@ class TaskAnswers:
         return self.true == self.answer
 
     @property
+    def answered(self) -> np.ndarray:
+        return self.answer != NO_ANSWER
+
+    @property
     def confusion(self) -> np.ndarray:
-        """int [C, C], rows are the true classes."""
+        """int [C, C], rows are the true classes; photos without an answer are in none."""
         matrix = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
-        np.add.at(matrix, (self.true, self.answer), 1)
+        np.add.at(matrix, (self.true[self.answered], self.answer[self.answered]), 1)
         return matrix
 
     def worst(self, count: int) -> list[int]:
         """Places of the wrong answers, the surest first."""
-        wrong = np.flatnonzero(~self.correct)
+        wrong = np.flatnonzero(~self.correct & self.answered)
         return wrong[np.argsort(-self.confidence[wrong], kind="stable")][:count].tolist()
 
 
@@ -125,9 +131,8 @@ def collect_answers(
         number = np.array(batch.row) + step * _BATCH
         for name, ensemble in ensembles.items():
             for task, values in ensemble(batch).items():
-                confidence, answer = values.exp().max(dim=1)
-                true = batch.label[task].numpy()
-                columns = np.stack([number, true, answer.numpy(), confidence.numpy()])
+                true, chosen = batch.label[task].numpy(), answer(values).numpy()
+                columns = np.stack([number, true, chosen, values.exp().amax(dim=1).numpy()])
                 found[name][task].append(columns[:, true >= 0])
     answers = {}
     for name, ensemble in ensembles.items():

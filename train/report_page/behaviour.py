@@ -40,6 +40,8 @@ def _task(name: str, task: str, one: TaskAnswers, answers: Answers, thumbnails: 
     mistakes = int((~one.correct).sum())
     right = percent(float(one.correct.mean()))
     said = f"{name}, {task}: {right} of {count(len(one.true), 'answer')} right, {mistakes:,} wrong."
+    if unanswered := int((~one.answered).sum()):
+        said += f" {count(unanswered, 'answer')} of these not a number (NaN or infinity)."
     shown = f" The {count(len(worst), 'surest mistake')}:" if worst else ""
     return join(
         tag("p", tag("strong", said), shown),
@@ -48,7 +50,9 @@ def _task(name: str, task: str, one: TaskAnswers, answers: Answers, thumbnails: 
             "div",
             confusion_figure(one.confusion, one.classes, title=f"Confusion of {task}"),
             mistaken_pairs(one.confusion, one.classes),
-            reliability_chart(reliability(one.confidence, one.correct), title=f"Calibration of {task}"),
+            reliability_chart(
+                reliability(one.confidence[one.answered], one.correct[one.answered]), title=f"Calibration of {task}"
+            ),
             class_="trio",
         ),
     )

@@ -37,4 +37,4 @@ def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[Bin]:
 def calibration_error(bins: Sequence[Bin]) -> float:
     """Expected calibration error (Naeini et al. 2015): mean |accuracy - confidence|, weighted by answers."""
     total = sum(one.count for one in bins)
-    return sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / total
+    return sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / total if total else float("nan")

@@ -68,9 +68,15 @@ class RunRecord:
 
     @property
     def best(self) -> Record | None:
-        """The evaluation with the highest mean top-1."""
-        known = [record for record in self.evaluations if record.get("mean_top1") is not None]
+        """The evaluation with the highest mean top-1, of those that are numbers throughout."""
+        known = [record for record in self.evaluations if record.get("mean_top1") is not None and _is_finite(record)]
         return max(known, key=lambda record: record["mean_top1"], default=None)
+
+
+def _is_finite(evaluation: Record) -> bool:
+    """JSON has null for what is not; a task without a labelled photo has no loss, either."""
+    tasks = [key.removesuffix(".loss") for key in evaluation if key.endswith(".loss")]
+    return all(evaluation[f"{task}.loss"] is not None or not evaluation.get(f"{task}.count") for task in tasks)
 
 
 def is_run(path: Path) -> bool:
