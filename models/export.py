@@ -34,6 +34,7 @@ from models.deploy.parity import require_parity, require_same_logits
 from models.deploy.storage8 import write_uint8
 from models.student import Student
 from models.terminal import print_table
+from models.trial_pass import require_size
 from train.comm import Comm
 from train.command import run_command
 from train.comparison import Comparison
@@ -124,6 +125,7 @@ def _export(options: argparse.Namespace, comm: Comm) -> ExitCode:
     check_options(options)
     model, meta = load_artifact(options.model)
     size = options.image_size or int(meta.preprocessing["eval_size"])
+    require_size(model, size, whose=options.model)
     workers = num_decoders(comm) if options.workers is None else options.workers
     for option in ("calibrate", "data"):  # said before the work
         if folder := getattr(options, option):

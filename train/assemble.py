@@ -17,12 +17,14 @@ from models.artifact import load_artifact
 from models.errors import ModelError
 from models.parameter_groups import parameter_groups
 from models.student import Student, build_student
+from models.trial_pass import size_advice, trial_pass
 from train import machine
 from train.comm import Comm
 from train.config import Config, OptimizerConfig, ScheduleConfig, TaskConfig
 from train.config_file import ConfigError
 from train.objective import Term, label_term
 from train.schedule import learning_rate_factor, weight_ramp
+from train.step import PRECISIONS
 
 
 def choose_device(config: Config, comm: Comm) -> torch.device:
@@ -108,6 +110,26 @@ def build_model(config: Config, index: Index, tasks: Mapping[str, int]) -> Stude
             f"take a smaller backbone or head, or raise the limit"
         )
     return model.train()
+
+
+def require_sizes(config: Config, model: Student, device: torch.device) -> None:
+    """The network must take both sizes, said before the first photo is read. Raises ConfigError."""
+    whose = (
+        f"model.{'artifact' if config.model.artifact else 'backbone'} {config.model.artifact or config.model.backbone}"
+    )
+    sizes = {"data.image_size": config.data.image_size}
+    # Without one of its own, the evaluation takes the training's size.
+    if config.data.eval_size not in (None, config.data.image_size):
+        sizes["data.eval_size"] = config.data.eval_size
+    for key, size in sizes.items():
+        require_size(model, size, key=key, whose=whose, device=device, precision=config.precision)
+
+
+def require_size(model: Student, size: int, *, key: str, whose: str, device: torch.device, precision: str) -> None:
+    """key: the setting that names the size; whose: the model's setting and value. Raises ConfigError."""
+    if trouble := trial_pass(model, size, device=device, dtype=PRECISIONS[precision]):
+        advice = size_advice(model, size, key=key)
+        raise ConfigError(f"{key} is {size}, but {whose} does not take {size}x{size} images ({trouble}); {advice}")
 
 
 def build_optimizer(config: Config, model: Student, bridges: nn.Module) -> torch.optim.Optimizer:

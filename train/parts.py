@@ -64,6 +64,7 @@ def build_parts(config: Config, comm: Comm) -> Parts:
         teacher=assemble_teacher.teacher_data(config, train_index),
     )
     model = assemble.build_model(config, train_index, tasks).to(device).to(memory_format=torch.channels_last)
+    assemble.require_sizes(config, model, device)
     steps_per_epoch = order.steps_per_epoch
     lessons = assemble_teacher.build_lessons(
         config, train_index, model, tasks=tasks, steps_per_epoch=steps_per_epoch, device=device
