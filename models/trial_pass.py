@@ -6,7 +6,7 @@ Some networks are bound to one size, others are too deep for small ones, and eac
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.errors import ModelError
 from models.student import Student
