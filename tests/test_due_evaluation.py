@@ -102,8 +102,8 @@ def test_it_dies_again_without_training_again(shards: Path, tmp_path: Path, monk
             patch.setattr(run, "measure", dies(run.measure, at=1))
             with pytest.raises(Killed):
                 train_small(shards, tmp_path)
-    traced = (tmp_path / "run/trace-rank0.jsonl").read_text().splitlines()
-    assert len(traced) == STEPS
+        assert CheckpointStore(tmp_path / "run/checkpoints").steps() == [STEPS, STEPS - 1]
+    assert len((tmp_path / "run/trace-rank0.jsonl").read_text().splitlines()) == STEPS
 
 
 def test_a_stop_at_an_epochs_end_leaves_its_evaluation_to_the_next_start(
