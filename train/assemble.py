@@ -3,7 +3,8 @@
 model = build_model(config, index, tasks)
 """
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -44,6 +45,16 @@ def check_monitor(config: Config, tasks: Mapping[str, int]) -> None:
         measured += [f"{task}.{name}" for name in names]
     if config.checkpoint.monitor not in measured:
         raise ConfigError(f"checkpoint.monitor: {config.checkpoint.monitor!r} is not among {', '.join(measured)}")
+
+
+def check_measure_names(terms: Sequence[str], tasks: Sequence[str]) -> None:
+    """In the logs every loss term and every task's measure has a name of its own. Raises ConfigError."""
+    names = [*(f"loss.{term}" for term in terms), *(f"{task}.top1" for task in tasks)]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ConfigError(
+            f"tasks: with {', '.join(tasks)} two measures of the logs would be called {twice[0]}; rename one of the "
+            "tasks, or leave it out"
+        )
 
 
 def label_terms(

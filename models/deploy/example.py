@@ -105,7 +105,7 @@ def probabilities(session: onnxruntime.InferenceSession, pixels: np.ndarray) -> 
         normalised = (pixels / 255 - np.array(facts["mean"])) / np.array(facts["std"])
         image = normalised.transpose(2, 0, 1)[None].astype(np.float32)
     answers = {}
-    for task, (logits,) in zip(facts["tasks"], session.run(list(facts["tasks"]), {"image": image}), strict=True):
+    for task, (logits,) in zip(facts["tasks"], session.run(None, {"image": image}), strict=True):
         powers = np.exp(logits - logits.max())
         answers[task] = powers / powers.sum()
     return answers
