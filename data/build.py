@@ -18,6 +18,7 @@ from data.decode import MAX_PIXELS
 from data.errors import BadArgument, DataError, LoaderLost
 from data.holdout import assign_splits
 from data.index import load_index, write_index
+from data.labels import check_names
 from data.pool import default_workers, map_in_processes
 from data.shard_writer import ShardJob, WriterSettings, shard_name, write_shard
 from data.sources import SOURCES, Record, Source, open_source
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _build(options: argparse.Namespace) -> None:
     source = open_source(options.source, task=options.task)
+    check_names(source.tasks)
     for note in source.notes:
         print(f"note: {note}")
     parts = assign_splits(source.records, split=options.split, fraction=options.holdout, seed=options.seed)

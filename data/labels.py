@@ -5,6 +5,7 @@ Use: `raw = parse_json_labels(b'{"age": "young", "gender": 1}'); names = infer_c
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from data.errors import BadSample, DataError
@@ -14,6 +15,8 @@ RawLabel = int | str | None
 
 MISSING = -1
 _LARGEST_INFERRED = 100_000
+_LONGEST_NAME = 80  # of a task: parts of file names are made of it
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # control characters, half characters, ends of lines and paragraphs
 _INTEGER = re.compile(r"[+-]?\d+")
 _DECIMAL = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
 
@@ -85,6 +88,22 @@ def _class_names(task: str, values: set[int | str]) -> tuple[str, ...]:
     if max(numbers) > _LARGEST_INFERRED:
         raise DataError(f"task {task!r} has the class number {max(numbers)}; name its classes with --classes")
     return tuple(str(number) for number in range(max(max(numbers), 0) + 1))
+
+
+def check_names(tasks: Mapping[str, Sequence[str]]) -> None:
+    """Names of tasks and classes that tables and files could not hold are refused while they can still be changed. Any
+    other name is served, by quoting it where need be. Raises DataError."""
+    for task, classes in tasks.items():
+        if not task.strip():
+            raise DataError(f"a task is called {task!r}; give it a name")
+        if unprintable := [character for character in task if unicodedata.category(character) in _UNPRINTABLE]:
+            raise DataError(f"task {task!r}: its name holds {unprintable[0]!r}, which tables cannot show; rename it")
+        if len(task) > _LONGEST_NAME:
+            raise DataError(f"task {task[:40]!r}...: its name has {len(task)} characters; {_LONGEST_NAME} are allowed")
+        if any(not name.strip() for name in classes):
+            raise DataError(
+                f"task {task!r} has a class without a name; a missing label is left out of the sample, or null"
+            )
 
 
 def to_numbers(labels: Mapping[str, RawLabel], positions: Mapping[str, Mapping[str, int]]) -> list[int]:

@@ -37,6 +37,7 @@ from models.deploy.storage8 import write_uint8
 from models.finite import require_finite
 from models.student import Student
 from models.terminal import print_table
+from models.trial_pass import require_size
 from train.comm import Comm
 from train.command import run_command
 from train.comparison import Comparison
@@ -137,6 +138,7 @@ def _export(options: argparse.Namespace, comm: Comm) -> ExitCode:
     model, meta = load_artifact(options.model)
     require_finite(model, meta.path)
     size = options.image_size or int(meta.preprocessing["eval_size"])
+    require_size(model, size, whose=options.model)
     workers = num_decoders(comm) if options.workers is None else options.workers
     for option in ("calibrate", "data"):  # said before the work
         if folder := getattr(options, option):

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from models.errors import ModelError
 
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+
 
 class SingleConv(nn.Module):
     """One convolution from the pooled 1x1 map to the classes of all tasks together, then split per task.
@@ -161,17 +163,27 @@ def build_head(*, kind: str, num_features: int, tasks: Mapping[str, int], **opti
     return HEADS[kind](num_features, tasks, **resolved)
 
 
+def task_module(task: str) -> str:
+    """The name of the module that a task has to itself, a different one for each task.
+
+    The prefixes keep tasks off the names that nn.Module owns; dots, blanks and the like are written as their numbers.
+    """
+    if _PLAIN.fullmatch(task):
+        return f"task_{task}"
+    return "odd_" + re.sub(r"[^A-Za-z0-9-]", lambda found: f"_{ord(found[0]):x}_", task)
+
+
 class _PerTask(nn.Module):
-    """One module per task on the same input; a prefix keeps task names like "type" off the names nn.Module owns."""
+    """One module per task on the same input."""
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.tasks = tuple(modules)
         for task, module in modules.items():
-            self.add_module(f"task_{task}", module)
+            self.add_module(task_module(task), module)
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        return {task: self.get_submodule(f"task_{task}")(features) for task in self.tasks}
+        return {task: self.get_submodule(task_module(task))(features) for task in self.tasks}
 
 
 def _embedding(num_features: int, width: int, activation: str) -> nn.Module:
@@ -184,8 +196,6 @@ def _require_tasks(tasks: Mapping[str, int]) -> None:
     if not tasks:
         raise ModelError("no tasks: a head needs at least one task with its number of classes")
     for task, classes in tasks.items():
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", task):
-            raise ModelError(f"task name {task!r} must be made of letters, digits, '_' and '-'")
         if classes < 2:
             raise ModelError(f"task {task!r} has {classes} classes; classification needs at least 2")
 

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
 from models.artifact import META_NAME, load_artifact
 from models.errors import ModelError
+from models.heads import task_module
 from models.student import Student, build_student
 from models.terminal import print_table
 
@@ -108,7 +110,7 @@ def _parts(model: Student, layers: Sequence[LayerSummary]) -> dict[str, tuple[in
     parts = {"backbone": (0, 0), "heads, shared": (0, 0), **{f"heads, {task}": (0, 0) for task in model.tasks}}
     for layer in layers:
         words = layer.name.split(".")
-        task = next((task for task in model.tasks if f"task_{task}" in words), "shared")
+        task = next((task for task in model.tasks if task_module(task) in words), "shared")
         part = "backbone" if words[0] == "backbone" else f"heads, {task}"
         parameters, macs = parts[part]
         parts[part] = (parameters + layer.parameters, macs + layer.macs)
@@ -126,7 +128,7 @@ def _print(summary: ModelSummary, *, title: str) -> None:
         table.add_row(layer.name, layer.kind, shape, f"{layer.parameters:,}", f"{layer.macs:,}")
     table.add_section()
     for part, (parameters, macs) in summary.parts.items():
-        table.add_row(part, "", "", f"{parameters:,}", f"{macs:,}")
+        table.add_row(escape(part), "", "", f"{parameters:,}", f"{macs:,}")
     table.add_section()
     table.add_row("total", "", "", f"{summary.parameters:,}", f"{summary.macs:,}")
     print_table(table)

@@ -24,6 +24,7 @@ from models.cost import Cost, count_cost
 from models.errors import ModelError
 from models.groups import KINDS
 from models.terminal import print_table
+from models.trial_pass import require_size
 from prune.candidates import RULES, find_candidates
 from prune.change_table import change_table
 from prune.latency import measure_latency
@@ -144,6 +145,7 @@ def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
     _check_folder(options.out, meta)
     photos, notes = open_photos(options.data) if options.data else (None, [])
     size = int(meta.preprocessing["eval_size"])
+    require_size(student, size, whose=options.model)
     if options.score in NEEDS_DATA and photos is not None:
         require_labels(photos, meta)
     console = Console(stderr=True)

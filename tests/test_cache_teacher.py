@@ -249,7 +249,7 @@ def test_while_a_deleted_sidecar_is_missing_the_manifest_promises_less(
     monkeypatch.setattr(
         cache_teacher, "load_teacher", lambda *_, **__: promised.append(load_manifest(str(tmp_path / "cache")).views)
     )
-    with pytest.raises(TypeError):  # there is no teacher to call
+    with pytest.raises(AttributeError):  # there is no teacher to look at
         cache(config, 3)
     assert promised == [0]
     monkeypatch.undo()

@@ -152,6 +152,27 @@ def test_the_resolved_config_reads_back_as_the_same() -> None:
 
 
 @pytest.mark.parametrize(
+    ("schedule", "warmup"),
+    [
+        ("{}", 5),
+        ("{epochs: 2}", 0.5),
+        ("{epochs: 10, warmup_epochs: null}", 2.5),
+        ("{epochs: 10, warmup_epochs: 5}", 5),
+        ("{epochs: 10, warmup_epochs: 0}", 0),
+    ],
+)
+def test_the_warmup_that_nobody_asked_for_fits_the_schedule(schedule: str, warmup: float) -> None:
+    config = parse_config(SMALLEST + f"schedule: {schedule}")
+    assert config.schedule.warmup_epochs == describe(config)["schedule"]["warmup_epochs"] == warmup
+    assert parse_config(SMALLEST, [f"schedule={schedule}"]).schedule == config.schedule
+
+
+def test_a_schedule_may_warm_up_and_ramp_to_its_very_end() -> None:
+    config = parse_config(SMALLEST, ["schedule={epochs: 5, warmup_epochs: 4.5}", "sparsity={ramp_epochs: 5}"])
+    assert config.sparsity is not None
+
+
+@pytest.mark.parametrize(
     ("addition", "message"),
     [
         ("bach_size: 3", "run.yaml:6: unknown key 'bach_size'; did you mean 'batch_size'?"),
@@ -174,6 +195,18 @@ def test_the_resolved_config_reads_back_as_the_same() -> None:
         ("augment: {crop_ratio: [2, 1]}", "run.yaml:6: augment: crop_ratio is [narrowest, widest]"),
         ("schedule: {decay: steps}", "run.yaml:6: schedule: decay: steps and milestones belong together"),
         ("schedule: {milestones: [3]}", "run.yaml:6: schedule: decay: steps and milestones belong together"),
+        (
+            "schedule: {epochs: 4, warmup_epochs: 4}",
+            "run.yaml:6: schedule: schedule.warmup_epochs 4 is not below schedule.epochs 4",
+        ),
+        (
+            "schedule: {epochs: 9, decay: steps, milestones: [3, 9, 12]}",
+            "run.yaml:6: schedule: schedule.milestones 9, 12: not below schedule.epochs 9",
+        ),
+        (
+            "schedule: {epochs: 9}\nsparsity: {start_epoch: 5, ramp_epochs: 4.5}",
+            "sparsity.start_epoch 5 and sparsity.ramp_epochs 4.5 end after schedule.epochs 9",
+        ),
         (
             "tasks: {age: {loss: focal, label_smoothing: 0.1}}",
             "run.yaml:6: tasks.age: label_smoothing belongs to cross-entropy",

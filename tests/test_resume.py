@@ -168,7 +168,7 @@ def test_another_number_of_ranks_continues_with_exactly_the_remaining_samples(
 
 def test_a_finished_run_says_so(tiny_shards: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, tiny_shards)
-    overrides = ["schedule.epochs=1"]
+    overrides = ["schedule={epochs: 1}"]
     first = start(1, config, *overrides)
     output = finish(first)
     assert first.returncode == 0, output

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from train.schedule import learning_rate_factor
+from train.schedule import default_warmup, learning_rate_factor
 
 COSINE = {"steps_per_epoch": 10, "epochs": 12, "warmup_epochs": 2, "warmup_factor": 0.1}
 STEPS = {"steps_per_epoch": 10, "epochs": 9, "warmup_epochs": 0, "decay": "steps", "milestones": (3, 6), "gamma": 0.5}
@@ -41,9 +41,16 @@ def test_the_table(step: int, options: dict, factor: float) -> None:
     assert learning_rate_factor(step, **options) == pytest.approx(factor, abs=1e-12)
 
 
-def test_the_defaults_are_five_epochs_of_warmup_from_a_tenth() -> None:
+@pytest.mark.parametrize(
+    ("epochs", "warmup"), [(1, 0.25), (2, 0.5), (10, 2.5), (19, 4.75), (20, 5), (21, 5), (60, 5), (300, 5)]
+)
+def test_the_default_warmup_is_five_epochs_and_a_quarter_of_a_short_schedule(epochs: int, warmup: float) -> None:
+    assert default_warmup(epochs) == warmup
+
+
+def test_the_default_is_a_warmup_from_a_tenth() -> None:
     """A fixed tenth, whatever the number of ranks."""
-    at = [learning_rate_factor(step, steps_per_epoch=100, epochs=60) for step in (0, 250, 500, 3250)]
+    at = [learning_rate_factor(s, steps_per_epoch=100, epochs=60, warmup_epochs=5) for s in (0, 250, 500, 3250)]
     assert at == pytest.approx([0.1, 0.55, 1.0, 0.5])
 
 
@@ -61,6 +68,10 @@ def test_it_rises_to_one_and_falls_from_there(warmup_epochs: float) -> None:
     assert rates[top:] == sorted(rates[top:], reverse=True)
 
 
-def test_a_run_that_is_all_warmup_stays_defined() -> None:
-    rates = [learning_rate_factor(s, steps_per_epoch=4, epochs=1, warmup_epochs=5) for s in range(4)]
-    assert rates == pytest.approx([0.1, 0.145, 0.19, 0.235])
+@pytest.mark.parametrize("epochs", [1, 2, 5, 20])
+def test_by_default_every_schedule_gets_to_its_full_rate(epochs: int) -> None:
+    rates = [
+        learning_rate_factor(s, steps_per_epoch=4, epochs=epochs, warmup_epochs=default_warmup(epochs))
+        for s in range(4 * epochs)
+    ]
+    assert max(rates) == 1.0

@@ -311,3 +311,20 @@ def test_a_wrong_sparsity_section_is_named(override: str, message: str, tiny_sha
     outcome = train_small(tiny_shards, tmp_path, override)
     assert outcome.exit_code == 2
     assert message in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.backbone=test_byobnet"], "sparsity: a backbone of class ByobNet cannot be pruned: no channel groups"),
+        (["model.backbone=test_efficientnet"], "sparsity: backbone.blocks.0.0 is a ConvBnAct, for which no"),
+        (["model.backbone=cifar10_student", "data.image_size=32"], "sparsity: no trainable batch norm is penalised"),
+    ],
+)
+def test_a_network_that_cannot_be_pruned_is_not_trained_sparse(
+    overrides: list[str], message: str, tiny_shards: Path, tmp_path: Path
+) -> None:
+    outcome = train_small(tiny_shards, tmp_path, "sparsity.strength=1e-4", *overrides)
+    assert outcome.exit_code == 2
+    assert message in outcome.stderr
+    assert not outcome.lines("trace-rank0.jsonl")

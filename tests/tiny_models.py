@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from models.artifact import save_artifact
+from models.heads import task_module
 from models.student import build_student
 from tests.conftest import TINY_TASKS
 
@@ -41,9 +42,9 @@ def save_tiny_model(
         model.train()(photos)
         classifiers: Any = model.heads.classifiers
         for task in tasks:
-            classifiers.get_submodule(f"task_{task}").weight *= 8
+            classifiers.get_submodule(task_module(task)).weight *= 8
         for task, logits in model.eval()(photos).items():
-            classifiers.get_submodule(f"task_{task}").bias -= logits.mean(dim=0)
+            classifiers.get_submodule(task_module(task)).bias -= logits.mean(dim=0)
     save_artifact(
         model,
         folder,

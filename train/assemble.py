@@ -3,7 +3,8 @@
 model = build_model(config, index, tasks)
 """
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,12 +19,14 @@ from models.errors import ModelError
 from models.finite import require_finite
 from models.parameter_groups import parameter_groups
 from models.student import Student, build_student
+from models.trial_pass import size_advice, trial_pass
 from train import machine
 from train.comm import Comm
 from train.config import Config, OptimizerConfig, ScheduleConfig, TaskConfig
 from train.config_file import ConfigError
 from train.objective import Term, label_term
 from train.schedule import learning_rate_factor, weight_ramp
+from train.step import PRECISIONS
 
 
 def choose_device(config: Config, comm: Comm) -> torch.device:
@@ -66,6 +69,16 @@ def check_norms(config: Config, model: nn.Module, *, num_ranks: int, num_samples
         f"which they cannot learn; take {least}, freeze the parts that hold them (model.freeze), or take a backbone "
         "without batch norm"
     )
+
+
+def check_measure_names(terms: Sequence[str], tasks: Sequence[str]) -> None:
+    """In the logs every loss term and every task's measure has a name of its own. Raises ConfigError."""
+    names = [*(f"loss.{term}" for term in terms), *(f"{task}.top1" for task in tasks)]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ConfigError(
+            f"tasks: with {', '.join(tasks)} two measures of the logs would be called {twice[0]}; rename one of the "
+            "tasks, or leave it out"
+        )
 
 
 def label_terms(
@@ -134,6 +147,26 @@ def build_model(config: Config, index: Index, tasks: Mapping[str, int]) -> Stude
             f"take a smaller backbone or head, or raise the limit"
         )
     return model.train()
+
+
+def require_sizes(config: Config, model: Student, device: torch.device) -> None:
+    """The network must take both sizes, said before the first photo is read. Raises ConfigError."""
+    whose = (
+        f"model.{'artifact' if config.model.artifact else 'backbone'} {config.model.artifact or config.model.backbone}"
+    )
+    sizes = {"data.image_size": config.data.image_size}
+    # Without one of its own, the evaluation takes the training's size.
+    if config.data.eval_size not in (None, config.data.image_size):
+        sizes["data.eval_size"] = config.data.eval_size
+    for key, size in sizes.items():
+        require_size(model, size, key=key, whose=whose, device=device, precision=config.precision)
+
+
+def require_size(model: Student, size: int, *, key: str, whose: str, device: torch.device, precision: str) -> None:
+    """key: the setting that names the size; whose: the model's setting and value. Raises ConfigError."""
+    if trouble := trial_pass(model, size, device=device, dtype=PRECISIONS[precision]):
+        advice = size_advice(model, size, key=key)
+        raise ConfigError(f"{key} is {size}, but {whose} does not take {size}x{size} images ({trouble}); {advice}")
 
 
 def build_optimizer(config: Config, model: Student, bridges: nn.Module) -> torch.optim.Optimizer:

@@ -11,7 +11,14 @@ import torch
 
 from models.student import Student
 from train.config import Config
-from train.sparsity import PenalisedNorm, ProximalSparsity, SubgradientSparsity, penalised_norms, sparsity_factor
+from train.sparsity import (
+    PenalisedNorm,
+    ProximalSparsity,
+    SubgradientSparsity,
+    penalised_norms,
+    require_prunable,
+    sparsity_factor,
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,7 @@ def build_sparsity(
     if settings is None:
         return Sparsity()
     norms = penalised_norms(model, groups=settings.groups)
+    require_prunable(model, norms)
     factor = partial(
         sparsity_factor,
         steps_per_epoch=steps_per_epoch,

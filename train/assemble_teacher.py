@@ -19,7 +19,7 @@ from data.teacher_logits.manifest import cached_shards
 from data.views import Views
 from models.artifact import load_artifact_meta
 from models.student import Student
-from train.assemble import weight_schedule
+from train.assemble import require_size, weight_schedule
 from train.assemble_data import operations, train_pixels
 from train.bridges import build_bridge
 from train.config import Config, HintConfig, TeacherConfig
@@ -90,6 +90,16 @@ def teacher_size(config: Config) -> int:
     return config.teacher.image_size or config.data.image_size
 
 
+def require_teacher_size(config: Config, teacher: Teacher) -> None:
+    """Its models must take the size that the config gives them. Raises ConfigError."""
+    assert config.teacher is not None
+    key = "teacher.image_size" if config.teacher.image_size else "data.image_size (teacher.image_size can differ)"
+    whose = f"teacher.model {config.teacher.model}"
+    for model in teacher.models:
+        size, device, precision = teacher_size(config), teacher.device, teacher.precision
+        require_size(model, size, key=key, whose=whose, device=device, precision=precision)
+
+
 def cache_manifest(config: Config, index: Index, *, like: LogitManifest | None = None) -> LogitManifest:
     """What the cache of this config is made with. Where the config names no model, the teacher is that of `like`."""
     settings = config.teacher
@@ -143,6 +153,7 @@ def build_lessons(
         # With a cache beside it, the columns must be the cache's.
         wanted = list(tasks) if settings.cache is None else None
         teacher = load_teacher(settings.model, device=device, precision=config.precision, tasks=wanted)
+        require_teacher_size(config, teacher)
         classes = teacher.tasks
     columns = teacher_columns(tasks={task: index.tasks[task] for task in tasks}, teacher=classes)
     terms = [_logit_term(config, settings, task, chosen, ramp) for task, chosen in columns.items()]

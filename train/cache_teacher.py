@@ -26,7 +26,7 @@ from data.views import Views
 from train.agreement import check_agreement
 from train.assemble import choose_device
 from train.assemble_data import choose_tasks, num_workers, open_data, shard_cache, train_pixels
-from train.assemble_teacher import cache_manifest, teacher_classes, teacher_size
+from train.assemble_teacher import cache_manifest, require_teacher_size, teacher_classes, teacher_size
 from train.cache_folder import CacheFolder
 from train.caching_progress import caching_progress
 from train.comm import Comm, RankLost
@@ -118,6 +118,7 @@ def _cache(
             pixels=train_pixels(config, size=teacher_size(config)),
             batch_size=config.micro_batch or min(config.batch_size, LARGEST_BATCH),
         )
+        require_teacher_size(config, work.teacher)
         if not _fill(work, caching, views=options.views, stop_wanted=stop_wanted):
             return ExitCode.PREEMPTED
         if options.verify is not None and not _verify(

@@ -15,6 +15,7 @@ from dataclasses import asdict
 
 import numpy as np
 import torch
+from rich.markup import escape
 from rich.table import Table
 
 from data.errors import BadArgument, DataError
@@ -121,7 +122,7 @@ def _show(results: Mapping[str, PairedDifference], right: Mapping[str, np.ndarra
     for task, result in results.items():
         low, high = result.interval
         table.add_row(
-            task,
+            escape(task),
             _spread(right[task][:num_ours]),
             _spread(right[task][num_ours:]),
             f"{100 * result.difference:+.1f}",

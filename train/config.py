@@ -5,7 +5,9 @@ config = load_config("train/configs/solar/quickstart.yaml", ["batch_size=64", "r
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from train.schedule import default_warmup
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -174,7 +176,7 @@ class OptimizerConfig(Strict):
 
 class ScheduleConfig(Strict):
     epochs: Positive = 60
-    warmup_epochs: NotNegative = 5
+    warmup_epochs: NotNegative = Field(default=None, validate_default=True)  # default: 5, at most epochs / 4
     warmup_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
     decay: Literal["cosine", "constant", "steps"] = "cosine"
     final_factor: Fraction = 0.0  # cosine ends at lr x this
@@ -182,10 +184,29 @@ class ScheduleConfig(Strict):
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1  # factor at each milestone
     patience: Positive | None = None  # evaluations without improvement before stopping
 
+    @field_validator("warmup_epochs", mode="before")
+    @classmethod
+    def _by_length(cls, value: Any, info: ValidationInfo) -> Any:
+        return default_warmup(info.data.get("epochs", 0)) if value is None else value
+
     @model_validator(mode="after")
     def _has_steps(self) -> "ScheduleConfig":
         if (self.decay == "steps") != bool(self.milestones):
             raise ValueError("decay: steps and milestones belong together")
+        return self
+
+    @model_validator(mode="after")
+    def _ends_in_time(self) -> "ScheduleConfig":
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"schedule.warmup_epochs {self.warmup_epochs:g} is not below schedule.epochs {self.epochs}, so the "
+                "learning rate would never be reached; lower it, or leave it out"
+            )
+        if late := [f"{milestone:g}" for milestone in self.milestones if milestone >= self.epochs]:
+            raise ValueError(
+                f"schedule.milestones {', '.join(late)}: not below schedule.epochs {self.epochs}, so nothing would "
+                "change there; lower or remove them"
+            )
         return self
 
 
@@ -260,10 +281,18 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _sparsity_begins(self) -> "Config":
-        if self.sparsity and self.sparsity.start_epoch >= self.schedule.epochs:
+        if self.sparsity is None:
+            return self
+        start, ramp, epochs = self.sparsity.start_epoch, self.sparsity.ramp_epochs, self.schedule.epochs
+        if start >= epochs:
             raise ValueError(
-                f"sparsity.start_epoch {self.sparsity.start_epoch:g} is not below schedule.epochs "
-                f"{self.schedule.epochs}, so nothing would be trained sparse; lower it"
+                f"sparsity.start_epoch {start:g} is not below schedule.epochs {epochs}, so nothing would be trained "
+                "sparse; lower it"
+            )
+        if start + ramp > epochs:
+            raise ValueError(
+                f"sparsity.start_epoch {start:g} and sparsity.ramp_epochs {ramp:g} end after schedule.epochs {epochs}, "
+                "so the full strength would never be reached; lower them"
             )
         return self
 

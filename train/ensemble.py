@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from models.artifact import ArtifactMeta
 from models.deploy.loading import LoadedModel, load_model
 from models.errors import ModelError
+from models.student import Student
+from models.trial_pass import require_size
 from train.answer import is_answer
 from train.photo_batches import PhotoBatch
 from train.step import PRECISIONS, Normalise
@@ -121,8 +123,7 @@ def _member(
 ) -> Member:
     meta = loaded.meta
     size = image_size or loaded.image_size or int(meta.preprocessing["eval_size"])
-    if image_size is not None:
-        _require_size(path, loaded, size)
+    _require_size(path, loaded, size)
     normalise = (
         nn.Identity() if loaded.takes_pixels else Normalise(meta.preprocessing["mean"], meta.preprocessing["std"])
     )
@@ -161,13 +162,9 @@ def _trained_precision(meta: ArtifactMeta) -> str:
 
 def _require_size(path: str, loaded: LoadedModel, size: int) -> None:
     """A size that the network cannot take is found before the data is read."""
-    if loaded.image_size is not None:
-        if size != loaded.image_size:
-            own = f"{loaded.image_size}x{loaded.image_size}"
-            raise ModelError(f"{path}: takes {own} images, not {size}x{size}; leave out --image-size")
-        return
-    try:
-        with torch.no_grad():
-            loaded.model(torch.zeros(1, 3, size, size))
-    except RuntimeError as error:
-        raise ModelError(f"{path}: does not run on {size}x{size} images, try another --image-size ({error})") from error
+    if loaded.image_size is None:
+        assert isinstance(loaded.model, Student)
+        require_size(loaded.model, size, whose=path)
+    elif size != loaded.image_size:
+        own = f"{loaded.image_size}x{loaded.image_size}"
+        raise ModelError(f"{path}: takes {own} images, not {size}x{size}; leave out --image-size")

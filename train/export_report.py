@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from data.errors import DataError
@@ -74,7 +75,7 @@ def export_table(content: Mapping[str, Any]) -> Table:
     table = Table(title="export")
     tasks = list(dict.fromkeys(task for variant in content["variants"].values() for task in variant.get("tasks", {})))
     table.add_column("variant")
-    for heading in ("bytes", "ms, one thread", *(f"{task} top-1" for task in tasks)):
+    for heading in ("bytes", "ms, one thread", *(f"{escape(task)} top-1" for task in tasks)):
         table.add_column(heading, justify="right")
     for name, variant in content["variants"].items():
         time = f"{variant['milliseconds']:.2f}" if "milliseconds" in variant else "-"

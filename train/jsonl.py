@@ -6,7 +6,7 @@ log = JsonLines(path, sync=True); log.write({"step": 3, "loss": 0.5}); cut_lines
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def cut_lines(path: Path, *, before_step: int) -> None:
-    """Keep the lines whose `step` is below `before_step`: a resumed run writes the others again."""
+def cut_lines(path: Path, *, before_step: int, but: Callable[[Mapping[str, Any]], bool] = lambda record: False) -> None:
+    """Keep the lines whose `step` is below `before_step`, but those that `but` names: a resumed run writes the others
+    again."""
     if not path.exists():
         return
-    kept = [record for record in read_lines(path) if record["step"] < before_step]
+    kept = [record for record in read_lines(path) if record["step"] < before_step and not but(record)]
     partial = path.with_suffix(".part")
     with partial.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(record) + "\n" for record in kept)

@@ -64,6 +64,7 @@ def build_parts(config: Config, comm: Comm) -> Parts:
         teacher=assemble_teacher.teacher_data(config, train_index),
     )
     model = assemble.build_model(config, train_index, tasks).to(device).to(memory_format=torch.channels_last)
+    assemble.require_sizes(config, model, device)
     steps_per_epoch = order.steps_per_epoch
     lessons = assemble_teacher.build_lessons(
         config, train_index, model, tasks=tasks, steps_per_epoch=steps_per_epoch, device=device
@@ -71,6 +72,7 @@ def build_parts(config: Config, comm: Comm) -> Parts:
     shares = assemble_teacher.label_shares(config, taught)
     label_terms = assemble.label_terms(config, train_index, tasks, shares=shares, steps_per_epoch=steps_per_epoch)
     objective = Objective([*label_terms, *lessons.terms])
+    assemble.check_measure_names(objective.names, list(tasks))
     trainee = Trainee(model, lessons.bridges)
     # In this order: the optimizer freezes parts, the buckets move the statistics, and only then is the model copied.
     optimizer = assemble.build_optimizer(config, model, lessons.bridges)

@@ -4,6 +4,7 @@ with PredictionTable(Path("preds.csv"), tasks=tasks, all_probabilities=False) as
 """
 
 import csv
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +15,28 @@ from data.index.dataset import sync_folder
 from train.prediction import Prediction
 
 
+def column_names(tasks: Mapping[str, Sequence[str]], *, all_probabilities: bool) -> list[str]:
+    """key; per task its class name, `<task>_probability`, and `<task>=<class>` for each class if all probabilities are
+    wanted; error. Where two would be the same (a task `key`, or `a_probability` beside `a`), the tasks' columns say
+    what they hold: `class "a"`, `probability "a"`, `probability "a"="b"`."""
+    plain: list[str] = []
+    telling: list[str] = []
+    for task, names in tasks.items():
+        classes = names if all_probabilities else ()
+        plain += [task, f"{task}_probability", *(f"{task}={name}" for name in classes)]
+        quoted = _quote(task)
+        telling += [f"class {quoted}", f"probability {quoted}"]
+        telling += [f"probability {quoted}={_quote(name)}" for name in classes]
+    columns = ["key", *plain, "error"]
+    return columns if len(set(columns)) == len(columns) else ["key", *telling, "error"]
+
+
+def _quote(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)
+
+
 class PredictionTable:
-    """Columns: key; per task its class name, `<task>_probability`, and `<task>=<class>` for each class if all
-    probabilities are wanted; error. The file takes its name when it is complete, or not at all."""
+    """The columns are those of `column_names`. The file takes its name when it is complete, or not at all."""
 
     def __init__(self, path: Path, *, tasks: Mapping[str, Sequence[str]], all_probabilities: bool) -> None:
         self.path, self.tasks, self.all_probabilities = path, tasks, all_probabilities
@@ -26,12 +46,9 @@ class PredictionTable:
         # surrogateescape: names of files are bytes, and not all of them are UTF-8.
         self._file = self._part.open("w", newline="", encoding="utf-8", errors="surrogateescape")
         self._writer = csv.writer(self._file)
-        columns = ["key"]
-        for task, names in self.tasks.items():
-            columns += [task, f"{task}_probability"]
-            columns += [f"{task}={name}" for name in names] if self.all_probabilities else []
-        self._writer.writerow([*columns, "error"])
-        self._num_cells = len(columns) - 1
+        columns = column_names(self.tasks, all_probabilities=self.all_probabilities)
+        self._writer.writerow(columns)
+        self._num_cells = len(columns) - 2  # but key and error
         return self
 
     def add(self, prediction: Prediction) -> None:

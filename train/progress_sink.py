@@ -19,7 +19,7 @@ class ProgressSink:
         self._tasks, self._epochs = list(tasks), epochs
         percent = TaskProgressColumn(table_column=Column(min_width=4, no_wrap=True))
         # The text wraps where the terminal is narrow; it must not squeeze the percentage away.
-        text = TextColumn("{task.description}", table_column=Column(no_wrap=False, overflow="fold"))
+        text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=False, overflow="fold"))
         self._bar = Progress(BarColumn(bar_width=12), percent, text)
         self._row = self._bar.add_task("", total=1.0)
         self._bar.start()
@@ -29,7 +29,7 @@ class ProgressSink:
         if record["kind"] == "train":
             self._bar.update(self._row, completed=record["progress"], description=text)
         else:
-            self._bar.console.print(text, highlight=False)
+            self._bar.console.print(text, highlight=False, markup=False)
 
     def finish(self, artifact: Path | None) -> None:
         self._bar.stop()

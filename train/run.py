@@ -4,7 +4,9 @@ code = train(config, comm)
 """
 
 import sys
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from data.index import Index
 from models.finite import broken_tensors
@@ -68,7 +70,7 @@ def _train(config: Config, comm: Comm, watchdog: Watchdog) -> ExitCode:
     store = CheckpointStore(folder.checkpoints, keep=config.checkpoint.keep)
     watchdog.feed("reading the checkpoint", at_least=_START_SECONDS)
     problems = resume(store, saved, comm)
-    _cut_logs(folder, progress.step, comm)
+    _cut_logs(folder, progress, comm)
     announce(config, comm, parts)
     if comm.rank == 0:
         for problem in problems:
@@ -139,11 +141,17 @@ def _take_folder(config: Config, comm: Comm) -> RunFolder:
     return folder
 
 
-def _cut_logs(folder: RunFolder, step: int, comm: Comm) -> None:
-    """Lines at or after the resumed step are written again, so they go first; also those of ranks that are no more."""
+def _cut_logs(folder: RunFolder, progress: Progress, comm: Comm) -> None:
+    """What comes after the checkpoint is written again, so it goes first; also lines of ranks that are no more."""
+
+    def is_due(record: Mapping[str, Any]) -> bool:
+        """A line of the evaluation that follows the checkpoint, which has the step of the update before it."""
+        is_evaluation = record.get("kind") == "evaluation" or record.get("split") == "val"
+        return progress.evaluation_due and is_evaluation and record["step"] == progress.step - 1
+
     if comm.rank == 0:
         for path in [folder.metrics, folder.bad_samples, *folder.path.glob("trace-rank*.jsonl")]:
-            cut_lines(path, before_step=step)
+            cut_lines(path, before_step=progress.step, but=is_due)
     comm.allgather_object(None, name="logs are cut")
 
 

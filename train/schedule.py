@@ -7,12 +7,17 @@ import math
 from collections.abc import Sequence
 
 
+def default_warmup(epochs: int) -> float:
+    """Epochs of warmup where none are asked for: 5, and of a short schedule a quarter."""
+    return min(5.0, epochs / 4)
+
+
 def learning_rate_factor(
     step: int,
     *,
     steps_per_epoch: int,
     epochs: int,
-    warmup_epochs: float = 5,
+    warmup_epochs: float,
     warmup_factor: float = 0.1,
     decay: str = "cosine",
     final_factor: float = 0.0,

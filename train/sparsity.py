@@ -59,6 +59,18 @@ def penalised_norms(model: Student, *, groups: Mapping[str, float] | None = None
     return chosen
 
 
+def require_prunable(model: Student, norms: Sequence[PenalisedNorm]) -> None:
+    """ModelError, with the reason, for a network that pruning would refuse after the training."""
+    try:
+        groups = model.channel_groups()
+    except ModelError as error:
+        raise ModelError(f"sparsity: {error}; remove the section, or take another model.backbone") from error
+    gates = {gate.module for group in groups for gate in group.gates}
+    if not any(norm.name in gates for norm in norms):
+        named = ", ".join(norm.name for norm in norms[:3])
+        raise ModelError(f"sparsity: no channel that can be pruned is behind the penalised norms ({named})")
+
+
 def _require_part(model: Student, part: str) -> None:
     try:
         model.get_submodule(part)

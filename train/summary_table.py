@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from models.terminal import print_table
@@ -24,7 +25,7 @@ def print_result(result: Mapping[str, Any]) -> None:
     metrics: Mapping[str, float] = result["metrics"]
     if metrics:
         print_table(task_table(metrics, title="validation results of the best model"))
-    Console().print(f"model saved in {result['model']}", soft_wrap=True)
+    Console().print(f"model saved in {result['model']}", soft_wrap=True, markup=False)
 
 
 def task_table(metrics: Mapping[str, float], *, title: str) -> Table:
@@ -38,7 +39,7 @@ def task_table(metrics: Mapping[str, float], *, title: str) -> Table:
     table.add_column("samples", justify="right")
     for task in tasks:
         cells = [_format(name, metrics.get(f"{task}.{name}")) for name, _ in shown]
-        table.add_row(task, *cells, f"{metrics[f'{task}.count']:.0f}")
+        table.add_row(escape(task), *cells, f"{metrics[f'{task}.count']:.0f}")
     return table
 
 

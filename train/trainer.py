@@ -24,6 +24,8 @@ from train.watchdog import Watchdog
 
 # The first step also pays for what libraries load and choose lazily.
 _FIRST_STEP_SECONDS = 60.0
+# And the first batch of a process for folders that can be far.
+_FIRST_BATCH_SECONDS = 600.0
 
 
 @dataclass
@@ -40,6 +42,7 @@ class Progress:
     skipped_row: int = 0
     skipped_since: int = 0
     skipped_terms: Sequence[str] = ()
+    evaluation_due: bool = False  # the last update ended an epoch that is still to be evaluated
 
 
 class Trainer:
@@ -91,7 +94,9 @@ class Trainer:
         """DONE at the end of the schedule or when patience ran out, PREEMPTED when a signal asked to stop. Raises
         LoaderLost when a batch is not the one that is due, or the batches end before the schedule, and NumbersExploded
         where too many updates are skipped."""
-        if self._out_of_patience():  # a run that was killed between its last checkpoint and its result
+        # A run that was stopped between an epoch's checkpoint and the end of its evaluation.
+        self._evaluate_if_due(at_least=_FIRST_BATCH_SECONDS)
+        if self._out_of_patience():  # a run that was killed between its last evaluation and its result
             return ExitCode.DONE
         limit = _FIRST_STEP_SECONDS
         for batch, totals in self._with_totals():
@@ -109,13 +114,14 @@ class Trainer:
             # A checkpoint holds no half-filled meter, which only the rank that saves would get back.
             if saves or epoch_ends or self.progress.step % self.log_every == 0:
                 self._log(batch, epoch_ends=epoch_ends)
-            if epoch_ends and self.evaluate and self._due(batch.epoch, self.evaluate_every):
-                self._evaluate(batch)
+            self.progress.evaluation_due = epoch_ends and self._due(batch.epoch, self.evaluate_every)
             if saves:
                 self.watchdog.feed("saving a checkpoint")
                 self.save_checkpoint()
             if totals.stop:
                 return ExitCode.PREEMPTED
+            # After the checkpoint: whatever ends an evaluation, the epoch is not trained again.
+            self._evaluate_if_due()
             if self._out_of_patience():
                 break
         else:
@@ -191,9 +197,15 @@ class Trainer:
             meter.skips, num_steps=num_steps, epoch=batch.epoch, epoch_ends=epoch_ends, learning_rate=learning_rate
         )
 
-    def _evaluate(self, batch: Batch) -> None:
-        assert self.evaluate is not None
-        evaluation = self.evaluate()
+    def _evaluate_if_due(self, *, at_least: float = 0.0) -> None:
+        """at_least: seconds for the first batch of it, and for the next one to train on."""
+        if self.progress.evaluation_due and self.evaluate is not None:
+            self.watchdog.feed("validation", at_least=at_least)
+            self._evaluate(self.evaluate(), epoch=(self.progress.step - 1) // self.steps_per_epoch)
+            self.watchdog.feed("the next batch", at_least=at_least)
+        self.progress.evaluation_due = False
+
+    def _evaluate(self, evaluation: Evaluation, *, epoch: int) -> None:
         if evaluation.num_bad:
             self._add_bad("val", evaluation.bad, step=self.progress.step - 1)
         values = evaluation.flat()
@@ -201,7 +213,7 @@ class Trainer:
             {
                 "kind": "evaluation",
                 "step": self.progress.step - 1,
-                "epoch": batch.epoch,
+                "epoch": epoch,
                 **values,
                 "confusion": {task: matrix.tolist() for task, matrix in evaluation.confusion.items()},
             }

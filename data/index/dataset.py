@@ -16,7 +16,7 @@ import numpy as np
 
 from data.errors import DataError
 from data.index.shard import ShardIndex, idx_name, shard_index_from_bytes
-from data.labels import MISSING
+from data.labels import MISSING, check_names
 from data.storage import join_url, local_root, read_bytes
 
 FORMAT = "slimheads-index/1"
@@ -159,6 +159,10 @@ def _parse_tasks(tasks: object, url: str) -> dict[str, tuple[str, ...]]:
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise DataError(f"{url}: task {task!r} lists the class {twice!r} more than once")
+    try:
+        check_names(tasks)
+    except DataError as error:
+        raise DataError(f"{url}: {error}") from error
     return {task: tuple(names) for task, names in tasks.items()}
 
 

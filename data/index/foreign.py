@@ -17,7 +17,7 @@ from data.decode import MAX_PIXELS
 from data.errors import BadSample, DataError
 from data.index.dataset import Shard, load_index, write_atomically, write_index
 from data.index.shard import ShardIndex, idx_name, pack_keys, shard_index_to_bytes
-from data.labels import class_positions, infer_classes, to_numbers
+from data.labels import check_names, class_positions, infer_classes, to_numbers
 from data.pool import map_in_processes
 from data.tarsamples import TarSamples, read_tar_samples
 from data.tarscan import compressed_error, has_compressed_name
@@ -84,6 +84,7 @@ def index_tars(
             raise DataError(f"{tar}: holds no samples (images of .jpg, .jpeg, .png or .webp)")
     given = tasks
     tasks = given or infer_classes(labels for samples, _ in found for labels in samples.labels)
+    check_names(tasks)
     _print_notes(tars, [samples for samples, _ in found], tasks)
     shards, bad = [], []
     for tar, (samples, sha256) in zip(tars, found, strict=True):

@@ -109,7 +109,7 @@ def probabilities(session: onnxruntime.InferenceSession, pixels: np.ndarray) -> 
         normalised = (pixels / 255 - np.array(facts["mean"])) / np.array(facts["std"])
         image = normalised.transpose(2, 0, 1)[None].astype(np.float32)
     answers = {}
-    for task, (logits,) in zip(facts["tasks"], session.run(list(facts["tasks"]), {"image": image}), strict=True):
+    for task, (logits,) in zip(facts["tasks"], session.run(None, {"image": image}), strict=True):
         if not np.isfinite(logits).all():
             raise NoAnswer("the model's answer is not a number")
         powers = np.exp(logits - logits.max())

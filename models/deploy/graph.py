@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from models.artifact import ArtifactMeta
 from models.errors import ModelError
+from models.heads import task_module
 from models.student import Student
 
 INPUT = "image"
@@ -44,21 +45,35 @@ class TaskOutputs(nn.Module):
 def export_graph(model: Student, meta: ArtifactMeta, *, image_size: int) -> ModelProto:
     """The checked graph of a model in eval mode on the CPU; batch norms are folded into the layers before them.
 
-    Input `image` as FLOAT_INPUT says, S = image_size; outputs are named like the tasks. Layers that ONNX has no words
-    for raise ModelError with their names.
+    Input `image` as FLOAT_INPUT says, S = image_size; outputs lie in the order of the tasks and are named by
+    `output_names`. Layers that ONNX has no words for raise ModelError with their names.
     """
     image = torch.zeros(2, 3, image_size, image_size)
     try:
-        graph = _export(TaskOutputs(model).eval(), image, outputs=list(model.tasks))
+        graph = _export(TaskOutputs(model).eval(), image)
     except Exception as error:  # torch's exporter, its decompositions and onnx share no base class
         layers = ", ".join(_layers_without_export(model, image)) or "none of its layers alone"
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
             f"{meta.path}: the network does not export to ONNX; layers that do not: {layers} ({reason})"
         ) from error
+    _name_values(graph, outputs=output_names(list(model.tasks)))
     helper.set_model_props(graph, graph_metadata(meta, image_size=image_size))
     checker.check_model(graph, full_check=True)
     return graph
+
+
+def output_names(tasks: Sequence[str]) -> list[str]:
+    """A name for each task's output: its own, but where a runtime might not take it, or where it is the input's, that
+    of the task's module."""
+    names = {task: task for task in tasks if task != INPUT and task_module(task) == f"task_{task}"}
+    for task in tasks:
+        if task not in names:
+            name = task_module(task)
+            while name in names.values():
+                name += "_"
+            names[task] = name
+    return [names[task] for task in tasks]
 
 
 def graph_metadata(meta: ArtifactMeta, *, image_size: int) -> dict[str, str]:
@@ -96,17 +111,17 @@ def with_pixel_input(graph: ModelProto) -> ModelProto:
     # (pixel / 255 - mean) / std, as one subtraction and one product per channel
     mean = [255 * value for value in json.loads(properties["mean"])]
     factor = [1 / (255 * value) for value in json.loads(properties["std"])]
-    constants = {"preprocess_mean": mean, "preprocess_factor": factor}
-    for name, values in constants.items():
-        made.graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, [3, 1, 1], values))
-    normalised = "preprocess_normalised"
+    # Behind a slash, where no output's name begins.
+    own = {name: f"/preprocess_{name}" for name in ("mean", "factor", "planes", "float", "centred", "normalised")}
+    for name, values in {"mean": mean, "factor": factor}.items():
+        made.graph.initializer.append(helper.make_tensor(own[name], TensorProto.FLOAT, [3, 1, 1], values))
     for node in made.graph.node:
-        node.input[:] = [normalised if name == INPUT else name for name in node.input]
+        node.input[:] = [own["normalised"] if name == INPUT else name for name in node.input]
     nodes = [
-        helper.make_node("Transpose", [INPUT], ["preprocess_planes"], "preprocess_transpose", perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", ["preprocess_planes"], ["preprocess_float"], "preprocess_cast", to=TensorProto.FLOAT),
-        helper.make_node("Sub", ["preprocess_float", "preprocess_mean"], ["preprocess_centred"], "preprocess_centre"),
-        helper.make_node("Mul", ["preprocess_centred", "preprocess_factor"], [normalised], "preprocess_scale"),
+        helper.make_node("Transpose", [INPUT], [own["planes"]], "preprocess_transpose", perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", [own["planes"]], [own["float"]], "preprocess_cast", to=TensorProto.FLOAT),
+        helper.make_node("Sub", [own["float"], own["mean"]], [own["centred"]], "preprocess_centre"),
+        helper.make_node("Mul", [own["centred"], own["factor"]], [own["normalised"]], "preprocess_scale"),
     ]
     rest = list(made.graph.node)
     del made.graph.node[:]
@@ -135,14 +150,28 @@ def save_graph(graph: ModelProto, path: str | Path) -> int:
     return len(content)
 
 
-def _export(module: nn.Module, image: Tensor, *, outputs: list[str] | None = None) -> ModelProto:
+def _name_values(graph: ModelProto, *, outputs: Sequence[str]) -> None:
+    """Name the outputs, in place. Values inside get a prefix that no output has: torch calls them `view`, `val_3` and
+    the like, as a task may be called, too, and quantising derives further names from them."""
+    given = {output.name for output in graph.graph.output}
+    inside = {name for node in graph.graph.node for name in node.output if name}
+    inside |= {tensor.name for tensor in graph.graph.initializer if "." not in tensor.name}
+    names = {name: f"/{name}" for name in inside - given}
+    names |= dict(zip([output.name for output in graph.graph.output], outputs, strict=True))
+    for node in graph.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for value in [*graph.graph.initializer, *graph.graph.value_info, *graph.graph.output]:
+        value.name = names.get(value.name, value.name)
+
+
+def _export(module: nn.Module, image: Tensor) -> ModelProto:
     with _quiet():
         program = torch.onnx.export(
             module,
             (image,),
             dynamo=True,
             input_names=[INPUT],
-            output_names=outputs,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             opset_version=OPSET,
             verbose=False,

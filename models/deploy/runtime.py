@@ -51,7 +51,7 @@ class OnnxModel(nn.Module):
         size = image.shape[1] if self.takes_pixels else image.shape[2]
         if size != self.image_size:
             raise ModelError(f"{self.path}: takes {self.image_size}x{self.image_size} images, not {size}x{size}")
-        outputs = self._session.run(list(self.tasks), {INPUT: np.ascontiguousarray(image.cpu().numpy())})
+        outputs = self._session.run(None, {INPUT: np.ascontiguousarray(image.cpu().numpy())})
         return {
             task: torch.from_numpy(logits).to(image.device) for task, logits in zip(self.tasks, outputs, strict=True)
         }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from models.groups.group import Consumer, Group, Member, Step, plain_group
-from models.heads import MultiEmbedding, MultiFc, MultiSe, MultiSharedFc, SingleConv, SingleShuffleConv
+from models.heads import MultiEmbedding, MultiFc, MultiSe, MultiSharedFc, SingleConv, SingleShuffleConv, task_module
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def _multi_embedding(head: nn.Module) -> tuple[HeadInputs, tuple[Group, ...]]:
     assert isinstance(head, MultiEmbedding)
     readers, groups = [], []
     for task in head.branches.tasks:
-        branch = f"heads.branches.task_{task}"
-        embedding = head.get_submodule(f"branches.task_{task}.0")
+        branch = f"heads.branches.{task_module(task)}"
+        embedding = head.get_submodule(f"branches.{task_module(task)}.0")
         has_norm = isinstance(embedding, nn.Sequential)
         linear = f"{branch}.0.0" if has_norm else f"{branch}.0"
         gate = f"{branch}.0.1" if has_norm else linear
