@@ -5,6 +5,7 @@ Needs onnxruntime, numpy and Pillow, and no other file than the model, which say
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,9 @@ def load_session(path: str) -> onnxruntime.InferenceSession:
     quiet = onnxruntime.SessionOptions()
     quiet.log_severity_level = 4  # what it has to say comes as an exception, too
     try:
-        return onnxruntime.InferenceSession(path, sess_options=quiet, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            Path(path).read_bytes(), sess_options=quiet, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # its errors share no base class
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
@@ -111,6 +114,11 @@ def probabilities(session: onnxruntime.InferenceSession, pixels: np.ndarray) -> 
     return answers
 
 
+def shown(path: str) -> str:
+    """A path for the screen: bytes that are no text are written as \\xHH."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="predict.py", description="Predict photos with an exported model.")
     parser.add_argument("photos", nargs="+", metavar="PHOTO")
@@ -131,14 +139,14 @@ def main() -> int:
         try:
             pixels = load_photo(path, facts["image_size"])
         except OSError as error:
-            print(f"error: {path}: {error.strerror or 'not a photo'}", file=sys.stderr)
+            print(f"error: {shown(path)}: {error.strerror or 'not a photo'}", file=sys.stderr)
             failed += 1
             continue
         except ValueError as error:
-            print(f"error: {path}: {error}", file=sys.stderr)
+            print(f"error: {shown(path)}: {error}", file=sys.stderr)
             failed += 1
             continue
-        print(path)
+        print(shown(path))
         for task, values in probabilities(session, pixels).items():
             best = np.argsort(-values)[:3]
             print(f"  {task}: " + ", ".join(f"{tasks[task][number]} {100 * values[number]:.1f} %" for number in best))
