@@ -35,6 +35,8 @@ def find_tars(paths: Sequence[Path]) -> list[Path]:
             if compressed:
                 raise compressed_error(str(compressed[0]), compressed[0].suffix.lstrip("."))
             inside = sorted(file for file in path.glob("*.tar") if not is_hidden(file.name))
+            if hidden := [file for file in path.glob("*.tar") if is_hidden(file.name)]:
+                print(f"note: {len(hidden)} hidden files are no shards (for example {hidden[0]})")
             if not inside:
                 raise DataError(f"{path}: holds no .tar files")
             tars += inside
