@@ -59,21 +59,30 @@ def visible_folders(path: Path) -> tuple[list[Path], Found]:
     for entry in _entries(path):
         if is_hidden(entry.name):
             found.hidden.append(entry.name)
-        elif entry.is_dir():
-            folders.append(path / entry.name)
+        elif _is_folder(entry):
+            if entry.is_symlink() and _holds(os.path.realpath(entry), path):
+                found.again.append(entry.name)
+            else:
+                folders.append(path / entry.name)
         else:
             (found.images if _is_image(entry) else found.others).append(entry.name)
     return folders, found
 
 
-def walk(root: str | os.PathLike[str]) -> Found:
+def walk(root: Path, *, within: Path | None = None) -> Found:
     """All files below `root`. Where a link and the folder itself are both below it, its files go by the folder's own
-    path. DataError when a folder cannot be read."""
+    path. within: a folder that `root` is a part of; no link leads back to it. DataError when a folder cannot be read.
+    """
     found = Found()
     entered: set[str] = set()
     waiting = deque([""])  # links wait until all that is no link was read
     while waiting:
-        _walk(Path(root), waiting.popleft(), entered, waiting, found)
+        start = waiting.popleft()
+        real = os.path.realpath(root / start)
+        if start and (_holds(real, root) or (within and _holds(real, within))):
+            found.again.append(start)
+        else:
+            _walk(root, start, entered, waiting, found)
     for paths in vars(found).values():
         paths.sort()
     return found
@@ -92,15 +101,26 @@ def _walk(root: Path, start: str, entered: set[str], links: deque[str], found: F
             path = f"{folder}/{entry.name}" if folder else entry.name
             if is_hidden(entry.name):
                 found.hidden.append(path)
-            elif entry.is_dir():
+            elif _is_folder(entry):
                 (links if entry.is_symlink() else folders).append(path)
             else:
                 (found.images if _is_image(entry) else found.others).append(path)
 
 
+def _holds(real: str, folder: Path) -> bool:
+    """Whether the folder `real`, without links, is `folder` or one that it lies in."""
+    return os.path.commonpath([real, os.path.realpath(folder)]) == real
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry))
+
+
 def _is_image(entry: os.DirEntry[str]) -> bool:
     # A link to nothing is one, so that its sample is named as bad; a pipe is none, it would be waited for.
-    return is_image_name(entry.name) and (entry.is_file() or not os.path.exists(entry))
+    if not is_image_name(entry.name):
+        return False
+    return entry.is_file(follow_symlinks=False) or os.path.isfile(entry) or not os.path.exists(entry)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -6,13 +6,24 @@ import tarfile
 from pathlib import Path
 
 import google_crc32c
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data import build, verify
 from data.errors import DataError
-from data.index import Index, LabelRule, Shard, idx_name, load_index, pack_keys, shard_index_from_bytes, write_index
+from data.index import (
+    Index,
+    LabelRule,
+    Shard,
+    ShardIndex,
+    idx_name,
+    load_index,
+    pack_keys,
+    shard_index_from_bytes,
+    write_index,
+)
 from data.index.__main__ import main
 from tests.photos import class_folders, jpeg, write_tar
 from train.exit_codes import ExitCode
@@ -134,6 +145,14 @@ def test_keys_pack_and_unpack(keys):
     packed, ends = pack_keys(keys)
     starts = [0, *ends[:-1]]
     assert [packed[a:b].tobytes().decode() for a, b in zip(starts, ends, strict=False)] == keys
+
+
+def test_a_key_that_is_no_text_is_read_as_text():
+    """Older indexes hold the bytes."""
+    empty = np.zeros((2, 1), np.int32)
+    data, ends = np.frombuffer(b"acaf\xe9", np.uint8), np.array([1, 5])
+    rows = ShardIndex(*(np.zeros(2, kind) for kind in (np.int64, np.int32, np.uint32)), empty, data, ends)
+    assert [rows.key(0), rows.key(1)] == ["a", r"caf\xe9"]
 
 
 def test_idx_name():

@@ -88,17 +88,19 @@ def test_links_are_followed_once_and_what_is_passed_over_is_said(tmp_path):
     (root / "a").symlink_to(root / "z")
     (root / "loop").symlink_to(root)
     (root / "out").symlink_to(outside)
+    (root / "up").symlink_to(tmp_path)
     (root / "nowhere.jpg").symlink_to(root / "gone.jpg")
+    (root / "self.jpg").symlink_to("self.jpg")
     os.mkfifo(root / "pipe.jpg")
     found = walk(root)
-    assert found.images == ["nowhere.jpg", "out/far.jpg", "z/real.jpg"]
+    assert found.images == ["nowhere.jpg", "out/far.jpg", "self.jpg", "z/real.jpg"]
     assert found.others == ["pipe.jpg", "z/notes.txt"]
     assert found.hidden == [".hidden", "__MACOSX", "z/.h.jpg", "z/@eaDir"]
-    assert found.again == ["a", "loop", "out/back"]
+    assert found.again == ["a", "loop", "out/back", "up"]
     assert found.notes() == [
         "2 passed over that are no images by their names: pipe.jpg, z/notes.txt",
         "4 passed over that are hidden: .hidden, __MACOSX, z/.h.jpg and 1 more",
-        "3 passed over that lead to a folder that is read already: a, loop, out/back",
+        "4 passed over that lead to a folder that is read already: a, loop, out/back and 1 more",
     ]
 
 
@@ -177,7 +179,11 @@ def test_odd_names_are_trained_exported_and_reported(tmp_path, capfd):
     root = tmp_path / os.fsdecode(b"work\xf6")
     make_photos(os.fsencode(root / "photos"), [(name, stem) for name in ODD_CLASSES for stem in ODD_STEMS[:2]])
     shards = root / "shards"
-    assert build.main(["--source", f"folder:{root / 'photos'}", "--out", str(shards), "--workers", "1"]) == 0
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    command = [sys.executable, "-m", "data.build", "--source", f"folder:{root / 'photos'}", "--out", str(shards)]
+    built = subprocess.run(command, env=strict, capture_output=True)
+    assert built.returncode == 0, built.stderr
+    assert rb"work\xf6/shards/train: 48 samples" in built.stdout
     (shards / "val").symlink_to("train")
     outcome = train_small(shards, root, "schedule.epochs=1", "tracking.log_every=9")
     assert outcome.exit_code == 0, outcome.stderr
@@ -189,7 +195,6 @@ def test_odd_names_are_trained_exported_and_reported(tmp_path, capfd):
     page = root / "page.html"
     assert report.main([str(outcome.run), str(root / "exported"), "--out", str(page), "--photos", "4"]) == 0
     photo = os.fsencode(root / "photos") + b"/caf\xe9/p\xff\xfe.jpg"
-    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
     said = subprocess.run(
         [sys.executable, os.fsencode(root / "exported" / "predict.py"), photo], env=strict, capture_output=True
     )

@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m data.index", description=__doc__.split("\n\nA sample")[0])
+    about, sample = __doc__.split("\n\nA sample")
+    parser = argparse.ArgumentParser(prog="python -m data.index", description=about, epilog=f"A sample{sample}")
     parser.add_argument("paths", nargs="+", metavar="DIR_OR_TARS", help="a folder of .tar files, or the files")
     parser.add_argument(
         "--classes", metavar="FILE.json", help="task -> class names in label order; also another split's " + INDEX_NAME

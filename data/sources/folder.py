@@ -29,7 +29,7 @@ def read_folder(path: Path, *, task: str) -> Source:
         if published:
             passed.add(beside, at=root.name)
         for folder in classes:
-            name, below = class_name(folder.name), walk(folder)
+            name, below = class_name(folder.name), walk(folder, within=path)
             place = folder.relative_to(path).as_posix()
             spellings.setdefault(name, set()).add(folder.name)
             labelled += [(split, name, f"{place}/{image}") for image in below.images]

@@ -39,7 +39,7 @@ def read_food11(path: Path, *, task: str) -> Source:
     passed = Found()
     for folder in folders:
         split = SPLIT_NAMES[folder.name]
-        below = walk(folder)
+        below = walk(folder, within=path)
         images = [folder / image for image in below.images]
         passed.add(replace(below, images=[]), at=folder.name)
         labels = [_label(image) for image in images]
