@@ -17,11 +17,12 @@ from data.class_counts import print_summary
 from data.decode import MAX_PIXELS
 from data.errors import BadArgument, DataError, LoaderLost
 from data.holdout import assign_splits
-from data.index import load_index, write_index
+from data.index import LabelRule, load_index, write_index
 from data.labels import check_names
+from data.names import print_any_name
 from data.pool import default_workers, map_in_processes
 from data.shard_writer import ShardJob, WriterSettings, shard_name, write_shard
-from data.sources import SOURCES, Record, Source, open_source
+from data.sources import MISSING_WORDS, SOURCES, Record, Source, open_source
 from train.exit_codes import ExitCode
 
 DEFAULT_MAX_BAD = 0.01
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     _check(parser, options)
+    print_any_name()
     try:
         _build(options)
     except DataError as error:
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _build(options: argparse.Namespace) -> None:
-    source = open_source(options.source, task=options.task)
+    source = open_source(options.source, task=options.task, missing=options.missing)
     check_names(source.tasks)
     for note in source.notes:
         print(f"note: {note}")
@@ -95,7 +97,8 @@ def _build_split(
                 f"{folder}: more than {allowed} of {len(records)} pictures are bad, the first ({bad[0][1]}): "
                 f"{bad[0][2]}. See {listed}; --max-bad SHARE tolerates more"
             )
-        write_index(folder, tasks=source.tasks, shards=shards)
+        rule = LabelRule(classes_given=True, max_pixels=options.max_pixels)
+        write_index(folder, tasks=source.tasks, shards=shards, label_rule=rule)
     print_summary(load_index(folder))
     left_out = f", {len(bad)} bad pictures left out, listed in {listed}" if bad else ", no bad pictures"
     print(f"wrote {folder}: {len(records) - len(bad)} samples in {len(shards)} shards{left_out}")
@@ -139,6 +142,10 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error(f"--split {options.split}: must be a plain folder name")
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (word.strip() for word in text.split(","))))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m data.build", description=(__doc__ or "").split("\n\nUse")[0])
     add = parser.add_argument
@@ -153,6 +160,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", type=int, default=default_workers(), metavar="N", help="processes (default: %(default)s)")
     add("--seed", type=int, default=0, help="of the shuffle and the hold-out (default: %(default)s)")
     add("--task", metavar="NAME", help="task name for single-task sources (default: class)")
+    add(
+        "--missing",
+        type=_words,
+        metavar="WORDS",
+        help=f"cells of a manifest that are no label, as empty ones are: {','.join(MISSING_WORDS)} unless you say "
+        "others, parted by commas ('' for none)",
+    )
     add(
         "--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="larger pictures are bad (default: %(default)s)"
     )

@@ -10,6 +10,8 @@ from rich.table import Table
 
 from data.index import Index
 
+_NAMED = 20
+
 
 def count_classes(index: Index) -> dict[str, np.ndarray]:
     """task -> int64 [num_classes + 1]; the last number counts the samples whose label is missing. Bad samples, which
@@ -43,7 +45,8 @@ def print_summary(index: Index, *, console: Console | None = None) -> None:
         if len(absent) == len(names):
             empty.append(f"task {task!r} has no label at all")
         elif absent:
-            empty.append(f"task {task!r}: {len(absent)} classes have no sample: {', '.join(absent)}")
+            more = f" and {len(absent) - _NAMED} more" if len(absent) > _NAMED else ""
+            empty.append(f"task {task!r}: {len(absent)} classes have no sample: {', '.join(absent[:_NAMED])}{more}")
     console.print(table)
     for line in empty:
         console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)

@@ -4,24 +4,53 @@ Use: `raw = parse_json_labels(b'{"age": "young", "gender": 1}'); names = infer_c
 """
 
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from data.errors import BadSample, DataError
+from data.names import class_name
 
-# A label as written: class number, class name, or None for missing.
-RawLabel = int | str | None
+
+@dataclass(frozen=True, slots=True)
+class NoClass:
+    """A value that is no class: an error if its field is a task, and else nobody's concern."""
+
+    reason: str
+
+
+# A label as written: class number, class name, None for missing, or what cannot be one.
+RawLabel = int | str | None | NoClass
 
 MISSING = -1
 _LARGEST_INFERRED = 100_000
 _LONGEST_NAME = 80  # of a task: parts of file names are made of it
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # control characters, half characters, ends of lines and paragraphs
+_SHOWN = 5
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _INTEGER = re.compile(r"[+-]?\d+")
 _DECIMAL = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
 
 
-def parse_text_label(text: str) -> RawLabel:
+def order_classes(names: Iterable[str]) -> tuple[str, ...]:
+    """Class names in the order of their numbers: by value where all are numbers, else as text."""
+    names = list(names)
+    if all(_NUMBER.fullmatch(name) for name in names):
+        return tuple(sorted(names, key=lambda name: (float(name), name)))
+    return tuple(sorted(names))
+
+
+def missing_names(wanted: Iterable[str], known: Iterable[str]) -> str:
+    """The names that are not known, as a list for people, of many the first; "" where all are."""
+    there = set(known)
+    missing = [name for name in wanted if name not in there]
+    more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+    return ", ".join(map(repr, missing[:_SHOWN])) + more
+
+
+def parse_text_label(text: str) -> int | str | None:
     """One label from a `.cls` file or a CSV cell. Raises BadSample for lists and decimal numbers."""
     text = text.strip()
     if not text:
@@ -32,46 +61,60 @@ def parse_text_label(text: str) -> RawLabel:
         raise BadSample(f"label {text} is a decimal number: regression is not supported, only classes")
     if text[0] in "[{(":
         raise BadSample(f"label {text[:40]} is a list: several labels per task are not supported, only one class")
-    return text
+    return class_name(text)
 
 
 def parse_json_labels(data: bytes) -> dict[str, RawLabel]:
-    """A flat object of task -> class name, class number or null. Raises BadSample for anything else."""
+    """A flat object of task -> class name, class number or null; fields of other kinds become NoClass. Raises BadSample
+    for anything else."""
     try:
         content = json.loads(data)
     except ValueError as error:
         raise BadSample(f"label file is not JSON ({error})") from error
     if not isinstance(content, dict):
         raise BadSample("label file must be a JSON object of task -> class")
-    return {task: check_json_label(task, value) for task, value in content.items()}
+    labels: dict[str, RawLabel] = {}
+    for task, value in content.items():
+        try:
+            labels[class_name(task)] = check_json_label(value)
+        except BadSample as error:
+            labels[class_name(task)] = NoClass(f"task {task!r}: {error.reason}")
+    return labels
 
 
-def check_json_label(task: str, value: object) -> RawLabel:
-    """A JSON value as a label. Raises BadSample for floats, lists, objects and true/false."""
+def check_json_label(value: object) -> int | str | None:
+    """A JSON value as a label; not a number (NaN, as pandas writes a gap) is a missing one. Raises BadSample for other
+    floats, lists, objects and true/false."""
     if isinstance(value, bool):
-        raise BadSample(f"task {task!r}: label {str(value).lower()} is neither a class name nor a class number")
+        raise BadSample(f"label {str(value).lower()} is neither a class name nor a class number")
+    if isinstance(value, float) and math.isnan(value):
+        return None
     if isinstance(value, float):
-        raise BadSample(f"task {task!r}: label {value} is a float: regression is not supported, only classes")
+        raise BadSample(f"label {value} is a float: regression is not supported, only classes")
     if isinstance(value, list | dict):
-        raise BadSample(f"task {task!r}: label is a {_KINDS[type(value)]}: several labels per task are not supported")
+        raise BadSample(f"label is a {_KINDS[type(value)]}: several labels per task are not supported")
     assert value is None or isinstance(value, int | str)
-    return value
+    return class_name(value) if isinstance(value, str) else value
 
 
 _KINDS = {list: "list", dict: "nested object"}
 
 
 def infer_classes(samples: Iterable[Mapping[str, RawLabel]]) -> dict[str, tuple[str, ...]]:
-    """Class names per task from all labels: sorted names, or "0" to the largest number. Raises DataError."""
+    """Class names per task from all labels: names in order, or "0" to the largest number. A field that holds no class
+    in any sample is no task. Raises DataError."""
     seen: dict[str, set[int | str]] = {}
+    unfit = ""
     for labels in samples:
         for task, value in labels.items():
             values = seen.setdefault(task, set())
-            if value is not None:
+            if isinstance(value, NoClass):
+                unfit = unfit or f"; the first: {value.reason}"
+            elif value is not None:
                 values.add(value)
     tasks = {task: _class_names(task, values) for task, values in seen.items() if values}
     if not tasks:
-        raise DataError("no sample has a usable label; give .cls or .json members beside the images")
+        raise DataError(f"no sample has a usable label; give .cls or .json members beside the images{unfit}")
     return tasks
 
 
@@ -84,7 +127,7 @@ def _class_names(task: str, values: set[int | str]) -> tuple[str, ...]:
             "say which name has which number with --classes"
         )
     if names:
-        return tuple(sorted(names))
+        return order_classes(names)
     if max(numbers) > _LARGEST_INFERRED:
         raise DataError(f"task {task!r} has the class number {max(numbers)}; name its classes with --classes")
     return tuple(str(number) for number in range(max(max(numbers), 0) + 1))
@@ -114,6 +157,8 @@ def to_numbers(labels: Mapping[str, RawLabel], positions: Mapping[str, Mapping[s
 def _to_number(task: str, value: RawLabel, numbers: Mapping[str, int]) -> int:
     if value is None:
         return MISSING
+    if isinstance(value, NoClass):
+        raise BadSample(value.reason)
     if isinstance(value, str):
         if value not in numbers:
             raise BadSample(f"task {task!r}: unknown class {value!r}")
@@ -127,4 +172,4 @@ def _to_number(task: str, value: RawLabel, numbers: Mapping[str, int]) -> int:
 
 def class_positions(tasks: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:
     """task -> class name -> class number."""
-    return {task: {name: number for number, name in enumerate(names)} for task, names in tasks.items()}
+    return {task: {class_name(name): number for number, name in enumerate(names)} for task, names in tasks.items()}

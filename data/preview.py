@@ -15,6 +15,7 @@ from data.class_counts import count_classes
 from data.contact_sheet import Strip, draw_sheet
 from data.errors import BadArgument, BadSample, DataError
 from data.index import Index, load_index
+from data.names import print_any_name
 from data.pixels import Pixels
 from data.reader import ShardReader
 from data.storage import is_remote
@@ -24,6 +25,7 @@ from train.exit_codes import ExitCode
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
+    print_any_name()
     if min(options.samples, options.views, options.size) < 1:
         parser.error("--samples, --views and --size must be at least 1")
     try:

@@ -15,7 +15,9 @@ import google_crc32c
 
 from data.decode import MAX_PIXELS, decode_image
 from data.errors import BadSample
-from data.labels import RawLabel, parse_json_labels, parse_text_label
+from data.labels import NoClass, RawLabel, parse_json_labels, parse_text_label
+from data.names import as_text
+from data.tarlinks import follow_links
 from data.tarscan import TarMember, scan_tar
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
@@ -40,7 +42,7 @@ class TarSamples:
     notes: Notes = field(default_factory=dict)
 
     def note(self, remark: str, name: str) -> None:
-        self.notes.setdefault(remark, []).append(name)
+        self.notes.setdefault(remark, []).append(as_text(name))
 
 
 @dataclass
@@ -56,9 +58,9 @@ def read_tar_samples(path: Path, *, cls_task: str, decode: bool = True, max_pixe
     """
     samples = TarSamples()
     with path.open("rb") as file:
-        for key, group in _group_members(list(scan_tar(file, name=str(path))), samples).items():
+        for key, group in _group_members(follow_links(list(scan_tar(file, name=str(path)))), samples).items():
             number = len(samples.keys)
-            samples.keys.append(key)
+            samples.keys.append(as_text(key))
             reasons = _read_image(file, group, samples, decode=decode, max_pixels=max_pixels)
             try:
                 samples.labels.append(_read_labels(file, group, cls_task))
@@ -128,18 +130,20 @@ def _keys_to_split_at_last_dot(members: list[TarMember], samples: TarSamples) ->
 def _read_image(file: BinaryIO, group: _Group, samples: TarSamples, *, decode: bool, max_pixels: int) -> list[str]:
     """Append the sample's byte range and checksum; returns what is wrong with it."""
     member = group.images[0] if group.images else None
-    if member is None or member.size > _LARGEST_IMAGE:
+    if member is None or member.link or member.size > _LARGEST_IMAGE:
         samples.offsets.append(0)
         samples.sizes.append(0)
         samples.crc32c.append(0)
-        return ["there is a label but no image" if member is None else f"image of {member.size} bytes is too large"]
+        if member is None:
+            return ["there is a label but no image"]
+        return [_dead_link("image", member) if member.link else f"image of {member.size} bytes is too large"]
     data = _read_member(file, member)
     samples.offsets.append(member.offset)
     samples.sizes.append(member.size)
     samples.crc32c.append(google_crc32c.value(data))
     reasons = []
     if len(group.images) > 1:
-        names = ", ".join(image.name for image in group.images)
+        names = ", ".join(as_text(image.name) for image in group.images)
         reasons.append(f"key is used for {len(group.images)} images ({names})")
     if decode:
         try:
@@ -153,18 +157,33 @@ def _read_labels(file: BinaryIO, group: _Group, cls_task: str) -> dict[str, RawL
     for suffix, members in group.labels.items():
         if len(members) > 1:
             raise BadSample(f"key is used for {len(members)} .{suffix} files")
+        if members[0].link:
+            raise BadSample(_dead_link(f".{suffix} file", members[0]))
         if members[0].size > _LARGEST_LABEL:
             raise BadSample(f".{suffix} file of {members[0].size} bytes is not a label")
     labels: dict[str, RawLabel] = {}
     if "json" in group.labels:
         labels = parse_json_labels(_read_member(file, group.labels["json"][0]))
     if "cls" in group.labels:
-        text = _read_member(file, group.labels["cls"][0]).decode("utf-8", "replace")
-        value = parse_text_label(text)
-        if cls_task in labels and labels[cls_task] != value:
-            raise BadSample(f"task {cls_task!r}: .cls says {value!r}, .json says {labels[cls_task]!r}")
+        value = _parse_cls(_read_member(file, group.labels["cls"][0]))
+        other = labels.get(cls_task, value)
+        if isinstance(other, NoClass):
+            value = other
+        elif other != value and not isinstance(value, NoClass):
+            value = NoClass(f"task {cls_task!r}: .cls says {value!r}, .json says {other!r}")
         labels[cls_task] = value
     return labels
+
+
+def _parse_cls(data: bytes) -> RawLabel:
+    try:
+        return parse_text_label(data.decode("utf-8", "surrogateescape"))
+    except BadSample as error:
+        return NoClass(error.reason)
+
+
+def _dead_link(what: str, member: TarMember) -> str:
+    return f"{what} is a link to {as_text(member.link)!r}, which is no file of this tar"
 
 
 def _read_member(file: BinaryIO, member: TarMember) -> bytes:

@@ -6,6 +6,7 @@ Tar readers that stop at the first odd header lose every later sample without a 
 for a tar that was cut at a member boundary. Here the end-of-archive mark must be there, and nothing may follow it.
 """
 
+import posixpath
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,11 +39,13 @@ _COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.zst", ".tar.zstd", ".tzst", ".t
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
-    """One regular file: its path in the tar, and where its bytes lie."""
+    """One file: its path in the tar, and where its bytes lie; or a link, which has none: the path in the tar that it
+    leads to."""
 
     name: str
     offset: int
     size: int
+    link: str = ""
 
 
 def has_compressed_name(path: Path) -> bool:
@@ -59,7 +62,7 @@ def compressed_error(name: str, kind: str) -> DataError:
 
 
 def scan_tar(file: BinaryIO, *, name: str) -> Iterator[TarMember]:
-    """Yield the regular files of a seekable tar in order; folders and links are passed over.
+    """Yield the regular files and the links of a seekable tar in order; folders are passed over.
 
     Raises DataError, naming the tar, the byte position and how many files were read, for a compressed, truncated or
     corrupt tar, and for anything that follows the end-of-archive mark (tars glued together with `cat`).
@@ -101,15 +104,27 @@ def scan_tar(file: BinaryIO, *, name: str) -> Iterator[TarMember]:
         if header.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
             extended.update(_pax_records(file.read(size), name=name, offset=offset))
             continue
-        if header.type in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):
+        if header.type == tarfile.GNUTYPE_LONGLINK:
+            extended["linkpath"] = file.read(size).rstrip(b"\0").decode("utf-8", "surrogateescape")
+            continue
+        if header.type == tarfile.XGLTYPE:
             continue
         if header.type == tarfile.GNUTYPE_SPARSE or "GNU.sparse.major" in extended:
             raise DataError(f"{name}: {header.name!r} at byte {offset} is a sparse file; pack it without --sparse")
         path = extended.get("path", header.name)
+        link = extended.get("linkpath", header.linkname)
         extended = {}
+        if header.type in (tarfile.LNKTYPE, tarfile.SYMTYPE):
+            yield _link(path.removeprefix("./"), link, is_symbolic=header.type == tarfile.SYMTYPE)
         if header.type in tarfile.REGULAR_TYPES and not path.endswith("/"):
             found += 1
             yield TarMember(path.removeprefix("./"), offset, size)
+
+
+def _link(path: str, target: str, *, is_symbolic: bool) -> TarMember:
+    """A hard link counts from the top of the tar, a symbolic one from its own folder."""
+    place = posixpath.join(posixpath.dirname(path), target) if is_symbolic else target
+    return TarMember(path, 0, 0, link=posixpath.normpath(place))
 
 
 def _check_end(file: BinaryIO, *, name: str, position: int, found: int) -> None:

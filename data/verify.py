@@ -12,6 +12,7 @@ from pathlib import Path
 
 from data.errors import BadArgument, DataError, LoaderLost
 from data.index import INDEX_NAME, Index, idx_name, load_index
+from data.names import print_any_name
 from data.pool import default_workers, map_in_processes
 from data.storage import is_remote, local_root
 from data.verify_shard import VerifySettings, verify_shard
@@ -22,6 +23,7 @@ SHOWN_PER_SHARD = 10
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    print_any_name()
     try:
         folders = find_splits(options.folder)
         problems = [line for folder in folders for line in verify(folder, cls_task=options.task, jobs=options.jobs)]
@@ -50,10 +52,10 @@ def find_splits(text: str) -> list[Path]:
     return splits or [folder]  # load_index says what is missing
 
 
-def verify(folder: Path, *, cls_task: str, jobs: int) -> list[str]:
-    """Print and return what is wrong with one split."""
+def verify(folder: Path, *, cls_task: str | None, jobs: int) -> list[str]:
+    """Print and return what is wrong with one split. cls_task: None for the one that the index remembers."""
     index = load_index(folder)
-    settings = VerifySettings(index, cls_task)
+    settings = VerifySettings(index, cls_task or index.label_rule.cls_task)
     numbers = range(len(index.shards))
     problems = _strays(index) + _copies(index)
     for found in map_in_processes(verify_shard, numbers, shared=settings, workers=jobs, what=f"Verifying {folder}"):
@@ -90,7 +92,7 @@ def _copies(index: Index) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m data.verify", description=(__doc__ or "").split("\n\nUse")[0])
     parser.add_argument("folder", metavar="DIR", help="a shard folder, or the folder of several splits")
-    parser.add_argument("--task", default="class", help="the task that .cls members label (default: class)")
+    parser.add_argument("--task", help="the task that .cls members label (default: the one of data.index)")
     parser.add_argument("--jobs", type=int, default=default_workers(), help="processes (default: %(default)s)")
     return parser
 

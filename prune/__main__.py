@@ -38,7 +38,7 @@ from prune.scores import NEEDS_DATA, SCORES, Batch
 from train.comm import Comm, CommError
 from train.command import run_command
 from train.exit_codes import ExitCode
-from train.model_inputs import model_inputs, require_labels
+from train.model_inputs import labelled_photos, model_inputs
 from train.photo_arguments import not_negative, positive
 from train.photo_subset import PhotoSubset
 from train.photos import Photos, open_photos
@@ -147,7 +147,7 @@ def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
     size = int(meta.preprocessing["eval_size"])
     require_size(student, size, whose=options.model)
     if options.score in NEEDS_DATA and photos is not None:
-        require_labels(photos, meta)
+        photos = labelled_photos(photos, meta)
     console = Console(stderr=True)
     with console.status("reading") as status:
 

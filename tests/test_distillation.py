@@ -165,6 +165,14 @@ def test_classes_are_matched_by_name_whatever_their_order() -> None:
     assert {task: chosen.tolist() for task, chosen in columns.items()} == {"colour": [3, 4, 2], "tone": [5, 6]}
 
 
+def test_a_teacher_may_know_more_classes() -> None:
+    columns = teacher_columns(
+        tasks={"colour": ("red", "blue"), "tone": ("dark", "bright")},
+        teacher={"colour": ("blue", "cyan", "red"), "tone": ("dark", "dim", "bright")},
+    )
+    assert {task: chosen.tolist() for task, chosen in columns.items()} == {"colour": [2, 0], "tone": [3, 5]}
+
+
 def test_a_teacher_with_its_classes_in_another_order_teaches_the_same(tiny_shards: Path, tmp_path: Path) -> None:
     teacher = one_of(tmp_path / "teacher", "colour")
     turned = tmp_path / "turned"
@@ -193,11 +201,11 @@ def rewrite_meta(folder: Path, *, classes: list[str] | None = None) -> None:
     (folder / "model.json").write_text(json.dumps(meta))
 
 
-def test_other_classes_are_refused_with_both_lists(tiny_shards: Path, tmp_path: Path) -> None:
+def test_classes_that_the_teacher_lacks_are_refused_by_name(tiny_shards: Path, tmp_path: Path) -> None:
     teacher = save_tiny_model(tmp_path / "teacher", seed=1, tasks={"colour": ("red", "green", "yellow")})
     outcome = train_small(tiny_shards, tmp_path, f"teacher={{model: {teacher}}}")
     assert outcome.exit_code == 2
-    assert "the data has the classes red, green, blue, the teacher red, green, yellow" in outcome.stderr
+    assert "task 'colour': the teacher does not know 'blue', classes of the data" in outcome.stderr
 
 
 def test_a_teacher_without_a_common_task_is_refused() -> None:

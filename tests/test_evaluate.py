@@ -191,7 +191,7 @@ def test_a_task_that_a_model_lacks_is_answered_by_the_others(
     assert "no model has the data's task tone: not measured" in capfd.readouterr().out
 
 
-def test_nothing_in_common_and_other_classes_are_refused_with_both_lists(
+def test_nothing_in_common_and_other_classes_are_refused_by_name(
     model: Path, tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stranger = save_tiny_model(tmp_path / "s", seed=3, tasks={"mood": ("good", "bad")})
@@ -199,9 +199,10 @@ def test_nothing_in_common_and_other_classes_are_refused_with_both_lists(
     assert "the data has the tasks colour, tone, the models have mood" in capfd.readouterr().err
     other = save_tiny_model(tmp_path / "o", seed=3, tasks={"colour": ("red", "green", "cyan")})
     assert run("--model", model, "--model", other, "--data", tiny_shards / "val") == ExitCode.BAD_CONFIG
-    error = capfd.readouterr().err
-    assert "red, green, cyan" in error
-    assert "red, green, blue" in error
+    assert f"{other}: does not know 'blue', classes of task 'colour' in the data" in capfd.readouterr().err
+    wider = save_tiny_model(tmp_path / "w", seed=3, tasks={"colour": ("red", "green", "blue", "cyan")})
+    assert run("--model", model, "--model", wider, "--data", tiny_shards / "val") == ExitCode.BAD_CONFIG
+    assert f"{wider}: alone knows 'cyan' of task 'colour'" in capfd.readouterr().err
 
 
 def test_a_few_bad_photos_are_left_out_by_name_and_many_stop_it(

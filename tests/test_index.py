@@ -6,14 +6,26 @@ import tarfile
 from pathlib import Path
 
 import google_crc32c
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data import build, verify
 from data.errors import DataError
-from data.index import Index, Shard, idx_name, load_index, pack_keys, shard_index_from_bytes, write_index
+from data.index import (
+    Index,
+    LabelRule,
+    Shard,
+    ShardIndex,
+    idx_name,
+    load_index,
+    pack_keys,
+    shard_index_from_bytes,
+    write_index,
+)
 from data.index.__main__ import main
-from tests.photos import jpeg, write_tar
+from tests.photos import class_folders, jpeg, write_tar
 from train.exit_codes import ExitCode
 
 TASKS = {"age": ["young", "old"], "sex": ["f", "m", "x"]}
@@ -135,6 +147,14 @@ def test_keys_pack_and_unpack(keys):
     assert [packed[a:b].tobytes().decode() for a, b in zip(starts, ends, strict=False)] == keys
 
 
+def test_a_key_that_is_no_text_is_read_as_text():
+    """Older indexes hold the bytes."""
+    empty = np.zeros((2, 1), np.int32)
+    data, ends = np.frombuffer(b"acaf\xe9", np.uint8), np.array([1, 5])
+    rows = ShardIndex(*(np.zeros(2, kind) for kind in (np.int64, np.int32, np.uint32)), empty, data, ends)
+    assert [rows.key(0), rows.key(1)] == ["a", r"caf\xe9"]
+
+
 def test_idx_name():
     assert idx_name("a.b.tar") == "a.b.idx"
 
@@ -171,6 +191,155 @@ def test_classes_are_inferred_or_given(tmp_path, capsys):
     assert index.tasks == {"sex": ("m", "f")}
     assert labels == {"a": {"sex": "m"}, "b": {"sex": "f"}}
     assert "label field 'age' is not a task and was ignored" in output
+
+
+def test_only_the_fields_of_the_tasks_are_looked_at(tmp_path, capsys):
+    """As img2dataset writes them: floats, null, nested objects and true beside what is a label."""
+    fields = b'"similarity": 0.31, "NSFW": NaN, "exif": {"a": 1}, "clean": true, "boxes": [1], "error_message": null'
+    members = [
+        *(("a.jpg", jpeg(1)), ("a.json", b'{"item": "cup", "caption": "a", %s}' % fields), ("a.cls", b"0.5")),
+        *(("b.jpg", jpeg(2)), ("b.json", b'{"item": "10", "caption": "b", %s}' % fields), ("b.cls", b"[2]")),
+    ]
+    index, labels, bad, output = index_members(tmp_path, members, capsys)
+    assert index.tasks == {"item": ("10", "cup"), "caption": ("a", "b")}
+    assert not bad
+    assert "2 label field 'similarity' is not a task and was ignored" in output
+    classes = tmp_path / "classes.json"
+    classes.write_text('{"item": ["cup", "10"]}')
+    _, labels, bad, _ = index_members(tmp_path, members, capsys, "--classes", str(classes))
+    assert (labels, bad) == ({"a": {"item": "cup"}, "b": {"item": "10"}}, {})
+
+
+def test_a_set_of_decimals_alone_is_no_set_of_classes(tmp_path, capsys):
+    write_tar(tmp_path / "0.tar", [("a.jpg", jpeg(1)), ("a.json", b'{"score": 0.5}')])
+    code, output = run(capsys, tmp_path)
+    assert code == ExitCode.BAD_DATA
+    assert "no sample has a usable label" in output
+    assert "'score': label 0.5 is a float: regression is not supported" in output
+
+
+def test_names_that_are_numbers_are_in_their_order(tmp_path, capsys):
+    members = [part for n in (10, 9, 1) for part in ((f"{n}.jpg", jpeg(n)), (f"{n}.json", b'{"n": "%d"}' % n))]
+    assert index_members(tmp_path, members, capsys)[0].tasks == {"n": ("1", "9", "10")}
+
+
+def test_labels_that_are_no_text_stay_apart(tmp_path, capsys):
+    members = [("8.jpg", jpeg(8)), ("8.cls", b"caf\xe8"), ("9.jpg", jpeg(9)), ("9.cls", b"caf\xe9")]
+    members += [("k\udcff.jpg", jpeg(1)), ("k\udcff.json", b'{"class": "\\ud800"}')]
+    index, labels, bad, _ = index_members(tmp_path, members, capsys)
+    assert index.tasks == {"class": (r"\ud800", r"caf\xe8", r"caf\xe9")}
+    assert labels[r"k\xff"] == {"class": r"\ud800"}
+    assert not bad
+    assert verify.main([str(tmp_path), "--jobs", "1"]) == ExitCode.DONE
+
+
+def test_classes_task_and_pixels_are_remembered(tmp_path, capsys):
+    members = [("a.jpg", jpeg(1)), ("a.cls", b"1"), ("b.jpg", jpeg(2)), ("b.cls", b"0")]
+    members += [("big.jpg", jpeg(3, 100, 100)), ("big.cls", b"0")]
+    (tmp_path / "c.json").write_text('{"item": ["cup", "10", "2"]}')
+    given = ("--classes", str(tmp_path / "c.json"), "--task", "item", "--max-pixels", "5000")
+    index, labels, bad, _ = index_members(tmp_path, members, capsys, *given)
+    assert (index.tasks, list(bad)) == ({"item": ("cup", "10", "2")}, ["big"])
+    assert labels["a"] == {"item": "10"}
+    before = (tmp_path / "index.json").read_bytes()
+    assert verify.main([str(tmp_path), "--jobs", "1"]) == ExitCode.DONE
+    code, output = run(capsys, tmp_path)
+    assert code == ExitCode.DONE
+    assert "the classes are those of the index.json that is there" in output
+    assert (tmp_path / "index.json").read_bytes() == before
+    (tmp_path / "c.json").write_text('{"class": ["x", "y"]}')
+    index, labels, _, _ = index_members(
+        tmp_path, members, capsys, "--classes", str(tmp_path / "c.json"), "--task", "class"
+    )
+    assert labels["a"] == {"class": "y"}
+
+
+def test_a_built_split_keeps_its_classes_when_it_is_indexed_again(tmp_path, capsys):
+    class_folders(tmp_path / "photos", classes=2, per_class=2)
+    (tmp_path / "photos" / "empty").mkdir()
+    assert build.main(["--source", f"folder:{tmp_path / 'photos'}", "--out", str(tmp_path), "--workers", "1"]) == 0
+    classes = load_index(tmp_path / "train").tasks
+    assert run(capsys, tmp_path / "train")[0] == ExitCode.DONE
+    assert load_index(tmp_path / "train").tasks == classes == {"class": ("class0", "class1", "empty")}
+
+
+def test_a_wrong_label_rule_is_refused(tmp_path):
+    path = write_index(tmp_path, tasks=TASKS, shards=[shard()], label_rule=LabelRule("item", classes_given=True))
+    assert load_index(tmp_path).label_rule == LabelRule("item", classes_given=True)
+    content = json.loads(path.read_text())
+    whole = content["label_rule"]
+    for rule, message in (({"cls_task": "item"}, "needs exactly"), ({**whole, "cls_task": 3}, "the cls_task 3")):
+        path.write_text(json.dumps({**content, "label_rule": rule}))
+        with pytest.raises(DataError, match=message):
+            load_index(tmp_path)
+
+
+def test_hidden_tars_are_no_shards(tmp_path, capsys):
+    write_tar(tmp_path / "0.tar", MEMBERS)
+    (tmp_path / "._0.tar").write_bytes(b"what another system left")
+    code, output = run(capsys, tmp_path)
+    assert code == ExitCode.DONE, output
+    assert "._0.tar" in output
+    assert [one.name for one in load_index(tmp_path).shards] == ["0.tar"]
+
+
+def test_a_shard_whose_name_is_no_text_is_refused(tmp_path, capsys):
+    write_tar(tmp_path / "0\udcff.tar", MEMBERS)
+    code, output = run(capsys, tmp_path)
+    assert code == ExitCode.BAD_DATA
+    assert r"0\xff.tar: the name of a shard must be text" in output
+
+
+def write_links(path: Path, kind: int) -> None:
+    """c.jpg and c.cls by links to what comes before and behind them, and links that lead nowhere."""
+    long = "long/" * 40
+    with tarfile.open(path, "w", format=kind) as tar:
+
+        def add(name: str, data: bytes = b"", *, link: str = "", type: bytes = tarfile.REGTYPE) -> None:
+            member = tarfile.TarInfo(name)
+            member.size, member.type, member.linkname = len(data), type, link
+            tar.addfile(member, io.BytesIO(data))
+
+        add("a.jpg", jpeg(1))
+        add("a.cls", b"1")
+        add("links/c.jpg", link="a.jpg", type=tarfile.LNKTYPE)
+        add("links/c.cls", link="../links/d.cls", type=tarfile.SYMTYPE)
+        add("links/d.cls", link=f"../{long}e.cls", type=tarfile.SYMTYPE)
+        add("links/d.jpg", link="../a.jpg", type=tarfile.SYMTYPE)
+        add(f"{long}e.cls", b"0")
+        add(f"{long}e.jpg", link="./a.jpg", type=tarfile.LNKTYPE)
+        add("out.jpg", link="../elsewhere.jpg", type=tarfile.SYMTYPE)
+        add("out.cls", b"1")
+        add("circle.jpg", link="circle.jpg", type=tarfile.SYMTYPE)
+        add("f.jpg", jpeg(2))
+        add("f.cls", link="gone.cls", type=tarfile.LNKTYPE)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_links_in_tars_are_followed_or_named(kind, tmp_path, capsys):
+    write_links(tmp_path / "0.tar", kind)
+    code, output = run(capsys, tmp_path)
+    assert code == ExitCode.DONE, output
+    index = load_index(tmp_path)
+    rows, tar = index.load_shard(0), (tmp_path / "0.tar").read_bytes()
+    found = {
+        rows.key(number): (tar[offset : offset + size], int(rows.labels[number, 0]))
+        for number, (offset, size) in enumerate(zip(rows.offset, rows.size, strict=True))
+        if number not in rows.bad
+    }
+    assert {key: label for key, (_, label) in found.items()} == {
+        "a": 1,
+        "links/c": 0,
+        "links/d": 0,
+        "long/" * 40 + "e": 0,
+    }
+    assert {image for image, _ in found.values()} == {jpeg(1)}
+    assert {rows.key(number): reason for number, reason in rows.bad.items()} == {
+        "out": "image is a link to '../elsewhere.jpg', which is no file of this tar",
+        "circle": "image is a link to 'circle.jpg', which is no file of this tar",
+        "f": ".cls file is a link to 'gone.cls', which is no file of this tar",
+    }
+    assert verify.main([str(tmp_path), "--jobs", "1"]) == ExitCode.DONE
 
 
 def test_several_images_of_one_key_are_split_at_the_last_dot_and_told(tmp_path, capsys):
@@ -326,5 +495,5 @@ def test_tar_dialects_long_names_folders_and_links(kind, tmp_path, capsys):
         tar.addfile(link)
     assert run(capsys, tmp_path)[0] == ExitCode.DONE
     rows = load_index(tmp_path).load_shard(0)
-    assert [rows.key(0)] == [name]
-    assert len(rows) == 1
+    assert [rows.key(0), rows.key(1)] == [name, "link"]
+    assert rows.bad == {1: f"image is a link to {'x' * 95!r}, which is no file of this tar"}

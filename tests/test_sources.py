@@ -13,6 +13,7 @@ import pytest
 
 from data.decode import decode_image
 from data.errors import BadArgument, BadSample, DataError
+from data.labels import order_classes
 from data.sources import SOURCES, Source, open_source
 from data.sources.source import make_keys
 from tests.photos import class_folders, jpeg, pixels
@@ -166,6 +167,32 @@ def test_folder_tells_skipped_files_and_keeps_empty_classes(tmp_path):
     assert "notes.txt" in note
 
 
+def test_folders_behind_links_are_classes_and_one_name_in_two_spellings_is_one(tmp_path):
+    photos, store = class_folders(tmp_path / "photos", classes=1), class_folders(tmp_path / "store", classes=2)
+    (photos / "linked").symlink_to(store / "class1")
+    (photos / "linked" / "up").symlink_to(store / "class1")
+    (photos / "class0" / "all").symlink_to(photos)
+    (photos / "everything").symlink_to(photos)
+    for spelling in ("é", "e\u0301"):
+        (photos / spelling).mkdir()
+        (photos / spelling / "a.jpg").write_bytes(jpeg(1))
+    (photos / "loose.jpg").write_bytes(jpeg(2))
+    (photos / ".cache").mkdir()
+    source = open_source(f"folder:{photos}")
+    assert source.tasks == {"class": ("class0", "linked", "é")}
+    assert Counter(record.labels[0] for record in source.records) == {0: 8, 1: 8, 2: 2}
+    assert source.notes == (
+        "1 passed over that are hidden: .cache",
+        "3 passed over that lead to a folder that is read already: everything, class0/all, linked/up",
+        "1 images lie in no class folder, as loose.jpg",
+        "2 folders have one name in two spellings and are one class: é",
+    )
+
+
+def test_a_class_folder_called_na_stays_a_class(tmp_path):
+    assert open_source(f"folder:{folders_named(['NA', 'nan', 'yes'], tmp_path)}").tasks["class"] == ("NA", "nan", "yes")
+
+
 def test_keys_stay_apart_and_lose_dots():
     assert make_keys(["a/x.jpg", "a/x.png", "a/x.1.jpg", "a/x_1.jpg", "../b.jpg"]) == [
         "a/x",
@@ -190,6 +217,107 @@ def test_manifest_sorts_numbers_as_numbers(tmp_path):
     assert source.tasks["age"] == ("9", "10", "100")
 
 
+@pytest.mark.parametrize(
+    ("make", "classes"),
+    [
+        (lambda names, root: f"folder:{folders_named(names, root)}", ("0", "1", "2", "10")),
+        (lambda names, root: f"cifar10:{folders_named(names, root)}", ("0", "1", "2", "10")),
+        (
+            lambda names, root: make_manifest(
+                root, "image,n\n" + "".join(f"{photo}.jpg,{name}\n" for photo, name in zip("abcd", names, strict=True))
+            ),
+            ("0", "1", "2", "10"),
+        ),
+        (
+            lambda names, root: make_manifest(
+                root,
+                "\n".join(
+                    json.dumps({"image": f"{photo}.jpg", "n": name}) for photo, name in zip("abcd", names, strict=True)
+                ),
+                "list.jsonl",
+            ),
+            ("0", "1", "2", "10"),
+        ),
+    ],
+    ids=["folder", "cifar10", "csv", "jsonl"],
+)
+def test_classes_named_by_numbers_are_in_the_order_of_the_numbers(make, classes, tmp_path):
+    (tasks,) = open_source(make(["10", "0", "2", "1"], tmp_path)).tasks.values()
+    assert tasks == classes
+
+
+def folders_named(names: list[str], root: Path) -> Path:
+    for number, name in enumerate(names):
+        (root / "photos" / name).mkdir(parents=True)
+        (root / "photos" / name / "a.jpg").write_bytes(jpeg(number))
+    return root / "photos"
+
+
+@pytest.mark.parametrize(
+    ("names", "ordered"),
+    [
+        (["1.5", "10", "-2", "0.25"], ("-2", "0.25", "1.5", "10")),
+        (["10", "9", "nine"], ("10", "9", "nine")),
+        (["01", "1", "2"], ("01", "1", "2")),
+    ],
+)
+def test_only_numbers_are_ordered_by_value(names, ordered):
+    assert order_classes(names) == ordered
+
+
+GAPS = "image,age,kind\na.jpg,1.0,cat\nb.jpg,,NA\nc.jpg,nan,\nd.jpg,10.0,null\n"
+
+
+def test_gaps_as_tools_write_them_are_missing_labels_and_counted(tmp_path):
+    source = open_source(make_manifest(tmp_path, GAPS))
+    assert labels_of(source, "age") == {"a": "1", "b": None, "c": None, "d": "10"}
+    assert labels_of(source, "kind") == {"a": "cat", "b": None, "c": None, "d": None}
+    assert source.notes == (
+        "column 'age': 2 of 4 labels are missing (1 empty, 1 'nan'); --missing '' makes classes of words",
+        "column 'kind': 3 of 4 labels are missing (1 'NA', 1 empty, 1 'null'); --missing '' makes classes of words",
+    )
+
+
+def test_missing_words_can_be_others_or_none(tmp_path):
+    text = make_manifest(tmp_path, "image,kind\na.jpg,NA\nb.jpg,-1\nc.jpg,\n")
+    assert labels_of(open_source(text, missing=("-1",)), "kind") == {"a": "NA", "b": None, "c": None}
+    with pytest.raises(DataError, match=r"line 3, column 'kind': -1 is negative.*--missing=-1"):
+        open_source(text, missing=())
+    with pytest.raises(BadArgument, match="--missing: is for the cells of a manifest, folder has none"):
+        open_source(make_folder(tmp_path), missing=())
+
+
+def test_gaps_and_whole_decimals_in_json_lines(tmp_path):
+    lines = ['{"image": "a.jpg", "n": 2.0}', '{"image": "b.jpg", "n": NaN}', '{"image": "c.jpg", "n": null}']
+    lines += ['{"image": "d.jpg", "n": 10}', '{"image": "a.jpg", "n": "NA"}']
+    source = open_source(make_manifest(tmp_path, "\n".join(lines), "list.jsonl"))
+    assert source.tasks == {"n": ("2", "10")}
+    assert [record.labels for record in source.records] == [(0,), (-1,), (-1,), (1,), (-1,)]
+    assert "3 of 5 labels are missing (1 NaN, 1 empty, 1 'NA')" in source.notes[0]
+
+
+@pytest.mark.parametrize("cell", ["2.5", "cat"])
+def test_a_whole_decimal_beside_other_labels_is_a_decimal(cell, tmp_path):
+    with pytest.raises(DataError, match=r"line 2, column 'age': label 1\.0 is a decimal"):
+        open_source(make_manifest(tmp_path, f"image,age\na.jpg,1.0\nb.jpg,{cell}\n"))
+
+
+def test_text_in_json_is_a_name_whatever_it_looks_like(tmp_path):
+    source = open_source(make_manifest(tmp_path, '{"image": "a.jpg", "n": "1.0"}', "list.jsonl"))
+    assert source.tasks == {"n": ("1.0",)}
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [("p\udcff.jpg", r"p\xff.jpg"), (" lead.jpg", " lead.jpg"), ("sub/x.jpg", r"sub\x.jpg"), ("b\\s.jpg", "b\\s.jpg")],
+)
+def test_a_manifest_finds_files_by_any_way_to_write_their_names(name, cell, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(jpeg(7))
+    source = open_source(make_manifest(tmp_path, f"image,n\n{cell},1\n"))
+    assert source.image_bytes(source.records[0]) == jpeg(7)
+
+
 def test_manifest_splits_and_jsonl(tmp_path):
     lines = [{"image": "a.jpg", "split": "train", "n": 3}, {"image": "b.jpg", "split": "test", "n": None}]
     source = open_source(make_manifest(tmp_path, "\n".join(map(json.dumps, lines)), "list.jsonl"))
@@ -211,7 +339,7 @@ def test_manifest_splits_and_jsonl(tmp_path):
         ("l.csv", "image,age\na.jpg,\n", "has no label in any row"),
         ("l.csv", "image,age\n,1\n", "line 2 names no image"),
         ("l.csv", "image,age,split\na.jpg,1,trian\n", "split 'trian' is not one of"),
-        ("l.jsonl", '{"image": "a.jpg", "age": 0.5}', "line 1, task 'age': .*float"),
+        ("l.jsonl", '{"image": "a.jpg", "age": 0.5}', "line 1, column 'age': .*float"),
         ("l.jsonl", '{"image": "a.jpg", "age": ["x"]}', "is a list"),
         ("l.jsonl", '{"image": "a.jpg", "age": true}', "neither a class name nor a class number"),
         ("l.jsonl", '{"image": "a.jpg"', "line 1 is not JSON"),

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 
 from data.augment import OPERATION_NAMES, POLICIES, Operations
 from data.errors import DataError
-from data.index import Index, load_index
+from data.index import Index, load_index, match_classes
 from data.loader import EvalOrder, Loader, TeacherData
 from data.order import SampleOrder
 from data.pixels import Pixels
 from data.storage import is_remote
 from data.views import Views
+from models.artifact import load_artifact_meta
 from train import machine
 from train.comm import Comm
 from train.config import AugmentConfig, Config
@@ -20,29 +21,28 @@ from train.config_file import ConfigError
 
 
 def open_data(config: Config, taught: Mapping[str, tuple[str, ...]]) -> tuple[Index, Index | None]:
-    """The training and validation index; they must agree on tasks and classes. Raises DataError or ConfigError.
+    """The training and validation index, with classes in the order of the model to fine-tune, else of the training
+    data; all are matched by name. Raises DataError or ConfigError.
 
     taught: task -> class names of the teacher. A task that the config names and only the teacher knows has no label
     anywhere and is learnt from the teacher alone.
     """
     train = _with_taught(_open(config.data.train), config, taught)
+    chosen = choose_tasks(config, train)
+    known = {task: classes for task, classes in _model_tasks(config).items() if task in chosen}
+    train = match_classes(train, known, of=str(config.model.artifact))
     if config.data.val is None:
         return train, None
     val = _with_taught(_open(config.data.val), config, taught)
-    for task in choose_tasks(config, train):
+    for task in chosen:
         if task not in val.tasks:
             raise DataError(f"task {task!r} is in {config.data.train} but not in {config.data.val}")
-        if val.tasks[task] != train.tasks[task]:
-            raise DataError(
-                f"task {task!r} has other classes in {config.data.val} ({len(val.tasks[task])}) than in "
-                f"{config.data.train} ({len(train.tasks[task])}): "
-                f"{_first_difference(train.tasks[task], val.tasks[task])}"
-            )
-    return train, val
+    return train, match_classes(val, {task: train.tasks[task] for task in chosen}, of=config.data.train)
 
 
 def choose_tasks(config: Config, index: Index) -> dict[str, int]:
-    """Task -> number of classes, in the config's order (default: all of the index). Raises ConfigError."""
+    """Task -> number of classes, in the order of the model to fine-tune, else of the config (default: all of the
+    index). Raises ConfigError."""
     names = list(index.tasks) if config.tasks is None else list(config.tasks)
     for name in names:
         if name not in index.tasks:
@@ -50,7 +50,14 @@ def choose_tasks(config: Config, index: Index) -> dict[str, int]:
     if not names:
         why = "" if index.tasks else f"; {config.data.train} has no labels, so a teacher must bring them"
         raise ConfigError(f"tasks: at least one task is needed{why}")
-    return {name: len(index.tasks[name]) for name in names}
+    model_tasks = _model_tasks(config)
+    ordered = list(model_tasks) if set(names) == set(model_tasks) else names
+    return {name: len(index.tasks[name]) for name in ordered}
+
+
+def _model_tasks(config: Config) -> dict[str, tuple[str, ...]]:
+    """Task -> class names of the model to fine-tune, {} without one. Raises ModelError."""
+    return {} if config.model.artifact is None else load_artifact_meta(config.model.artifact).tasks
 
 
 def _open(url: str) -> Index:
@@ -145,10 +152,3 @@ def eval_loader(config: Config, index: Index, comm: Comm) -> Loader:
         sharers=comm.local_size,
         cache=shard_cache(config, index.root),
     )
-
-
-def _first_difference(one: tuple[str, ...], other: tuple[str, ...]) -> str:
-    only_one, only_other = sorted(set(one) - set(other)), sorted(set(other) - set(one))
-    if only_one or only_other:
-        return f"only in train: {only_one[:5]}, only in val: {only_other[:5]}"
-    return "the same names in another order"

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 
 from data.errors import BadArgument, DataError, LoaderLost
+from data.names import print_any_name
 from models.errors import ModelError
 from train import comm as communication
 from train.checkpoint import CheckpointError
@@ -24,6 +25,7 @@ def run_command(
 ) -> ExitCode:
     """Join the ranks, do the work, say what went wrong. `before` runs first, while each process is still alone."""
     comm: communication.Comm = communication.SingleProcess()
+    print_any_name()
     try:
         before()
         comm = communication.start()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from data.batch import BadRecord, Batch
+from data.labels import missing_names
 from models.errors import ModelError
 from train.distillation_losses import DISTILLATION_LOSSES, NEEDS_TARGET
 from train.feature_losses import FEATURE_LOSSES
@@ -25,18 +26,19 @@ Classes = Mapping[str, tuple[str, ...]]
 def teacher_columns(*, tasks: Classes, teacher: Classes) -> dict[str, Tensor]:
     """Task -> int64 [num_classes]: the columns of the teacher's logits in the order of the student's classes.
 
-    Tasks that the teacher lacks are left out. Classes are matched by name; ModelError with both lists where they are
-    not the same.
+    Tasks that the teacher lacks are left out. Classes are matched by name: the teacher may know more of them, which
+    then count for nothing, but ModelError names those that it lacks.
     """
     first, found = 0, {}
     for task, names in teacher.items():
         if task in tasks:
-            if sorted(tasks[task]) != sorted(names):
+            if missing := missing_names(tasks[task], names):
                 raise ModelError(
-                    f"task {task!r}: the data has the classes {', '.join(tasks[task])}, "
-                    f"the teacher {', '.join(names)}; they must be the same names, in any order"
+                    f"task {task!r}: the teacher does not know {missing}, classes of the data; it must know all, "
+                    "in any order"
                 )
-            found[task] = torch.tensor([first + names.index(name) for name in tasks[task]])
+            place = {name: number for number, name in enumerate(names)}
+            found[task] = torch.tensor([first + place[name] for name in tasks[task]])
         first += len(names)
     if not found:
         raise ModelError(f"the teacher knows {', '.join(teacher)}, none of the tasks {', '.join(tasks)}")

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from data.labels import missing_names
 from models.artifact import ArtifactMeta
 from models.deploy.loading import LoadedModel, load_model
 from models.errors import ModelError
@@ -87,11 +88,13 @@ def load_ensemble(
     """The models, and remarks for the user.
 
     tasks: those of the data; without it, all tasks of the models, with classes in the order of the first that has the
-    task. image_size: default each model's own eval size. precision: default the one each model was trained in.
-    Raises ModelError for files that do not load, for classes that differ, and where no model knows a task of the data.
+    task. Classes that the models know beyond those of the data come behind them. image_size: default each model's own
+    eval size. precision: default the one each model was trained in. Raises ModelError for files that do not load, for
+    classes that a model does not know, and where no model knows a task of the data.
     """
     loaded = [(path, load_model(path)) for path in paths]
-    wanted = _all_tasks(loaded) if tasks is None else tasks
+    known = _all_tasks(loaded)
+    wanted = known if tasks is None else {task: _with_more(names, known.get(task, ())) for task, names in tasks.items()}
     notes, members = [], []
     for path, one in loaded:
         own = one.meta.tasks
@@ -105,8 +108,9 @@ def load_ensemble(
             notes.append(f"{path} computes in {one.precision}, whatever --precision says")
         members.append(_member(path, one, order, device=device, image_size=image_size, precision=precision))
     if not members:
-        known = ", ".join(_all_tasks(loaded))
-        raise ModelError(f"the data has the tasks {', '.join(wanted)}, the models have {known}: none in common")
+        raise ModelError(
+            f"the data has the tasks {', '.join(wanted)}, the models have {', '.join(known)}: none in common"
+        )
     answered = {task: tuple(names) for task, names in wanted.items() if any(task in m.order for m in members)}
     notes += [f"no model has the data's task {task}: not measured" for task in wanted if task not in answered]
     return Ensemble(members, answered), notes
@@ -146,13 +150,18 @@ def _all_tasks(loaded: Sequence[tuple[str, LoadedModel]]) -> dict[str, tuple[str
     return tasks
 
 
+def _with_more(names: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*names, *others]))
+
+
 def _class_order(path: str, task: str, own: Sequence[str], wanted: Sequence[str]) -> Tensor:
-    if set(own) != set(wanted):
-        raise ModelError(
-            f"{path}: its classes of task {task!r} are {', '.join(own)}; "
-            f"they must be those of the data or of the other models: {', '.join(wanted)}"
-        )
-    return torch.tensor([own.index(name) for name in wanted])
+    """Both must be the same names, in any order."""
+    if missing := missing_names(wanted, own):
+        raise ModelError(f"{path}: does not know {missing}, classes of task {task!r} in the data or another model")
+    if more := missing_names(own, wanted):
+        raise ModelError(f"{path}: alone knows {more} of task {task!r}; models answer together about the same classes")
+    place = {name: number for number, name in enumerate(own)}
+    return torch.tensor([place[name] for name in wanted])
 
 
 def _trained_precision(meta: ArtifactMeta) -> str:

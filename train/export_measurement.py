@@ -12,6 +12,7 @@ import torch
 
 from data.errors import DataError
 from data.index import Index
+from data.labels import missing_names
 from models.artifact import ArtifactMeta
 from train.bad_ledger import ALWAYS_ALLOWED
 from train.comm import SingleProcess
@@ -27,7 +28,7 @@ _BATCH = 32
 
 
 def shard_photos(index: Index, meta: ArtifactMeta, *, option: str) -> ShardPhotos:
-    """The photos of a shard folder whose tasks and classes are the model's. DataError naming the option otherwise."""
+    """The photos of a shard folder whose classes the model knows. DataError naming the option otherwise."""
     common = [task for task in meta.tasks if task in index.tasks]
     if not common:
         raise DataError(
@@ -35,8 +36,8 @@ def shard_photos(index: Index, meta: ArtifactMeta, *, option: str) -> ShardPhoto
             "take shards of the data that the model was trained for"
         )
     for task in common:
-        if set(index.tasks[task]) != set(meta.tasks[task]):
-            raise DataError(f"{option} {index.root}: task {task!r} has other classes than the model")
+        if missing := missing_names(index.tasks[task], meta.tasks[task]):
+            raise DataError(f"{option} {index.root}: the model does not know {missing}, classes of task {task!r} there")
     return ShardPhotos(index)
 
 

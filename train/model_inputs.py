@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 from data.errors import DataError
+from data.index import match_classes
+from data.labels import missing_names
 from models.artifact import ArtifactMeta
 from train.comm import SingleProcess
 from train.losses import MISSING
@@ -44,16 +46,15 @@ def model_inputs(
             )
 
 
-def require_labels(photos: ShardPhotos | FilePhotos, meta: ArtifactMeta) -> None:
-    """Raises DataError unless the set has the model's tasks with the same classes in the same order, and a label."""
+def labelled_photos(photos: ShardPhotos | FilePhotos, meta: ArtifactMeta) -> ShardPhotos:
+    """The photos with classes numbered as the model's, matched by name. Raises DataError unless the set has all tasks
+    of the model, no sample of another class, and a label."""
     if not isinstance(photos, ShardPhotos):
         raise DataError(f"{photos.folder}: photos without labels; name a shard folder (python -m data.build makes one)")
-    index = photos.index
-    for task, classes in meta.tasks.items():
-        if index.tasks.get(task) != classes:
-            raise DataError(
-                f"{index.root}: its classes of task {task!r} are {index.tasks.get(task)}, the model has {classes}"
-            )
+    index = match_classes(photos.index, meta.tasks, of="the model")
+    if missing := missing_names(meta.tasks, index.tasks):
+        raise DataError(f"{index.root}: has no labels of {missing}, tasks of the model")
     columns = [list(index.tasks).index(task) for task in meta.tasks]
     if not any((index.load_shard(number).labels[:, columns] != MISSING).any() for number in range(len(index.shards))):
         raise DataError(f"{index.root}: none of its {index.num_samples} samples has a label")
+    return ShardPhotos(index)

@@ -3,7 +3,6 @@
 photos = open_photos("holiday/"); photos.read(0, 3)
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,11 @@ import numpy as np
 from data.cache import RangeCache
 from data.errors import BadSample, DataError
 from data.index import INDEX_NAME, Index, load_index
+from data.names import as_text
 from data.order import Run
 from data.reader import ShardReader
-from data.sources.source import is_image_name
 from data.storage import is_remote
+from data.walk import walk
 from train.config import CacheConfig
 from train.losses import MISSING
 from train.machine import shard_cache_folder
@@ -87,25 +87,25 @@ class ShardPhotos:
 
 @dataclass(frozen=True)
 class FilePhotos:
-    """Image files below a folder; their keys are their paths from there, so the folder may move."""
+    """Image files below a folder; their keys are their paths from there as text, so the folder may move."""
 
     folder: Path
-    keys: Sequence[str]
+    files: Sequence[str]
     tasks: Sequence[str] = ()
 
     @property
     def counts(self) -> np.ndarray:
-        return np.array([len(self.keys)], dtype=np.int64)
+        return np.array([len(self.files)], dtype=np.int64)
 
     def name(self, group: int, number: int) -> tuple[str, str]:
-        return "", self.keys[number]
+        return "", as_text(self.files[number])
 
     def labels(self, group: int, number: int) -> np.ndarray:
         return np.full(len(self.tasks), MISSING)
 
     def read(self, group: int, number: int) -> bytes:
         try:
-            return (self.folder / self.keys[number]).read_bytes()
+            return (self.folder / self.files[number]).read_bytes()
         except OSError as error:
             raise BadSample(f"cannot be read ({error.strerror})") from error
 
@@ -123,32 +123,9 @@ def open_photos(place: str) -> tuple[ShardPhotos | FilePhotos, list[str]]:
         return FilePhotos(path.parent, [path.name]), []
     if not path.is_dir():
         raise DataError(f"--data {place}: no such file or folder")
-    images, others = _files_below(path)
-    if not images:
+    found = walk(path)
+    if not found.images:
         splits = sorted(str(index.parent) for index in path.glob(f"*/{INDEX_NAME}"))
         hint = f"; it holds shard folders, take one of {', '.join(splits)}" if splits else ""
         raise DataError(f"--data {place}: no photos found (.jpg, .jpeg, .png, .webp, .bmp, .gif){hint}")
-    notes = [f"passed over because their names are not those of images: {_some(others)}"] if others else []
-    return FilePhotos(path, images), notes
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _files_below(root: Path) -> tuple[list[str], list[str]]:
-    """(images, other visible files) as sorted paths from `root`; folders behind links are entered once."""
-    images: list[str] = []
-    others: list[str] = []
-    entered: set[str] = set()
-    for parent, folders, names in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(parent)) in entered:
-            folders.clear()
-            continue
-        entered.add(real)
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-        visible = [name for name in names if not name.startswith(".")]
-        for name in visible:
-            path = Path(parent, name).relative_to(root).as_posix()
-            (images if is_image_name(name) else others).append(path)
-    return sorted(images), sorted(others)
+    return FilePhotos(path, found.images), found.notes()

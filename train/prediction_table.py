@@ -43,8 +43,7 @@ class PredictionTable:
         self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
 
     def __enter__(self) -> Self:
-        # surrogateescape: names of files are bytes, and not all of them are UTF-8.
-        self._file = self._part.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+        self._file = self._part.open("w", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
         columns = column_names(self.tasks, all_probabilities=self.all_probabilities)
         self._writer.writerow(columns)

@@ -55,7 +55,7 @@ def _report(options: argparse.Namespace, comm: Comm, command: str) -> ExitCode:
         workers=workers,
         bar=lambda what, total: photo_progress(what, total=total),
     )
-    write_atomically(options.out, page.encode())
+    write_atomically(options.out, page.encode("utf-8", "backslashreplace"))
     for record in material.records:
         if record.state != "finished":
             notes.append(f"{record.name} is {record.state}; it is shown as far as it came")

@@ -8,16 +8,20 @@ so the members of a sample need not be neighbours.
 """
 
 from data.index.dataset import FORMAT, INDEX_NAME, Index, Shard, load_index, write_index
+from data.index.label_rule import LabelRule
+from data.index.matching import match_classes
 from data.index.shard import ShardIndex, idx_name, pack_keys, shard_index_from_bytes, shard_index_to_bytes
 
 __all__ = [
     "FORMAT",
     "INDEX_NAME",
     "Index",
+    "LabelRule",
     "Shard",
     "ShardIndex",
     "idx_name",
     "load_index",
+    "match_classes",
     "pack_keys",
     "shard_index_from_bytes",
     "shard_index_to_bytes",

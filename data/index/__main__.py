@@ -4,7 +4,9 @@ Use: `python -m data.index DIR_OR_TARS... [--classes FILE.json] [--task NAME]`
 
 A sample is an image member (.jpg, .jpeg, .png, .webp) with a .cls member (class number or name) or a .json member
 (flat object: task -> class name, class number or null); a missing label is legal. Writes NAME.idx beside each tar,
-index.json, and bad_samples.jsonl when samples cannot be used.
+index.json, and bad_samples.jsonl when samples cannot be used. Of a .json member only the fields of the tasks count:
+those of --classes, else every field that holds classes. index.json remembers --classes, --task and --max-pixels for the
+next call and for data.verify.
 """
 
 import argparse
@@ -15,17 +17,28 @@ from pathlib import Path
 from data.decode import MAX_PIXELS
 from data.errors import DataError, LoaderLost
 from data.index import INDEX_NAME
-from data.index.foreign import find_tars, index_tars, read_classes
+from data.index.foreign import find_tars, index_tars, read_classes, remembered_rule
+from data.names import print_any_name
 from data.pool import default_workers
 from train.exit_codes import ExitCode
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    print_any_name()
     try:
         tars = find_tars([Path(path) for path in options.paths])
-        tasks = read_classes(Path(options.classes)) if options.classes else None
-        index_tars(tars, tasks=tasks, cls_task=options.task, max_pixels=options.max_pixels, workers=options.workers)
+        rule, tasks = remembered_rule(tars[0].parent)
+        if options.classes:
+            tasks = read_classes(Path(options.classes))
+        elif tasks:
+            print(
+                f"note: the classes are those of the {INDEX_NAME} that is there; --classes gives others, and without "
+                f"{INDEX_NAME} they are found anew"
+            )
+        task = options.task or rule.cls_task
+        max_pixels = options.max_pixels or rule.max_pixels or MAX_PIXELS
+        index_tars(tars, tasks=tasks, cls_task=task, max_pixels=max_pixels, workers=options.workers)
     except LoaderLost as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.RANK_LOST
@@ -36,15 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m data.index", description=__doc__.split("\n\nA sample")[0])
+    about, sample = __doc__.split("\n\nA sample")
+    parser = argparse.ArgumentParser(prog="python -m data.index", description=about, epilog=f"A sample{sample}")
     parser.add_argument("paths", nargs="+", metavar="DIR_OR_TARS", help="a folder of .tar files, or the files")
     parser.add_argument(
         "--classes", metavar="FILE.json", help="task -> class names in label order; also another split's " + INDEX_NAME
     )
-    parser.add_argument("--task", default="class", help="the task that .cls members label (default: class)")
-    parser.add_argument(
-        "--max-pixels", type=int, default=MAX_PIXELS, help="larger images are bad (default: %(default)s)"
-    )
+    parser.add_argument("--task", help="the task that .cls members label (default: class)")
+    parser.add_argument("--max-pixels", type=int, help=f"larger images are bad (default: {MAX_PIXELS})")
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes (default: %(default)s)")
     return parser
 

@@ -8,13 +8,14 @@ import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import google_crc32c
 import numpy as np
 
 from data.errors import DataError
+from data.index.label_rule import LabelRule, parse_label_rule
 from data.index.shard import ShardIndex, idx_name, shard_index_from_bytes
 from data.labels import MISSING, check_names
 from data.storage import join_url, local_root, read_bytes
@@ -44,6 +45,9 @@ class Index:
     tasks: dict[str, tuple[str, ...]]
     shards: tuple[Shard, ...]
     num_unlabelled: int = 0
+    label_rule: LabelRule = field(default_factory=LabelRule)
+    # task -> class number in the files -> number in `tasks`, where the two differ; -1 for a class that has no sample
+    renumbered: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def counts(self) -> np.ndarray:
@@ -63,7 +67,7 @@ class Index:
     def with_unlabelled(self, tasks: Mapping[str, tuple[str, ...]]) -> "Index":
         """The same data with further tasks, of which every label is missing."""
         more = self.num_unlabelled + len(tasks)
-        return Index(self.root, {**self.tasks, **tasks}, self.shards, more)
+        return replace(self, tasks={**self.tasks, **tasks}, num_unlabelled=more)
 
     def shard_url(self, number: int) -> str:
         """Path or URL of the tar."""
@@ -89,10 +93,21 @@ class Index:
                 f"{url}: has {rows.labels.shape[0]} samples of {rows.labels.shape[1]} tasks, "
                 f"but {INDEX_NAME} says {shard.count} of {num_labelled}; run data.index or data.build again"
             )
+        if self.renumbered:
+            rows = replace(rows, labels=self._renumber(rows.labels))
         if self.num_unlabelled:
             missing = np.full((shard.count, self.num_unlabelled), MISSING, rows.labels.dtype)
             rows = replace(rows, labels=np.concatenate([rows.labels, missing], axis=1))
         return rows
+
+    def _renumber(self, labels: np.ndarray) -> np.ndarray:
+        """int32 [n, tasks of the files]: class numbers of the files -> those of `tasks`."""
+        renumbered = labels.copy()
+        for column, task in enumerate(self.tasks):
+            if task in self.renumbered:
+                # The number -1, a missing label, takes the last entry.
+                renumbered[:, column] = np.array([*self.renumbered[task], MISSING], labels.dtype)[labels[:, column]]
+        return renumbered
 
 
 def load_index(root: str | os.PathLike[str]) -> Index:
@@ -111,16 +126,25 @@ def load_index(root: str | os.PathLike[str]) -> Index:
         raise DataError(f"{url}: is not a shard index; run data.index or data.build again")
     if content["format"] != FORMAT:
         raise DataError(f"{url}: has format {content['format']!r}, this version reads {FORMAT!r}; update Slimheads")
-    return Index(folder, _parse_tasks(content.get("tasks"), url), _parse_shards(content.get("shards"), url))
+    tasks, shards = _parse_tasks(content.get("tasks"), url), _parse_shards(content.get("shards"), url)
+    rule = parse_label_rule(content["label_rule"], url) if "label_rule" in content else LabelRule()
+    return Index(folder, tasks, shards, label_rule=rule)
 
 
-def write_index(root: str | os.PathLike[str], *, tasks: Mapping[str, Sequence[str]], shards: Sequence[Shard]) -> Path:
+def write_index(
+    root: str | os.PathLike[str],
+    *,
+    tasks: Mapping[str, Sequence[str]],
+    shards: Sequence[Shard],
+    label_rule: LabelRule | None = None,
+) -> Path:
     """Write `index.json` atomically (temporary file, fsync, rename) into a local folder; returns its path."""
     path = Path(root) / INDEX_NAME
     ordered = sorted(shards, key=lambda shard: shard.name)
     content = {
         "format": FORMAT,
         "tasks": {task: list(names) for task, names in tasks.items()},
+        **({"label_rule": asdict(label_rule)} if label_rule else {}),
         "shards": {column: [getattr(shard, column) for shard in ordered] for column in _COLUMNS},
     }
     # Read it back as a user would: what would be refused later is refused now.

@@ -16,11 +16,14 @@ from data.class_counts import print_summary
 from data.decode import MAX_PIXELS
 from data.errors import BadSample, DataError
 from data.index.dataset import Shard, load_index, write_atomically, write_index
+from data.index.label_rule import LabelRule
 from data.index.shard import ShardIndex, idx_name, pack_keys, shard_index_to_bytes
 from data.labels import check_names, class_positions, infer_classes, to_numbers
+from data.names import as_text, class_name
 from data.pool import map_in_processes
 from data.tarsamples import TarSamples, read_tar_samples
 from data.tarscan import compressed_error, has_compressed_name
+from data.walk import is_hidden
 
 
 def find_tars(paths: Sequence[Path]) -> list[Path]:
@@ -31,7 +34,9 @@ def find_tars(paths: Sequence[Path]) -> list[Path]:
             compressed = sorted(file for file in path.iterdir() if has_compressed_name(file))
             if compressed:
                 raise compressed_error(str(compressed[0]), compressed[0].suffix.lstrip("."))
-            inside = sorted(path.glob("*.tar"))
+            inside = sorted(file for file in path.glob("*.tar") if not is_hidden(file.name))
+            if hidden := [file for file in path.glob("*.tar") if is_hidden(file.name)]:
+                print(f"note: {len(hidden)} hidden files are no shards (for example {hidden[0]})")
             if not inside:
                 raise DataError(f"{path}: holds no .tar files")
             tars += inside
@@ -45,6 +50,10 @@ def find_tars(paths: Sequence[Path]) -> list[Path]:
             tars.append(path)
     by_name: dict[str, Path] = {}
     for tar in tars:
+        if as_text(tar.name) != tar.name:
+            raise DataError(
+                f"{as_text(str(tar))}: the name of a shard must be text, it is part of an address; rename it"
+            )
         if tar.name in by_name:
             raise DataError(f"two shards are named {tar.name}: {by_name[tar.name]} and {tar}; give each its own name")
         by_name[tar.name] = tar
@@ -65,7 +74,16 @@ def read_classes(path: Path) -> dict[str, tuple[str, ...]]:
     lists = isinstance(content, dict) and content and all(isinstance(names, list) for names in content.values())
     if not lists or not all(isinstance(name, str) for names in content.values() for name in names):
         raise DataError(f'--classes {path}: must be an object of task -> list of class names, as {{"age": ["young"]}}')
-    return {task: tuple(names) for task, names in content.items()}
+    return {class_name(task): tuple(map(class_name, names)) for task, names in content.items()}
+
+
+def remembered_rule(folder: Path) -> tuple[LabelRule, dict[str, tuple[str, ...]] | None]:
+    """How the labels of an index that is there already were read, and its classes if they were given."""
+    try:
+        index = load_index(folder)
+    except DataError:  # there is none, or it is to be made anew
+        return LabelRule(), None
+    return index.label_rule, (index.tasks or None) if index.label_rule.classes_given else None
 
 
 def index_tars(
@@ -95,7 +113,8 @@ def index_tars(
         bad += [(tar.name, rows.key(number), reason) for number, reason in sorted(rows.bad.items())]
     folder = tars[0].parent
     _refuse_if_all_bad(bad, sum(shard.count for shard in shards))
-    path = write_index(folder, tasks=tasks, shards=shards)
+    rule = LabelRule(cls_task, classes_given=given is not None, max_pixels=max_pixels)
+    path = write_index(folder, tasks=tasks, shards=shards, label_rule=rule)
     listed = write_bad_samples(folder, bad)
     print_summary(load_index(folder))
     if listed:
@@ -142,7 +161,7 @@ def _print_notes(tars: Sequence[Path], found: Sequence[TarSamples], tasks: dict[
     notes: dict[str, tuple[int, str]] = {}
     for tar, samples in zip(tars, found, strict=True):
         for labels in samples.labels:
-            for task in labels.keys() - tasks.keys():
+            for task in sorted(labels.keys() - tasks.keys()):
                 samples.note(f"label field {task!r} is not a task and was ignored", tar.name)
         for remark, about in samples.notes.items():
             count, example = notes.get(remark, (0, f"{about[0]} in {tar.name}"))

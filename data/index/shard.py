@@ -11,6 +11,7 @@ import numpy as np
 import safetensors.numpy
 
 from data.errors import DataError
+from data.names import as_text
 
 _DTYPES = {
     "offset": np.int64,
@@ -44,9 +45,9 @@ class ShardIndex:
         return len(self.offset)
 
     def key(self, number: int) -> str:
-        """Key of one sample: its member's path in the tar without the extension."""
+        """Key of one sample: its member's path in the tar without the extension, as text (see `data.names`)."""
         start = int(self.key_ends[number - 1]) if number else 0
-        return self.key_bytes[start : int(self.key_ends[number])].tobytes().decode("utf-8", "surrogateescape")
+        return as_text(self.key_bytes[start : int(self.key_ends[number])].tobytes().decode("utf-8", "surrogateescape"))
 
 
 def idx_name(shard_name: str) -> str:
@@ -56,7 +57,7 @@ def idx_name(shard_name: str) -> str:
 
 def pack_keys(keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Keys -> (key_bytes uint8 [total], key_ends int64 [n])."""
-    encoded = [key.encode("utf-8", "surrogateescape") for key in keys]
+    encoded = [as_text(key).encode() for key in keys]
     ends = np.cumsum([len(key) for key in encoded], dtype=np.int64)
     return np.frombuffer(b"".join(encoded), np.uint8), ends
 

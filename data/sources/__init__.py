@@ -3,10 +3,11 @@
 Use: `source = open_source("folder:photos/birds", task=None)`
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from data.errors import BadArgument
+from data.sources.cells import MISSING_WORDS
 from data.sources.cifar10 import read_cifar10
 from data.sources.elpv import read_elpv
 from data.sources.fashion_mnist import read_fashion_mnist
@@ -16,7 +17,7 @@ from data.sources.grocery import read_grocery
 from data.sources.manifest import read_manifest
 from data.sources.source import Record, Source
 
-__all__ = ["SOURCES", "Record", "Source", "open_source"]
+__all__ = ["MISSING_WORDS", "SOURCES", "Record", "Source", "open_source"]
 
 DEFAULT_TASK = "class"
 
@@ -32,12 +33,17 @@ SOURCES: dict[str, Callable[[str, str | None], Source]] = {
 }
 
 
-def open_source(text: str, *, task: str | None = None) -> Source:
-    """Open `KIND:PATH`; `task` names the task of a single-task source. BadArgument lists the kinds there are."""
+def open_source(text: str, *, task: str | None = None, missing: Sequence[str] | None = None) -> Source:
+    """Open `KIND:PATH`; `task` names the task of a single-task source, `missing` the words that are no label in a table
+    (None: MISSING_WORDS). BadArgument lists the kinds there are."""
     kind, colon, path = text.partition(":")
     if not colon or kind not in SOURCES:
         raise BadArgument(f"--source {text}: must be KIND:PATH with KIND one of {', '.join(SOURCES)}")
-    return SOURCES[kind](path, task)
+    if missing is None:
+        return SOURCES[kind](path, task)
+    if kind != "manifest":
+        raise BadArgument(f"--missing: is for the cells of a manifest, {kind} has none; leave it out")
+    return read_manifest(_own_tasks(kind, path, task), missing=missing)
 
 
 def _path(kind: str, path: str) -> Path:

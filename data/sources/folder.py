@@ -3,11 +3,14 @@
 Use: `source = read_folder(Path("photos"), task="species")`
 """
 
-import os
+from dataclasses import replace
 from pathlib import Path
 
 from data.errors import DataError
-from data.sources.source import SPLIT_NAMES, Record, Source, is_image_name, make_keys
+from data.labels import order_classes
+from data.names import as_text, class_name
+from data.sources.source import SPLIT_NAMES, Record, Source, make_keys
+from data.walk import Found, visible_folders, walk
 
 
 def read_folder(path: Path, *, task: str) -> Source:
@@ -15,43 +18,40 @@ def read_folder(path: Path, *, task: str) -> Source:
     (train, val, test, ...), class folders are looked for inside those. DataError when there are no images."""
     if not path.is_dir():
         raise DataError(f"{path}: no such folder")
-    folders = _visible_folders(path)
+    folders, passed = visible_folders(path)
     if not folders:
         raise DataError(f"{path}: holds no class folders (expected {path}/<class>/<image>.jpg)")
     published = all(folder.name in SPLIT_NAMES for folder in folders)
-    roots = [(SPLIT_NAMES[folder.name], folder) for folder in folders] if published else [("", path)]
-    classes = tuple(sorted({folder.name for _, root in roots for folder in _visible_folders(root)}))
-    found: list[tuple[str, str, Path]] = []  # split, class, image
-    skipped: list[str] = []
-    for split, root in roots:
-        skipped += [str(file) for file in sorted(root.iterdir()) if file.is_file() and not file.name.startswith(".")]
-        for folder in _visible_folders(root):
-            images, others = _files_below(folder)
-            found += [(split, folder.name, image) for image in images]
-            skipped += map(str, others)
-    if not found:
+    spellings: dict[str, set[str]] = {}  # class -> names of its folders
+    labelled: list[tuple[str, str, str]] = []  # split, class, image
+    for split, root in [(SPLIT_NAMES[folder.name], folder) for folder in folders] if published else [("", path)]:
+        classes, beside = visible_folders(root)
+        if published:
+            passed.add(beside, at=root.name)
+        for folder in classes:
+            name, below = class_name(folder.name), walk(folder, within=path)
+            place = folder.relative_to(path).as_posix()
+            spellings.setdefault(name, set()).add(folder.name)
+            labelled += [(split, name, f"{place}/{image}") for image in below.images]
+            passed.add(replace(below, images=[]), at=place)
+    if not labelled:
         raise DataError(f"{path}: holds no images (.jpg, .jpeg, .png, .webp, .bmp, .gif) in class folders")
-    keys = make_keys([image.relative_to(path).as_posix() for _, _, image in found])
-    number = {name: position for position, name in enumerate(classes)}
+    names = order_classes(spellings)
+    number = {name: position for position, name in enumerate(names)}
+    keys = make_keys([image for _, _, image in labelled])
     records = [
-        Record(key, (number[name],), split, image) for key, (split, name, image) in zip(keys, found, strict=True)
+        Record(key, (number[name],), split, path / image)
+        for key, (split, name, image) in zip(keys, labelled, strict=True)
     ]
-    notes = (f"{len(skipped)} files were skipped, as {skipped[0]}: no image, or in no class folder",) if skipped else ()
-    return Source({task: classes}, records, notes)
+    return Source({task: names}, records, _notes(passed, spellings))
 
 
-def _visible_folders(path: Path) -> list[Path]:
-    hidden = (".", "__MACOSX")
-    return sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(hidden))
-
-
-def _files_below(folder: Path) -> tuple[list[Path], list[Path]]:
-    """(images, other visible files), each sorted by path."""
-    images, others = [], []
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            if is_image_name(name):
-                images.append(Path(parent, name))
-            elif not name.startswith("."):
-                others.append(Path(parent, name))
-    return sorted(images), sorted(others)
+def _notes(passed: Found, spellings: dict[str, set[str]]) -> tuple[str, ...]:
+    loose = passed.images
+    outside = [f"{len(loose)} images lie in no class folder, as {as_text(loose[0])}"] if loose else []
+    same = [
+        f"{len(folders)} folders have one name in two spellings and are one class: {name}"
+        for name, folders in spellings.items()
+        if len(folders) > 1
+    ]
+    return (*passed.notes(), *outside, *same)

@@ -6,10 +6,12 @@ Course copies have other folder names (train, valid, test) and a test folder who
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from data.errors import DataError
-from data.sources.source import MISSING, SPLIT_NAMES, Record, Source, is_image_name, make_keys
+from data.sources.source import MISSING, SPLIT_NAMES, Record, Source, make_keys
+from data.walk import Found, walk
 
 CLASSES = (
     "bread",
@@ -34,9 +36,12 @@ def read_food11(path: Path, *, task: str) -> Source:
         raise DataError(f"{path}: has none of the food-11 folders training/, validation/, evaluation/")
     found: list[tuple[str, int, Path]] = []
     notes = []
+    passed = Found()
     for folder in folders:
         split = SPLIT_NAMES[folder.name]
-        images = sorted(file for file in folder.iterdir() if is_image_name(file.name))
+        below = walk(folder, within=path)
+        images = [folder / image for image in below.images]
+        passed.add(replace(below, images=[]), at=folder.name)
         labels = [_label(image) for image in images]
         if split == "test" and images and set(labels) == {MISSING}:
             notes.append(f"{folder}: its {len(images)} images have no class in their names: labels are missing")
@@ -47,7 +52,7 @@ def read_food11(path: Path, *, task: str) -> Source:
         raise DataError(f"{path}: its food-11 folders hold no images")
     keys = make_keys([image.relative_to(path).as_posix() for _, _, image in found])
     records = [Record(key, (label,), split, image) for key, (split, label, image) in zip(keys, found, strict=True)]
-    return Source({task: CLASSES}, records, tuple(notes))
+    return Source({task: CLASSES}, records, (*notes, *passed.notes()))
 
 
 def _label(image: Path) -> int:

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from data.errors import BadSample
+from data.names import as_text
 
 MISSING = -1
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 # Folder names in the wild -> the split's name in a shard folder.
 SPLIT_NAMES = {
     "train": "train",
@@ -56,25 +56,21 @@ class Source:
             try:
                 return record.image.read_bytes()
             except OSError as error:
-                raise BadSample(f"{record.image}: {error.strerror}") from error
+                raise BadSample(f"{as_text(str(record.image))}: {error.strerror}") from error
         assert self.arrays is not None
         buffer = io.BytesIO()
         Image.fromarray(self.arrays[record.image]).save(buffer, "PNG")
         return buffer.getvalue()
 
 
-def is_image_name(name: str) -> bool:
-    """True for a visible file with an image's extension."""
-    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
-
-
 def make_keys(names: Sequence[str]) -> list[str]:
-    """Unique keys from relative paths, safe in a tar: no extension, and no other dot in the base name, because
-    webdataset would split the key there. Names that become equal get _2, _3, ... in the order given."""
+    """Unique keys from relative paths, safe in a tar: text (see `data.names`), no extension, and no other dot in the
+    base name, because webdataset would split the key there. Names that become equal get _2, _3, ... in the order given.
+    """
     taken: set[str] = set()
     keys = []
     for name in names:
-        folder, base = posixpath.split(posixpath.normpath(name.replace("\\", "/")).lstrip("/"))
+        folder, base = posixpath.split(posixpath.normpath(as_text(name.replace("\\", "/"))).lstrip("/"))
         folder = "/".join("_" if part == ".." else part for part in folder.split("/"))
         stem = (base.rpartition(".")[0] or base).replace(".", "_")
         key = wanted = posixpath.join(folder, stem)

@@ -106,7 +106,9 @@ def write_manifest(root: str | Path, manifest: LogitManifest) -> Path:
     """Atomically, into a local folder; returns the path."""
     path = Path(root) / MANIFEST_NAME
     content = {"format": FORMAT, **asdict(manifest)}
-    write_atomically(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    # A path that is no text becomes what JSON has for it, \uHHHH.
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(path, text.encode("utf-8", "backslashreplace"))
     return path
 
 

@@ -6,6 +6,7 @@ Needs onnxruntime, numpy and Pillow, and no other file than the model, which say
 import argparse
 import io
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -82,7 +83,9 @@ def load_session(path: str) -> onnxruntime.InferenceSession:
     quiet = onnxruntime.SessionOptions()
     quiet.log_severity_level = 4  # what it has to say comes as an exception, too
     try:
-        return onnxruntime.InferenceSession(path, sess_options=quiet, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            Path(path).read_bytes(), sess_options=quiet, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # its errors share no base class
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
@@ -117,6 +120,11 @@ def probabilities(session: onnxruntime.InferenceSession, pixels: np.ndarray) -> 
     return answers
 
 
+def shown(path: str) -> str:
+    """A path for the screen: bytes that are no text are written as \\xHH."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="predict.py", description="Predict photos with an exported model.")
     parser.add_argument("photos", nargs="+", metavar="PHOTO")
@@ -138,15 +146,15 @@ def main() -> int:
         try:
             answers = probabilities(session, load_photo(path, facts["image_size"]))
         except NoAnswer as error:
-            print(f"error: {path}: {error}", file=sys.stderr)
+            print(f"error: {shown(path)}: {error}", file=sys.stderr)
             failed += 1
             continue
         except Exception as error:  # Pillow's plugins raise many kinds of errors on broken files
             reason = error.strerror if isinstance(error, OSError) else error if isinstance(error, TooLarge) else None
-            print(f"error: {path}: {reason or 'not a photo'}", file=sys.stderr)
+            print(f"error: {shown(path)}: {reason or 'not a photo'}", file=sys.stderr)
             failed += 1
             continue
-        print(path)
+        print(shown(path))
         for task, values in answers.items():
             best = np.argsort(-values)[:3]
             print(f"  {task}: " + ", ".join(f"{tasks[task][number]} {100 * values[number]:.1f} %" for number in best))

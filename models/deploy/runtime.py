@@ -30,8 +30,9 @@ class OnnxModel(nn.Module):
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what it has to say comes as an exception, too
         try:
+            # Its content and not its name, which may be no text.
             self._session = onnxruntime.InferenceSession(
-                str(path), sess_options=options, providers=["CPUExecutionProvider"]
+                Path(path).read_bytes(), sess_options=options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its errors share no base class
             reason = str(error).strip().splitlines()[0]

@@ -83,7 +83,7 @@ def _file_inference(path: Path) -> tuple[Callable[[], object], str]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     (taken,) = session.get_inputs()
     shape = [side if isinstance(side, int) else 1 for side in taken.shape]  # the batch has a name
     image = np.zeros(shape, np.uint8 if taken.type == "tensor(uint8)" else np.float32)
