@@ -3,7 +3,8 @@
     python -m train.evaluate --model runs/a/best [--model runs/b/best] --data shards/val [--tta 8] [--json result.json]
     python -m train.evaluate --model exported/model.int8.onnx --data shards/val
 
-Under horovodrun the ranks share the photos, with the same result.
+Under horovodrun the ranks share the photos, with the same result. Macro F1 is the mean over the classes that some photo
+truly has; the others are left out (scikit-learn counts those that are answered all the same, as 0).
 """
 
 import argparse
@@ -45,7 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
         prog="python -m train.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_photo_arguments(parser, data_help="shard folder with labels (path, http(s):// or s3://)")
-    parser.add_argument("--json", type=output_file, metavar="OUT", help="write all results, confusion matrices too")
+    parser.add_argument(
+        "--json",
+        type=output_file,
+        metavar="OUT",
+        help="write all results, confusion matrices too (of more than 100 classes the cells that are not 0)",
+    )
     options = parser.parse_args(arguments)
     return run_command(lambda comm: _evaluate(options, comm))
 

@@ -178,7 +178,7 @@ class Trainer:
                 "step": self.progress.step - 1,
                 "epoch": batch.epoch,
                 **values,
-                "confusion": {task: matrix.tolist() for task, matrix in evaluation.confusion.items()},
+                "confusion": {task: matrix.numpy() for task, matrix in evaluation.confusion.items()},
             }
         )
         self.progress.latest = values
