@@ -64,7 +64,7 @@ def assert_same_weights(ours: Outcome, theirs: Outcome) -> None:
         ("model.lr_multipliers={head: 0.1}", "the model has no part 'head'; did you mean 'heads'?"),
         ("checkpoint.monitor=tone.top5", "checkpoint.monitor: 'tone.top5' is not among mean_top1, colour.top1"),
         ("device=cuda", "device: cuda, but torch finds no GPU"),
-        ("bach_size=3", "command line: unknown key 'bach_size'; did you mean 'batch_size'?"),
+        ("bach_size=3", "command line, 'bach_size=3': unknown key 'bach_size'; did you mean 'batch_size'?"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused_with_the_key(
