@@ -4,7 +4,9 @@ sys.exit(run_command(lambda comm: work(options, comm)))
 """
 
 import os
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 
@@ -16,6 +18,9 @@ from train.config_file import ConfigError
 from train.exit_codes import MEANING, ExitCode
 
 BAD_CONFIG = (ConfigError, ModelError, communication.CommError, CheckpointError, BadArgument)
+
+# What is wrong for all ranks is said by rank 0; others wait this long for it, and for the launcher to end them.
+_FIRST_WORD_SECONDS = 2.0
 
 
 def run_command(
@@ -30,8 +35,10 @@ def run_command(
         # Nobody leaves while another still writes: a launcher takes the first end for a failure.
         comm.allgather_object(None, name="end")
     except BAD_CONFIG as error:
+        _let_rank_0_speak(comm)
         code = _report(ExitCode.BAD_CONFIG, error, comm)
     except DataError as error:
+        _let_rank_0_speak(comm)
         code = _report(ExitCode.BAD_DATA, error, comm)
     except (communication.RankLost, LoaderLost) as error:
         code = _report(ExitCode.RANK_LOST, error, comm)
@@ -58,6 +65,20 @@ def _leave_at_once(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _let_rank_0_speak(comm: communication.Comm) -> None:
+    """The same error on every rank is said once, because the launcher ends the others as soon as rank 0 has ended."""
+    if comm.rank == 0:
+        return
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    stderr = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)  # for what Horovod's threads say when rank 0 goes
+    time.sleep(_FIRST_WORD_SECONDS)
+    os.dup2(stderr, 2)
+    os.close(stderr)
+    os.close(nowhere)
 
 
 def _report(code: ExitCode, error: Exception, comm: communication.Comm) -> ExitCode:
