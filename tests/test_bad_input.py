@@ -152,6 +152,10 @@ def test_below_the_limit_a_run_finishes_and_all_other_samples_are_unchanged(
     assert all("crc32c" in line["reason"] for line in records)
     traced = [key for line in outcome.lines("trace-rank0.jsonl") for key in line["bad"]]
     assert sorted(traced) == sorted(broken * 2)
+    said = [line for line in outcome.stdout.splitlines() if "cannot be used" in line]
+    listed = f"listed in {outcome.run / 'bad_samples.jsonl'}"
+    assert said == [f"epoch 1/2 samples that cannot be used: 2 of train new, 2 in all, {listed}"]
+    assert "cannot be used" not in undisturbed.stdout
 
 
 def remove(path: Path) -> None:
@@ -220,6 +224,7 @@ def test_undecodable_and_enormous_images_are_named_and_left_out(tmp_path: Path) 
     assert reasons.keys() == {"text", "cut", "bomb"}
     assert "200x200 is larger than the limit of 30,000 pixels" in reasons["bomb"]
     assert len(outcome.trained()) == 2 * 12
+    assert "epoch 1/2 samples that cannot be used: 3 of train, 3 of val new, 6 in all, listed in" in outcome.stdout
 
 
 @pytest.mark.parametrize("num_labelled", [0, 1])

@@ -4,6 +4,7 @@ photos = open_photos("holiday/"); photos.read(0, 3)
 """
 
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,8 @@ class ShardPhotos:
 
 @dataclass(frozen=True)
 class FilePhotos:
-    """Image files below a folder; their keys are their paths from there, so the folder may move."""
+    """Image files below a folder; their keys are their paths from there, so the folder may move. A folder that cannot be
+    read stands for its photos; its key ends with a slash."""
 
     folder: Path
     keys: Sequence[str]
@@ -104,8 +106,14 @@ class FilePhotos:
         return np.full(len(self.tasks), MISSING)
 
     def read(self, group: int, number: int) -> bytes:
+        path = self.folder / self.keys[number]
         try:
-            return (self.folder / self.keys[number]).read_bytes()
+            if self.keys[number].endswith("/"):
+                os.scandir(path).close()
+                raise BadSample("could not be read when the photos were looked for")
+            if not stat.S_ISREG(path.stat().st_mode):  # one end of a pipe waits for the other
+                raise BadSample("is not a file with bytes to read")
+            return path.read_bytes()
         except OSError as error:
             raise BadSample(f"cannot be read ({error.strerror})") from error
 
@@ -137,11 +145,16 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _files_below(root: Path) -> tuple[list[str], list[str]]:
-    """(images, other visible files) as sorted paths from `root`; folders behind links are entered once."""
+    """(images and unreadable folders, other visible files) as sorted paths from `root`; folders behind links are entered
+    once."""
     images: list[str] = []
     others: list[str] = []
     entered: set[str] = set()
-    for parent, folders, names in os.walk(root, followlinks=True):
+
+    def keep(error: OSError) -> None:
+        images.append(f"{Path(error.filename).relative_to(root).as_posix()}/")
+
+    for parent, folders, names in os.walk(root, followlinks=True, onerror=keep):
         if (real := os.path.realpath(parent)) in entered:
             folders.clear()
             continue

@@ -98,6 +98,8 @@ class Trainer:
             if saves:
                 self.watchdog.feed("saving a checkpoint")
                 self.save_checkpoint()
+            if epoch_ends or totals.stop:
+                self._say_bad(batch.epoch)
             if totals.stop:
                 return ExitCode.PREEMPTED
             if self._out_of_patience():
@@ -144,6 +146,11 @@ class Trainer:
         mine = [[split, record.shard, record.key, record.reason] for record in records]
         everyone = self.comm.allgather_object(mine, name=f"bad.{split}")
         self.ledger.add([record for rank in everyone for record in rank], step=step)
+
+    def _say_bad(self, epoch: int) -> None:
+        news = self.ledger.take_news()
+        if news and self.comm.rank == 0:
+            print(f"epoch {epoch + 1}/{self.epochs} {news}", flush=True)
 
     def _log(self, batch: Batch) -> None:
         meter, now = self.stepper.meter, time.monotonic()
