@@ -21,12 +21,13 @@ _SHOWN = 3
 @dataclass
 class Found:
     """Paths from the folder, `/` between the parts, sorted. hidden: files and folders alike. again: folders that
-    a link leads to a second time, or in a circle."""
+    a link leads to a second time, or in a circle. unreadable: folders, with a `/` at their end."""
 
     images: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
     again: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
         """What was passed over, in words, with examples."""
@@ -69,9 +70,10 @@ def visible_folders(path: Path) -> tuple[list[Path], Found]:
     return folders, found
 
 
-def walk(root: Path, *, within: Path | None = None) -> Found:
+def walk(root: Path, *, within: Path | None = None, pass_unreadable: bool = False) -> Found:
     """All files below `root`. Where a link and the folder itself are both below it, its files go by the folder's own
-    path. within: a folder that `root` is a part of; no link leads back to it. DataError when a folder cannot be read.
+    path. within: a folder that `root` is a part of; no link leads back to it. DataError when a folder cannot be read,
+    unless these are passed and listed.
     """
     found = Found()
     entered: set[str] = set()
@@ -82,13 +84,13 @@ def walk(root: Path, *, within: Path | None = None) -> Found:
         if start and (_holds(real, root) or (within and _holds(real, within))):
             found.again.append(start)
         else:
-            _walk(root, start, entered, waiting, found)
+            _walk(root, start, entered, waiting, found, pass_unreadable=pass_unreadable)
     for paths in vars(found).values():
         paths.sort()
     return found
 
 
-def _walk(root: Path, start: str, entered: set[str], links: deque[str], found: Found) -> None:
+def _walk(root: Path, start: str, entered: set[str], links: deque[str], found: Found, *, pass_unreadable: bool) -> None:
     folders = [start]
     while folders:
         folder = folders.pop()
@@ -97,7 +99,14 @@ def _walk(root: Path, start: str, entered: set[str], links: deque[str], found: F
             found.again.append(folder)
             continue
         entered.add(real)
-        for entry in _entries(root / folder):
+        try:
+            entries = _entries(root / folder)
+        except DataError:
+            if not pass_unreadable:
+                raise
+            found.unreadable.append(f"{folder}/")
+            continue
+        for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
             if is_hidden(entry.name):
                 found.hidden.append(path)

@@ -59,6 +59,13 @@ PATCHES = (
         "      }\n"
         "      http::Response response = request.send(method, body, headers);\n",
     ),
+    # A rank that ended has said why; the launcher's own traceback would bury its words.
+    Patch(
+        "horovod/runner/launch.py",
+        "    _run(args)\n\n\nif __name__ == '__main__':\n",
+        "    try:\n        _run(args)\n    except RuntimeError as error:\n"
+        "        sys.exit('horovodrun: ' + str(error).strip())\n\n\nif __name__ == '__main__':\n",
+    ),
     # distutils left the standard library with Python 3.12.
     Patch(
         "horovod/runner/js_run.py",

@@ -65,7 +65,7 @@ def assert_same_weights(ours: Outcome, theirs: Outcome) -> None:
         ("model.lr_multipliers={head: 0.1}", "the model has no part 'head'; did you mean 'heads'?"),
         ("checkpoint.monitor=tone.top5", "checkpoint.monitor: 'tone.top5' is not among mean_top1, colour.top1"),
         ("device=cuda", "device: cuda, but torch finds no GPU"),
-        ("bach_size=3", "command line: unknown key 'bach_size'; did you mean 'batch_size'?"),
+        ("bach_size=3", "command line, 'bach_size=3': unknown key 'bach_size'; did you mean 'batch_size'?"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused_with_the_key(
@@ -148,6 +148,10 @@ def test_below_the_limit_a_run_finishes_and_all_other_samples_are_unchanged(
     assert all("crc32c" in line["reason"] for line in records)
     traced = [key for line in outcome.lines("trace-rank0.jsonl") for key in line["bad"]]
     assert sorted(traced) == sorted(broken * 2)
+    said = [line for line in outcome.stdout.splitlines() if "cannot be used" in line]
+    listed = f"listed in {outcome.run / 'bad_samples.jsonl'}"
+    assert said == [f"epoch 1/2 samples that cannot be used: 2 of train new, 2 in all, {listed}"]
+    assert "cannot be used" not in undisturbed.stdout
 
 
 def remove(path: Path) -> None:
@@ -216,6 +220,7 @@ def test_undecodable_and_enormous_images_are_named_and_left_out(tmp_path: Path) 
     assert reasons.keys() == {"text", "cut", "bomb"}
     assert "200x200 is larger than the limit of 30,000 pixels" in reasons["bomb"]
     assert len(outcome.trained()) == 2 * 12
+    assert "epoch 1/2 samples that cannot be used: 3 of train, 3 of val new, 6 in all, listed in" in outcome.stdout
 
 
 @pytest.mark.parametrize("num_labelled", [0, 1])

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from train import config as config_module
 from train.config import Config, describe
 from train.config_file import ConfigError, load_config, parse_config
+from train.config_keys import ALIASES, all_keys
 
 SMALLEST = """\
 run: {dir: runs/a}
@@ -304,14 +305,65 @@ def read_default(read) -> bool:
     [
         ("batch_size", "override 'batch_size': write key=value"),
         ("=3", "override '=3': write key=value"),
-        ("bach_size=3", "command line: unknown key 'bach_size'; did you mean 'batch_size'?"),
-        ("optimizer.lr=fast", "command line: optimizer.lr: Input should be a valid number"),
+        ("bach_size=3", "command line, 'bach_size=3': unknown key 'bach_size'; did you mean 'batch_size'?"),
+        ("optimizer.lr=fast", "command line, 'optimizer.lr=fast': optimizer.lr: Input should be a valid number"),
+        ("optimiser.lr=3", "command line, 'optimiser.lr=3': unknown key 'optimiser'; did you mean 'optimizer'?"),
+        ("model={backbon: x}", "command line, 'model={backbon: x}': unknown key 'model.backbon'; did you mean"),
+        ("run={dir: 3}", "command line, 'run={dir: 3}': run.dir: Input should be a valid string"),  # run.yaml has it
+        ("schedule.decay=steps", "command line, 'schedule.decay=steps': schedule: decay: steps and milestones belong"),
         ("seed.x=1", "override 'seed.x=1': 'seed' is a value, not a group"),
         ("tasks={a: [", "override 'tasks={a: [': the value is not valid YAML"),
     ],
 )
 def test_a_wrong_override_says_that_it_came_from_the_command_line(override: str, message: str) -> None:
-    assert message in error_of(SMALLEST + "seed: 1\n", override)
+    found = error_of(SMALLEST + "seed: 1\n", override)
+    assert message in found
+    assert "run.yaml" not in found
+
+
+def test_a_group_that_an_override_spoils_names_both() -> None:
+    found = error_of(SMALLEST + "schedule: {epochs: 3}\n", "schedule.milestones=[3]", "seed=3")
+    assert found.startswith("run.yaml:6 and command line, 'schedule.milestones=[3]': schedule: decay: steps and")
+
+
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        ("learning_rate", "optimizer.lr"),
+        ("Learning-Rate", "optimizer.lr"),
+        ("optimizer.learning_rate", "optimizer.lr"),
+        ("lr", "optimizer.lr"),
+        ("epochs", "schedule.epochs"),
+        ("num_epochs", "schedule.epochs"),
+        ("weight_decay", "optimizer.weight_decay"),
+        ("wd", "optimizer.weight_decay"),
+        ("bs", "batch_size"),
+        ("batch", "batch_size"),
+        ("data.batch_size", "batch_size"),
+        ("img_size", "data.image_size"),
+        ("arch", "model.backbone"),
+        ("backbone", "model.backbone"),
+        ("workers", "data.workers"),
+        ("num_workers", "data.workers"),
+        ("amp", "precision"),
+        ("fp16", "precision"),
+        ("warmup", "schedule.warmup_epochs"),
+        ("T", "teacher.temperature"),
+        ("temperature", "teacher.temperature"),
+        ("learningrate", "optimizer.lr"),
+        ("output_dir", "run.dir"),
+        ("epoch", "schedule.epochs"),
+    ],
+)
+def test_the_words_of_the_field_name_our_keys(word: str, key: str) -> None:
+    found = error_of(SMALLEST, f"{word}=3")
+    assert found == f"command line, '{word}=3': unknown key '{word}'; did you mean '{key}'?"
+
+
+def test_every_alias_leads_to_a_key_and_hides_none() -> None:
+    keys = set(all_keys())
+    assert set(ALIASES.values()) <= keys
+    assert not ALIASES.keys() & {key.rpartition(".")[2] for key in keys}
 
 
 def test_the_config_cannot_be_changed_once_it_is_read() -> None:

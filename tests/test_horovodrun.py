@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -97,3 +98,13 @@ def test_the_job_ends_in_time_and_its_checkpoint_is_good(
     assert problems == []
     assert step is not None
     assert step >= 6
+
+
+def test_a_wrong_key_is_said_once_and_in_words(run_ranks: Callable, tiny_shards: Path, tmp_path: Path) -> None:
+    config = small_config(tiny_shards, tmp_path)
+    result = run_ranks(2, ["train/main.py", "--config", str(config), "learning_rate=3"], timeout=90)
+    assert result.exit_code == 1  # horovodrun's own
+    assert result.output.count("unknown key 'learning_rate'; did you mean 'optimizer.lr'?") == 1
+    assert "Process name: 0\nExit code: 2" in result.output
+    assert "Traceback" not in result.output
+    assert "uncaught exception" not in result.output

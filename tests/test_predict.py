@@ -1,6 +1,7 @@
 """`python -m train.predict`: every photo gets its row, in order, with the right answer or the reason why not."""
 
 import csv
+import errno
 import io
 import json
 import math
@@ -8,18 +9,23 @@ import os
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import simplejpeg
 import torch
 
+from data.errors import BadSample
 from data.index.foreign import index_tars
 from models.artifact import load_artifact, load_artifact_meta
 from tests.conftest import TINY_TASKS, RankRun, jpeg_bytes
 from tests.tiny_models import SIZE, save_tiny_model
 from train import predict
 from train.exit_codes import ExitCode
+from train.photos import open_photos
+from train.prediction import Prediction
+from train.prediction_table import PredictionTable, bare
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -136,6 +142,55 @@ def test_photos_that_cannot_be_used_are_listed_in_their_place_and_counted(
     good = [row for row in rows if not row["error"]]
     others = probabilities_by_hand(model, [photo(number) for number in (0, 1, 3, 4, 5, 7, 8)])
     assert [row["colour"] for row in good] == [TINY_TASKS["colour"][at] for at in others["colour"].argmax(axis=1)]
+
+
+def test_no_key_and_no_error_is_a_formula_and_keys_come_back(model: Path, tmp_path: Path) -> None:
+    album = tmp_path / "album"
+    album.mkdir()
+    names = ["=1+2.jpg", "+1.jpg", "-1.jpg", "@a.jpg", "\t=1.jpg", "\r=1.jpg", "'=1.jpg", "\uff1d1.jpg", "a=1.jpg"]
+    for name in names:
+        (album / name).write_bytes(photo(0))
+    assert run("--model", model, "--data", album, "--out", tmp_path / "out.csv") == 0
+    cells = [row["key"] for row in read_csv(tmp_path / "out.csv")]
+    assert not [cell for cell in cells if cell[0] in "=+-@\t\r\n\uff1d"]
+    assert [bare(cell) for cell in cells] == sorted(names)
+    assert "a=1.jpg" in cells
+    table = PredictionTable(tmp_path / "errors.csv", tasks={}, all_probabilities=False)
+    with table:
+        table.add(Prediction("a", {}, '=HYPERLINK("http://x")'))
+    assert read_csv(tmp_path / "errors.csv") == [{"key": "a", "error": '\'=HYPERLINK("http://x")'}]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_cannot_be_read_has_a_row_that_says_why(
+    model: Path, album: Path, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (album / "locked").mkdir()
+    (album / "locked" / "1.jpg").write_bytes(photo(0))
+    (album / "loop.jpg").symlink_to(album / "loop.jpg")
+    monkeypatch.setattr(os, "scandir", refusing(os.scandir, album / "locked"))  # root is let in everywhere
+    assert run("--model", model, "--data", album, "--out", tmp_path / "out.csv", workers=workers) == 0
+    failed = {row["key"]: row["error"] for row in read_csv(tmp_path / "out.csv") if row["error"]}
+    assert failed == {
+        "locked/": "cannot be read (Permission denied)",
+        "loop.jpg": "cannot be read (Too many levels of symbolic links)",
+    }
+
+
+def refusing(scandir: Callable, folder: Path) -> Callable:
+    def refuse(path: str | Path = ".") -> Any:
+        if Path(path) == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    return refuse
+
+
+def test_a_photo_that_vanishes_while_others_are_read_has_a_row(model: Path, album: Path, tmp_path: Path) -> None:
+    photos, _ = open_photos(str(album))
+    (album / "g.jpg").unlink()
+    with pytest.raises(BadSample, match=r"cannot be read \(No such file or directory\)"):
+        photos.read(0, KEYS.index("g.jpg"))
 
 
 def test_one_photo_is_enough_and_one_broken_photo_is_an_error_with_a_row(

@@ -1,16 +1,23 @@
 """The JSONL is the truth; W&B gets the same under one id across restarts, and its failures end nothing."""
 
+import json
+import os
 import re
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import wandb
 
+from tests.conftest import rank_environment
 from tests.small_run import STEPS, train_small
+from tests.wandb_server import WandbServer
 from train.stop_signal import StopSignal
 from train.tracking import describe_record, readable_seconds
-from train.wandb_sink import WandbSink
+from train.wandb_sink import WandbSink, new_run_id
 
 OFFLINE = "tracking.wandb.mode=offline"
 
@@ -92,7 +99,13 @@ def wandb_ids(run: Path) -> list[str]:
     return [found[1] for name in names if (found := re.match(r"offline-run-\d+_\d+-([0-9a-f]{8})(-\d+)?$", name))]
 
 
-def test_one_wandb_id_across_restarts(tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_of_an_offline_run_become_one_wherever_its_folder_is_sent_from(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
     calls = iter(range(1000))
     monkeypatch.setattr(StopSignal, "wanted", lambda self: next(calls) >= 2)
     first = train_small(tiny_shards, tmp_path, OFFLINE)
@@ -101,13 +114,64 @@ def test_one_wandb_id_across_restarts(tiny_shards: Path, tmp_path: Path, monkeyp
     second = train_small(tiny_shards, tmp_path, OFFLINE)
     assert second.exit_code == 0, second.stderr
     assert "continues after step" in second.stdout
+    assert f"(cd {second.run} && wandb sync wandb)" in second.stdout
     assert "W&B failed" not in first.stderr + second.stderr
     ids = wandb_ids(second.run)
     assert len(ids) == 2
     assert len(set(ids)) == 1
-    other = train_small(tiny_shards, tmp_path / "other", OFFLINE, "schedule.epochs=1")
-    assert other.exit_code == 0
-    assert wandb_ids(other.run) != ids[:1]
+    assert not {"WANDB_DATA_DIR", "WANDB_CACHE_DIR"} & os.environ.keys()  # the next run's are other ones
+    assert [path for path in home.rglob("*") if path.is_file()] == []
+
+    moved = second.run.rename(tmp_path / "elsewhere")
+    with WandbServer() as server:
+        environment = {**rank_environment(), **server.environment, "HOME": str(tmp_path / "other-home")}
+        environment.pop("WANDB_SERVICE", None)  # this process' own helper, which works in another folder
+        done = subprocess.run(
+            ["wandb", "sync", "wandb"], cwd=moved, env=environment, capture_output=True, text=True, timeout=120
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert server.runs == {ids[0]}
+    logged = [server.history[place] for place in sorted(server.history)]
+    assert list(server.history) == list(range(len(logged)))
+    assert [line["step"] for line in logged if "train/loss" in line] == list(range(2 * STEPS))
+    assert [line["step"] for line in logged if "evaluation/mean_top1" in line] == [STEPS - 1, 2 * STEPS - 1]
+    for name in ("model.json", "model.safetensors"):
+        assert server.uploads[f"model-{ids[0]}/{name}"] == (moved / "best" / name).read_bytes()
+    tables = [json.loads(data) for name, data in server.uploads.items() if name.startswith(f"run-{ids[0]}-")]
+    assert sorted(len(table["data"]) for table in tables) == [4, 9]  # of tone and of colour
+    assert f"model-{ids[0]}" in server.committed
+
+
+def test_runs_have_ids_of_their_own() -> None:
+    assert new_run_id() != new_run_id()
+
+
+def test_where_the_user_wants_the_staged_copies_they_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_CACHE_DIR", "/scratch/mine")
+    seen: dict[str, str] = {}
+    monkeypatch.setattr(wandb, "init", lambda **options: seen.update(os.environ) or BreakingRun(""))
+    WandbSink(mode="offline", project="p", name=None, directory=tmp_path, run_id="a", config={}, classes={})
+    assert seen["WANDB_CACHE_DIR"] == os.environ["WANDB_CACHE_DIR"] == "/scratch/mine"
+    assert seen["WANDB_DATA_DIR"] == str(tmp_path / "wandb")
+
+
+def test_work_on_1500_classes_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = 1500
+    logged: list[dict[str, Any]] = []
+    run = BreakingRun("")
+    monkeypatch.setattr(run, "log", logged.append)
+    monkeypatch.setattr(wandb, "init", lambda **options: run)
+    names = {"item": [f"class {number}" for number in range(classes)]}
+    sink = WandbSink(mode="offline", project="p", name=None, directory=tmp_path, run_id="a", config={}, classes=names)
+    matrix = np.diag(np.full(classes, 50.0))
+    matrix[7, 3], matrix[2, 9] = 40.0, 30.0
+    matrix[20:, 0] = 1.0
+    began = time.process_time()
+    sink.log({"kind": "evaluation", "step": 3, "confusion": {"item": matrix}})
+    assert time.process_time() - began < 1.0  # 55 s for a table of every cell
+    table = logged[0]["evaluation/100_worst_confusions.item"]
+    assert table.data[:3] == [["class 7", "class 3", 40], ["class 2", "class 9", 30], ["class 20", "class 0", 1]]
+    assert len(table.data) == 100
 
 
 def test_wandb_gets_the_numbers_the_confusion_and_the_model(

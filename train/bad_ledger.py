@@ -3,6 +3,7 @@
 ledger.add(records, step=17)  # rank 0 writes bad_samples.jsonl
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class BadLedger:
         self.path = path
         self._seen = {(line["split"], line["shard"], line["key"]): line["reason"] for line in read_lines(path)}
         self._lines = JsonLines(path, sync=True) if writes else None
+        self._unsaid: Counter[str] = Counter()  # split -> new samples that the console has not heard of
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -34,6 +36,7 @@ class BadLedger:
             if (split, shard, key) in self._seen:
                 continue
             self._seen[(split, shard, key)] = reason
+            self._unsaid[split] += 1
             if self._lines is not None:
                 self._lines.write({"step": step, "split": split, "shard": shard, "key": key, "reason": reason})
         if len(self._seen) > self.limit:
@@ -45,3 +48,11 @@ class BadLedger:
                 f"{len(self._seen)} bad samples are more than the {self.limit} that data.max_bad_share allows "
                 f"(all of them: {self.path}):\n{listed}"
             )
+
+    def take_news(self) -> str:
+        """What is new since the last time, in words; "" where nothing is."""
+        counted = ", ".join(f"{count} of {split}" for split, count in sorted(self._unsaid.items()))
+        self._unsaid.clear()
+        return (
+            f"samples that cannot be used: {counted} new, {len(self)} in all, listed in {self.path}" if counted else ""
+        )

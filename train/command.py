@@ -4,7 +4,9 @@ sys.exit(run_command(lambda comm: work(options, comm)))
 """
 
 import os
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 
@@ -18,6 +20,9 @@ from train.exit_codes import MEANING, ExitCode
 from train.skipped_updates import NumbersExploded
 
 BAD_CONFIG = (ConfigError, ModelError, communication.CommError, CheckpointError, BadArgument)
+
+# What is wrong for all ranks is said by rank 0; others wait this long for it, and for the launcher to end them.
+_FIRST_WORD_SECONDS = 2.0
 
 
 def run_command(
@@ -33,8 +38,10 @@ def run_command(
         # Nobody leaves while another still writes: a launcher takes the first end for a failure.
         comm.allgather_object(None, name="end")
     except BAD_CONFIG as error:
+        _let_rank_0_speak(comm)
         code = _report(ExitCode.BAD_CONFIG, error, comm)
     except DataError as error:
+        _let_rank_0_speak(comm)
         code = _report(ExitCode.BAD_DATA, error, comm)
     except NumbersExploded as error:
         code = _report(ExitCode.EXPLODED, error, comm)
@@ -63,6 +70,20 @@ def _leave_at_once(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _let_rank_0_speak(comm: communication.Comm) -> None:
+    """The same error on every rank is said once, because the launcher ends the others as soon as rank 0 has ended."""
+    if comm.rank == 0:
+        return
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    stderr = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)  # for what Horovod's threads say when rank 0 goes
+    time.sleep(_FIRST_WORD_SECONDS)
+    os.dup2(stderr, 2)
+    os.close(stderr)
+    os.close(nowhere)
 
 
 def _report(code: ExitCode, error: Exception, comm: communication.Comm) -> ExitCode:

@@ -3,16 +3,16 @@
 config = load_config("run.yaml", ["optimizer.lr=3e-2"])
 """
 
-import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from train.config import Config
+from train.config_keys import suggest
 
 
 class ConfigError(ValueError):
@@ -29,7 +29,9 @@ _Loader.add_implicit_resolver(
 
 _UNION_MEMBER = re.compile(r"^(constrained-|literal\[|tuple\[|function-)")
 
-Lines = dict[tuple[str, ...], int]
+_COMMAND_LINE = "command line, "
+
+Places = dict[tuple[str, ...], str]  # keys -> where they are given: a line of the file, or an override
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -43,7 +45,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def parse_config(text: str, overrides: Sequence[str] = (), *, name: str = "config") -> Config:
     """A Config from YAML text; `name` stands for the file in messages. Raises ConfigError."""
-    lines: Lines = {}
+    places: Places = {}
     try:
         node = yaml.compose(text, Loader=_Loader)
         values: Any = yaml.load(text, Loader=_Loader)
@@ -51,61 +53,57 @@ def parse_config(text: str, overrides: Sequence[str] = (), *, name: str = "confi
         raise ConfigError(f"{name}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{name}: a config is a YAML mapping (key: value), this is {type(values).__name__}")
-    _collect_lines(node, (), lines, name)
+    _collect_lines(node, (), places, name)
     for override in overrides:
-        _apply(values, override, lines)
+        _apply(values, override, places)
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        messages = dict.fromkeys(_explain(item, lines, name) for item in error.errors())
+        messages = dict.fromkeys(_explain(item, places, name) for item in error.errors())
         raise ConfigError("\n".join(messages)) from error
 
 
-def _collect_lines(node: yaml.Node | None, path: tuple[str, ...], lines: Lines, name: str) -> None:
+def _collect_lines(node: yaml.Node | None, path: tuple[str, ...], places: Places, name: str) -> None:
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:
         here = (*path, str(key.value))
-        if here in lines:
-            raise ConfigError(f"{name}:{key.start_mark.line + 1}: key {'.'.join(here)!r} is given twice")
-        lines[here] = key.start_mark.line + 1
-        _collect_lines(value, here, lines, name)
+        line = f"{name}:{key.start_mark.line + 1}"
+        if here in places:
+            raise ConfigError(f"{line}: key {'.'.join(here)!r} is given twice")
+        places[here] = line
+        _collect_lines(value, here, places, name)
 
 
-def _apply(values: dict[str, Any], override: str, lines: Lines) -> None:
+def _apply(values: dict[str, Any], override: str, places: Places) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override {override!r}: write key=value, for example optimizer.lr=0.05")
-    *parents, last = key.split(".")
-    place = values
-    for parent in parents:
-        if place.get(parent) is None:
-            place[parent] = {}
-        place = place[parent]
-        if not isinstance(place, dict):
+    whole = tuple(key.split("."))
+    *parents, last = whole
+    group = values
+    for depth, parent in enumerate(parents, start=1):
+        if group.get(parent) is None:
+            group[parent] = {}
+            places[whole[:depth]] = f"{_COMMAND_LINE}{override!r}"
+        group = group[parent]
+        if not isinstance(group, dict):
             raise ConfigError(f"override {override!r}: {parent!r} is a value, not a group of keys")
     try:
-        place[last] = yaml.load(text, Loader=_Loader) if text else None
+        group[last] = yaml.load(text, Loader=_Loader) if text else None
     except yaml.YAMLError as error:
         raise ConfigError(f"override {override!r}: the value is not valid YAML: {error}") from error
-    lines[tuple(key.split("."))] = 0  # from the command line
+    for below in [path for path in places if path[: len(whole)] == whole]:
+        del places[below]  # lines of what is replaced
+    places[whole] = f"{_COMMAND_LINE}{override!r}"
 
 
-def _explain(item: Any, lines: Lines, name: str) -> str:
+def _explain(item: Any, places: Places, name: str) -> str:
     path = tuple(str(part) for part in item["loc"])
-    # Unions put the name of the member that failed into the path; keep the keys that the file has.
-    known = path
-    while known and known not in lines:
-        known = known[:-1]
-    line = lines.get(known)
-    where = "command line" if line == 0 else f"{name}:{line}" if line else name
+    where = _where(path, places, name)
     key = ".".join(part for part in path if not _UNION_MEMBER.search(part))
     if item["type"] == "extra_forbidden":
-        parent = _model_at(path[:-1])
-        valid = sorted(parent.model_fields) if parent else []
-        near = difflib.get_close_matches(path[-1], valid, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"valid keys here: {', '.join(valid)}"
-        return f"{where}: unknown key {key!r}; {hint}"
+        return f"{where}: unknown key {key!r}; {suggest(path)}"
     if item["type"] == "missing":
         return f"{where}: key {key!r} is required"
     message = item["msg"].removeprefix("Value error, ")
@@ -114,29 +112,13 @@ def _explain(item: Any, lines: Lines, name: str) -> str:
     return f"{where}: {key or 'config'}: {message}{shown}"
 
 
-def _model_at(path: Sequence[str]) -> type[BaseModel] | None:
-    """The config class that a path of keys leads to; the names inside a dictionary (tasks) are skipped."""
-    model: type[BaseModel] = Config
-    skip = False
-    for key in path:
-        if skip:
-            skip = False
-            continue
-        if key not in model.model_fields:
-            return None
-        annotation = model.model_fields[key].annotation
-        inner = _model_in(annotation)
-        if inner is None:
-            return None
-        model, skip = inner, _holds_dict(annotation)
-    return model
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((model for inner in get_args(annotation) if (model := _model_in(inner))), None)
-
-
-def _holds_dict(annotation: Any) -> bool:
-    return get_origin(annotation) is dict or any(_holds_dict(inner) for inner in get_args(annotation))
+def _where(path: tuple[str, ...], places: Places, name: str) -> str:
+    # Unions put the name of the member that failed into the path; keep the keys that were given.
+    known = path
+    while known and known not in places:
+        known = known[:-1]
+    where = places.get(known, name)
+    # What is wrong with a group of keys may be an override's doing.
+    below = [place for key, place in places.items() if path and key[: len(path)] == path]
+    others = [place for place in dict.fromkeys(below) if place.startswith(_COMMAND_LINE) and place != where]
+    return f"{where} and {', '.join(others)}" if others else where

@@ -4,7 +4,8 @@
     python -m train.evaluate --model exported/model.int8.onnx --data shards/val
 
 Under horovodrun the ranks share the photos, with the same result. A model that answers no photo of a task with numbers
-ends it with 70.
+ends it with 70. Macro F1 is the mean over the classes that some photo truly has; the others are left out (scikit-learn
+counts those that are answered all the same, as 0).
 """
 
 import argparse
@@ -46,7 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
         prog="python -m train.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_photo_arguments(parser, data_help="shard folder with labels (path, http(s):// or s3://)")
-    parser.add_argument("--json", type=output_file, metavar="OUT", help="write all results, confusion matrices too")
+    parser.add_argument(
+        "--json",
+        type=output_file,
+        metavar="OUT",
+        help="write all results, confusion matrices too (of more than 100 classes the cells that are not 0)",
+    )
     options = parser.parse_args(arguments)
     return run_command(lambda comm: _evaluate(options, comm))
 

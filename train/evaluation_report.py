@@ -7,6 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from train.confusions import MOST_CLASSES, filled_cells
 from train.ensemble import Ensemble
 from train.evaluation import Evaluation
 
@@ -16,8 +19,9 @@ def evaluation_report(
 ) -> dict[str, Any]:
     """Measures with confusion matrices (rows are the true classes) and class names, and what was measured how.
 
-    bad: (shard, key, reason). A measure without a labelled sample is null, and so is the loss where there is
-    no_answer: samples whose logits are not finite, which count as wrong.
+    Of more than MOST_CLASSES classes `confusion_cells`, the cells that are not 0, stand for the matrix. bad: (shard,
+    key, reason). A measure without a labelled sample is null, and so is the loss where there is no_answer: samples
+    whose logits are not finite, which count as wrong.
     """
     return {
         "data": data,
@@ -38,12 +42,18 @@ def evaluation_report(
             task: {
                 **{name: _finite(value) for name, value in measures.items()},
                 "classes": list(ensemble.tasks[task]),
-                "confusion": [[int(count) for count in row] for row in evaluation.confusion[task].tolist()],
+                **_confusion(evaluation.confusion[task].numpy()),
             }
             for task, measures in evaluation.tasks.items()
         },
         "bad_samples": [{"shard": shard, "key": key, "reason": reason} for shard, key, reason in bad],
     }
+
+
+def _confusion(matrix: np.ndarray) -> dict[str, Any]:
+    if len(matrix) > MOST_CLASSES:
+        return {"confusion_cells": [list(cell) for cell in filled_cells(matrix)]}
+    return {"confusion": matrix.astype(int).tolist()}
 
 
 def _finite(value: float) -> float | None:

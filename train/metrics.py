@@ -35,7 +35,8 @@ class TaskCounts:
         chosen = answer(logits)
         answered = chosen != NO_ANSWER
         cells = target * (self.num_classes + 1) + torch.where(answered, chosen, self.num_classes)
-        self.flat[:-2] += torch.bincount(cells, minlength=len(self.flat) - 2)
+        # Work of N: a sum over the whole matrix takes 10 ms of every batch for 1,500 classes.
+        self.flat[:-2].index_add_(0, cells, torch.ones_like(cells, dtype=torch.float64))
         if self.num_classes > 5:
             among_five = (logits.topk(5, dim=1).indices == target[:, None]).any(dim=1)
             self.flat[-2] += (among_five & answered).sum()

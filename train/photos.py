@@ -3,6 +3,7 @@
 photos = open_photos("holiday/"); photos.read(0, 3)
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,8 @@ class ShardPhotos:
 
 @dataclass(frozen=True)
 class FilePhotos:
-    """Image files below a folder; their keys are their paths from there as text, so the folder may move."""
+    """Image files below a folder; their keys are their paths from there as text, so the folder may move. A folder that
+    cannot be read stands for its photos; its path ends with a slash."""
 
     folder: Path
     files: Sequence[str]
@@ -105,6 +107,9 @@ class FilePhotos:
 
     def read(self, group: int, number: int) -> bytes:
         try:
+            if self.files[number].endswith("/"):
+                os.scandir(self.folder / self.files[number]).close()
+                raise BadSample("could not be read when the photos were looked for")
             return (self.folder / self.files[number]).read_bytes()
         except OSError as error:
             raise BadSample(f"cannot be read ({error.strerror})") from error
@@ -123,9 +128,9 @@ def open_photos(place: str) -> tuple[ShardPhotos | FilePhotos, list[str]]:
         return FilePhotos(path.parent, [path.name]), []
     if not path.is_dir():
         raise DataError(f"--data {place}: no such file or folder")
-    found = walk(path)
-    if not found.images:
+    found = walk(path, pass_unreadable=True)
+    if not found.images and not found.unreadable:
         splits = sorted(str(index.parent) for index in path.glob(f"*/{INDEX_NAME}"))
         hint = f"; it holds shard folders, take one of {', '.join(splits)}" if splits else ""
         raise DataError(f"--data {place}: no photos found (.jpg, .jpeg, .png, .webp, .bmp, .gif){hint}")
-    return FilePhotos(path, found.images), found.notes()
+    return FilePhotos(path, sorted([*found.images, *found.unreadable])), found.notes()

@@ -14,6 +14,20 @@ from typing import Self
 from data.index.dataset import sync_folder
 from train.prediction import Prediction
 
+# What spreadsheets take for the start of a formula (the last four as wide letters), and our own mark.
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_MARK = "'"
+
+
+def harmless(text: str) -> str:
+    """A cell that a spreadsheet shows and does not compute; `bare` gives the text back."""
+    return _MARK + text if text.startswith((*_FORMULAS, _MARK)) else text
+
+
+def bare(cell: str) -> str:
+    """The text that `harmless` was given."""
+    return cell.removeprefix(_MARK)
+
 
 def column_names(tasks: Mapping[str, Sequence[str]], *, all_probabilities: bool) -> list[str]:
     """key; per task its class name, `<task>_probability`, and `<task>=<class>` for each class if all probabilities are
@@ -36,7 +50,8 @@ def _quote(name: str) -> str:
 
 
 class PredictionTable:
-    """The columns are those of `column_names`. The file takes its name when it is complete, or not at all."""
+    """The columns are those of `column_names`. Keys and errors are `harmless`. The file takes its name when it is
+    complete, or not at all."""
 
     def __init__(self, path: Path, *, tasks: Mapping[str, Sequence[str]], all_probabilities: bool) -> None:
         self.path, self.tasks, self.all_probabilities = path, tasks, all_probabilities
@@ -53,7 +68,7 @@ class PredictionTable:
     def add(self, prediction: Prediction) -> None:
         """A photo's row; without an answer its cells are empty."""
         cells = [""] * self._num_cells if prediction.error else self._cells(prediction.probabilities)
-        self._writer.writerow([prediction.key, *cells, prediction.error])
+        self._writer.writerow([harmless(prediction.key), *cells, harmless(prediction.error)])
 
     def _cells(self, probabilities: Mapping[str, Sequence[float]]) -> list[str]:
         cells: list[str] = []

@@ -118,6 +118,8 @@ class Trainer:
             if saves:
                 self.watchdog.feed("saving a checkpoint")
                 self.save_checkpoint()
+            if epoch_ends or totals.stop:
+                self._say_bad(batch.epoch)
             if totals.stop:
                 return ExitCode.PREEMPTED
             # After the checkpoint: whatever ends an evaluation, the epoch is not trained again.
@@ -172,6 +174,11 @@ class Trainer:
         everyone = self.comm.allgather_object(mine, name=f"bad.{split}")
         self.ledger.add([record for rank in everyone for record in rank], step=step)
 
+    def _say_bad(self, epoch: int) -> None:
+        news = self.ledger.take_news()
+        if news and self.comm.rank == 0:
+            print(f"epoch {epoch + 1}/{self.epochs} {news}", flush=True)
+
     def _log(self, batch: Batch, *, epoch_ends: bool) -> None:
         meter, now, step = self.stepper.meter, time.monotonic(), self.progress.step - 1
         num_samples, num_steps = meter.num_samples, meter.num_steps
@@ -215,7 +222,7 @@ class Trainer:
                 "step": self.progress.step - 1,
                 "epoch": epoch,
                 **values,
-                "confusion": {task: matrix.tolist() for task, matrix in evaluation.confusion.items()},
+                "confusion": {task: matrix.numpy() for task, matrix in evaluation.confusion.items()},
             }
         )
         self.progress.latest = values

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from train.confusions import worst_confusions
 from train.report_page.markup import Child, Html, table, tag
 from train.report_page.numerals import percent
 
@@ -65,10 +66,7 @@ def _picture(matrix: np.ndarray, classes: Sequence[str], title: str) -> Html:
 
 def mistaken_pairs(matrix: np.ndarray, classes: Sequence[str]) -> Html:
     """The pairs of classes that are mistaken most often, as a table."""
-    wrong = matrix.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:_WORST]
-    pairs = [divmod(int(at), len(classes)) for at in order if wrong.flat[at] > 0]
+    pairs = worst_confusions(matrix, _WORST)
     if not pairs:
         return tag("figure", tag("p", "No photo was mistaken.", class_="note"))
     totals = matrix.sum(axis=1)
@@ -76,9 +74,9 @@ def mistaken_pairs(matrix: np.ndarray, classes: Sequence[str]) -> Html:
         [
             classes[true],
             classes[answer],
-            f"{matrix[true, answer]} ({percent(matrix[true, answer] / totals[true], digits=0)})",
+            f"{number} ({percent(number / totals[true], digits=0)})",
         ]
-        for true, answer in pairs
+        for true, answer, number in pairs
     ]
     pairs_table = table(["true class", "taken for", "photos"], rows, numbers_from=2)
     return tag(
