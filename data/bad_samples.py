@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.index.dataset import write_atomically
+from data.staging import write_atomically
 
 FILE_NAME = "bad_samples.jsonl"
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from data.batch import BadRecord
 from data.errors import DataError
 from data.index import Index, load_index
-from data.index.dataset import write_atomically
+from data.staging import write_atomically
 from models.terminal import print_table
 from train.agreement import check_agreement
 from train.bad_ledger import ALWAYS_ALLOWED

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from data.index.dataset import sync_folder
+from data.staging import sweep, sync, temporary_beside
 from train.prediction import Prediction
 
 
@@ -20,9 +20,10 @@ class PredictionTable:
 
     def __init__(self, path: Path, *, tasks: Mapping[str, Sequence[str]], all_probabilities: bool) -> None:
         self.path, self.tasks, self.all_probabilities = path, tasks, all_probabilities
-        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._part = temporary_beside(path, "part")
 
     def __enter__(self) -> Self:
+        sweep(self.path.parent, of=self.path.name)
         # surrogateescape: names of files are bytes, and not all of them are UTF-8.
         self._file = self._part.open("w", newline="", encoding="utf-8", errors="surrogateescape")
         self._writer = csv.writer(self._file)
@@ -57,6 +58,6 @@ class PredictionTable:
                 os.fsync(self._file.fileno())
         if error is None:
             self._part.replace(self.path)
-            sync_folder(self.path.parent)
+            sync(self.path.parent)
         else:
             self._part.unlink()
