@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from data.index import load_index
 from data.index.foreign import index_tars
 from tests.conftest import REPOSITORY, TINY_TASKS, end_process_tree, jpeg_bytes, rank_environment
+from tests.edited_json import edit_json
 from tests.photos import write_tar
 from tests.small_run import Outcome, small_config, train_small
 from tests.test_resume import finish, process_of_rank, wait_for_step
@@ -117,8 +118,7 @@ def test_no_index_in_the_folder(tmp_path: Path) -> None:
 def test_splits_with_different_classes(tasks: dict, message: str, shards: Path, tmp_path: Path) -> None:
     val = shards / "val"
     path = val / "index.json"
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "tasks": {name: list(classes) for name, classes in tasks.items()}}))
+    edit_json(path, tasks={name: list(classes) for name, classes in tasks.items()})
     outcome = train_small(shards, tmp_path / "a")
     assert outcome.exit_code == 65
     assert message.format(train=shards / "train", val=val) in outcome.stderr
