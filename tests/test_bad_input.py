@@ -313,9 +313,12 @@ def test_a_full_disk_while_saving_keeps_the_older_checkpoint_and_the_run_continu
     assert "File too large" in second.stderr
     assert "free the disk and repeat the command, it continues" in second.stderr
     assert {path.name: path.read_bytes() for path in (first.run / "checkpoints").iterdir()} == before
+    left_over = first.run / "checkpoints" / "step-0000000099.part"  # of a save that was killed
+    left_over.write_bytes(b"x")
     third = train_small(tiny_shards, tmp_path)
     assert third.exit_code == 0, third.stderr
     assert "continues after step" in third.stdout
+    assert not left_over.exists()
     assert_same_weights(third, undisturbed)
     assert third.trained() == undisturbed.trained()
 

@@ -665,6 +665,10 @@ def test_a_graph_with_one_wrong_bit_is_never_measured(name: str, exported: Path,
     loaded = load_model(path)
     assert loaded.model(torch.zeros(1, 3, loaded.image_size, loaded.image_size))
     flip_weight(path)
+    command = [sys.executable, "-I", str(folder / "predict.py"), "photo.jpg", "--model", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{name}: is not the file that export.json beside it lists" in done.stderr
     with pytest.raises(
         ModelError, match=rf"{re.escape(str(path))}: is not the file that export.json .* export the mod"
     ):

@@ -29,7 +29,7 @@ def read_hashes(folder: Path) -> dict[str, str] | None:
     ModelError where it is damaged."""
     file = folder / EXPORT_NAME
     try:
-        content: Any = open_sealed(file.read_bytes(), name=str(file))
+        content: Any = open_sealed(file.read_bytes(), name=EXPORT_NAME)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

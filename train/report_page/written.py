@@ -115,7 +115,7 @@ def read_written(path: Path, file: str) -> Written:
     """ModelError naming the file and the value where it is cut, missing or not what its command writes."""
     expected, kind, command = _KINDS[file]
     try:
-        content = open_sealed((path / file).read_bytes(), name=str(path / file))
+        content = open_sealed((path / file).read_bytes(), name=file)
         if not isinstance(content, dict):
             raise ValueError("not a JSON object")
     except (OSError, ValueError) as error:
