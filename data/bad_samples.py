@@ -7,9 +7,15 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.index.dataset import write_atomically
+from data.staging import write_atomically
 
 FILE_NAME = "bad_samples.jsonl"
+ALWAYS_ALLOWED, ALLOWED_SHARE = 10, 0.001
+
+
+def most_allowed(num_samples: int, share: float = ALLOWED_SHARE) -> int:
+    """Bad samples with which a set of so many can still be trained on."""
+    return max(ALWAYS_ALLOWED, int(num_samples * share))
 
 
 def write_bad_samples(folder: Path, bad: Sequence[tuple[str, str, str]]) -> Path | None:

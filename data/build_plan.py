@@ -12,9 +12,9 @@ from pathlib import Path
 
 from data.errors import DataError
 from data.index import INDEX_NAME
-from data.index.dataset import write_atomically
-from data.shard_writer import RECORDS_FOLDER
+from data.shard_writer import RECORDS_FOLDER, shard_name
 from data.sources import Source
+from data.staging import sweep, write_atomically
 
 PLAN_NAME = "plan.json"
 _CONTENT = "content of the source"
@@ -64,17 +64,19 @@ def open_folder(folder: Path, plan: Plan, *, overwrite: bool) -> None:
             different = [name for name in plan.keys() | earlier.keys() if plan.get(name) != earlier.get(name)]
             changes = ", ".join(_describe(name, earlier, plan) for name in sorted(different))
             raise DataError(f"{folder}: holds another build ({changes}); choose another --out or add --overwrite")
-        if not overwrite and shards:
-            raise DataError(f"{folder}: already holds {shards[0].name}; choose another --out or add --overwrite")
+        if shards and earlier is None:
+            raise DataError(f"{folder}: already holds {shards[0].name}, which no build wrote; choose another --out")
         _remove(folder)
         write_atomically(path, json.dumps(plan, indent=1).encode())
-    for left_over in [*folder.glob(".*.tmp"), *path.parent.glob(".*.tmp")]:
-        left_over.unlink()
+    for place in (folder, path.parent):
+        sweep(place, alone=True)
 
 
 def _remove(folder: Path) -> None:
+    """The earlier build and nothing else; its plan stays until the new one takes its place."""
     (folder / INDEX_NAME).unlink(missing_ok=True)  # first: without it, what is left is no data set
-    for pattern in ("*.tar", "*.idx", f"{RECORDS_FOLDER}/*.json"):
+    number = "[0-9]" * len(shard_name(0).removesuffix(".tar"))
+    for pattern in (f"{number}.tar", f"{number}.idx", f"{RECORDS_FOLDER}/{number}.json"):
         for file in folder.glob(pattern):
             file.unlink()
 

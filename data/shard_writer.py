@@ -18,9 +18,9 @@ from webdataset.writer import TarWriter
 
 from data.errors import BadSample
 from data.index import Shard, ShardIndex, idx_name, pack_keys, shard_index_to_bytes
-from data.index.dataset import sync_folder, write_atomically
 from data.recode import recode_image
 from data.sources import Record, Source
+from data.staging import sync, write_atomically
 from data.tarscan import scan_tar
 
 RECORDS_FOLDER = ".build"
@@ -104,7 +104,7 @@ def _write(settings: WriterSettings, job: ShardJob) -> FinishedShard:
     write_atomically(path.with_name(idx_name(path.name)), idx)
     num_bytes = temporary.stat().st_size
     temporary.replace(path)
-    sync_folder(settings.folder)
+    sync(settings.folder)
     return FinishedShard(Shard(path.name, len(kept), num_bytes, sha256, google_crc32c.value(idx)), tuple(bad))
 
 

@@ -1,8 +1,8 @@
-"""Check a shard folder down to every byte: shards, hashes, checksums, and labels against the index.
+"""Check a shard folder down to every byte: shards, hashes, images, and labels against the index.
 
 Use: `python -m data.verify shards/birds/train [--jobs N]`, or the folder above, to check all its splits
 
-Prints each thing that is wrong and exits 65; exits 0 when nothing is.
+Prints each thing that is wrong and exits 65; exits 0 when nothing is. What training would refuse is refused here, too.
 """
 
 import argparse
@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.bad_samples import ALLOWED_SHARE, most_allowed
+from data.decode import MAX_PIXELS
 from data.errors import BadArgument, DataError, LoaderLost
 from data.index import INDEX_NAME, Index, idx_name, load_index
 from data.names import print_any_name
@@ -26,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_any_name()
     try:
         folders = find_splits(options.folder)
-        problems = [line for folder in folders for line in verify(folder, cls_task=options.task, jobs=options.jobs)]
+        problems = [line for folder in folders for line in _verify(folder, options)]
+        problems += _print(_differing_tasks(folders))
     except LoaderLost as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.RANK_LOST
@@ -52,20 +55,53 @@ def find_splits(text: str) -> list[Path]:
     return splits or [folder]  # load_index says what is missing
 
 
-def verify(folder: Path, *, cls_task: str | None, jobs: int) -> list[str]:
-    """Print and return what is wrong with one split. cls_task: None for the one that the index remembers."""
+def _verify(folder: Path, options: argparse.Namespace) -> list[str]:
+    """Print and return what is wrong with one split."""
     index = load_index(folder)
-    settings = VerifySettings(index, cls_task or index.label_rule.cls_task)
+    rule = index.label_rule
+    settings = VerifySettings(index, options.task or rule.cls_task, options.max_pixels or rule.max_pixels or MAX_PIXELS)
     numbers = range(len(index.shards))
-    problems = _strays(index) + _copies(index)
-    for found in map_in_processes(verify_shard, numbers, shared=settings, workers=jobs, what=f"Verifying {folder}"):
-        problems += found[:SHOWN_PER_SHARD]
-        if len(found) > SHOWN_PER_SHARD:
-            problems.append(f"{found[0].split(':')[0]}: and {len(found) - SHOWN_PER_SHARD} more")
-    for line in problems:
-        print(line)
+    problems, known_bad = _strays(index) + _copies(index), 0
+    for shard, found in zip(
+        index.shards,
+        map_in_processes(verify_shard, numbers, shared=settings, workers=options.jobs, what=f"Verifying {folder}"),
+        strict=True,
+    ):
+        problems += found.problems[:SHOWN_PER_SHARD]
+        known_bad += found.known_bad
+        if len(found.problems) > SHOWN_PER_SHARD:
+            problems.append(f"{folder / shard.name}: and {len(found.problems) - SHOWN_PER_SHARD} more")
+    allowed = most_allowed(index.num_samples, options.max_bad)
+    said = f"{folder}: {known_bad} of {index.num_samples} samples cannot be used, as {INDEX_NAME} says itself"
+    if known_bad > allowed:
+        problems.append(f"{said}; training stops at more than {allowed} (data.max_bad_share)")
+    elif known_bad:
+        print(f"note: {said}; training leaves them out")
+    _print(problems)
     verdict = f"{len(problems)} problems" if problems else "all good"
     print(f"{folder}: {len(index.shards)} shards, {index.num_samples} samples: {verdict}")
+    return problems
+
+
+def _print(problems: list[str]) -> list[str]:
+    for line in problems:
+        print(line)
+    return problems
+
+
+def _differing_tasks(folders: Sequence[Path]) -> list[str]:
+    """What val/ lacks of the tasks of train/, or has beyond their classes: training learns those of train/."""
+    indices = {folder.name: load_index(folder) for folder in folders if folder.name in ("train", "val")}
+    if len(indices) < 2:
+        return []
+    train, val = indices["train"], indices["val"]
+    problems = []
+    for task, names in train.tasks.items():
+        if task not in val.tasks:
+            problems.append(f"{val.root}: has no task {task!r}, {train.root} has")
+        elif unknown := sorted(set(val.tasks[task]) - set(names)):
+            some = ", ".join(unknown[:5])
+            problems.append(f"{val.root}: task {task!r} has classes that {train.root} lacks: {some}")
     return problems
 
 
@@ -93,6 +129,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m data.verify", description=(__doc__ or "").split("\n\nUse")[0])
     parser.add_argument("folder", metavar="DIR", help="a shard folder, or the folder of several splits")
     parser.add_argument("--task", help="the task that .cls members label (default: the one of data.index)")
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help=f"as data.max_pixels (default: that of data.index, or {MAX_PIXELS})",
+    )
+    parser.add_argument(
+        "--max-bad",
+        type=float,
+        default=ALLOWED_SHARE,
+        metavar="SHARE",
+        help="of samples that the index knows to be bad, as data.max_bad_share (default: %(default)s, at least 10)",
+    )
     parser.add_argument("--jobs", type=int, default=default_workers(), help="processes (default: %(default)s)")
     return parser
 

@@ -1,65 +1,85 @@
 """Everything that can be wrong with one shard, as lines of text.
 
-Use: `problems = verify_shard(VerifySettings(load_index("shards/train"), "class"), 0)`
+Use: `found = verify_shard(VerifySettings(load_index("shards/train"), "class", 64_000_000), 0); found.problems`
+
+What training asks of a shard is asked by training's own functions: `Index.load_shard` for the rows, `ShardReader.read`
+and `Pixels.make` for each image. What training never looks at (the tar around the images, label members) comes on top.
 """
 
-import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import google_crc32c
+import numpy as np
 
+from data.augment import POLICIES
 from data.errors import BadSample, DataError
 from data.index import INDEX_NAME, Index, ShardIndex
 from data.labels import class_positions, to_numbers
+from data.pixels import Pixels
+from data.reader import ShardReader
+from data.staging import sha256_of
 from data.tarsamples import TarSamples, read_tar_samples
+
+_SIZE = 224  # pixels to decode to, as training does by default
 
 
 @dataclass(frozen=True)
 class VerifySettings:
-    """The index, and the task that `.cls` members label."""
+    """The index, the task that `.cls` members label, and the size above which images are bad."""
 
     index: Index
     cls_task: str
+    max_pixels: int
 
 
-def verify_shard(settings: VerifySettings, number: int) -> list[str]:
+@dataclass
+class ShardFindings:
+    """problems: in words. known_bad: samples that the index itself calls bad, which training leaves out."""
+
+    problems: list[str] = field(default_factory=list)
+    known_bad: int = 0
+
+
+def verify_shard(settings: VerifySettings, number: int) -> ShardFindings:
     """Compare shard `number` on disk with the index: presence, bytes, SHA-256, rows, images, keys, labels."""
     index = settings.index
     shard, path = index.shards[number], Path(index.shard_url(number))
     if not path.is_file():
-        return [f"{path}: is missing"]
+        return ShardFindings([f"{path}: is missing"])
     problems = []
     size = path.stat().st_size
     if size != shard.bytes:
         problems.append(f"{path}: has {size} bytes, {INDEX_NAME} says {shard.bytes}")
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-            problems.append(f"{path}: content differs from {INDEX_NAME} (sha256): it was damaged or rewritten")
+    if sha256_of(path) != shard.sha256:
+        problems.append(f"{path}: content differs from {INDEX_NAME} (sha256): it was damaged or rewritten")
     try:
         rows = index.load_shard(number)
     except DataError as error:
-        return [*problems, str(error)]
+        return ShardFindings([*problems, str(error)])
     try:
         samples = read_tar_samples(path, cls_task=settings.cls_task, decode=False)
     except DataError as error:
         problems.append(str(error))
     else:
         problems += _check_samples(path, rows, samples, index.tasks)
-    return problems + _check_images(path, rows)
+    return ShardFindings(problems + _check_images(path, rows, settings, number), len(rows.bad))
 
 
-def _check_images(path: Path, rows: ShardIndex) -> list[str]:
-    """Read every image as training does: by its byte range."""
+def _check_images(path: Path, rows: ShardIndex, settings: VerifySettings, shard: int) -> list[str]:
+    """Read and decode every image as training does."""
     problems = []
-    with path.open("rb") as file:
-        for number in range(len(rows)):
-            if number in rows.bad:
-                continue
-            file.seek(int(rows.offset[number]))
-            data = file.read(int(rows.size[number]))
-            if google_crc32c.value(data) != int(rows.crc32c[number]):
-                problems.append(f"{path}: image of {rows.key(number)!r} is damaged (crc32c)")
+    reader = ShardReader(settings.index)
+    pixels = Pixels(size=_SIZE, operations=POLICIES["none"], max_pixels=settings.max_pixels)
+    out = np.empty((_SIZE, _SIZE, 3), np.uint8)
+    for number in range(len(rows)):
+        if number in rows.bad:
+            continue
+        key = rows.key(number)
+        try:
+            pixels.make(reader.read(shard, number), shard=path.name, key=key, view=0, out=out)
+        except BadSample as error:
+            problems.append(f"{path}: {key!r}: {error.reason}")
+    reader.close()
     return problems
 
 

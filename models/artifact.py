@@ -4,9 +4,7 @@
 """
 
 import hashlib
-import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,8 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError
 
+from data.sealed_json import BrokenSeal, open_sealed, seal
+from data.staging import settle_if_allowed, staged
 from models.errors import ModelError
 from models.student import Student, build_student
 
@@ -22,6 +22,7 @@ FORMAT = "slimheads-model/1"
 WEIGHTS_NAME = "model.safetensors"
 META_NAME = "model.json"
 PREPROCESSING_KEYS = ("mean", "std", "train_size", "eval_size")
+_WEIGHTS = "weights"  # the weights themselves show whether this entry of the JSON is right
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,29 @@ def save_artifact(
 ) -> Path:
     """Write the model and return the path of its `model.json`.
 
-    Both files are complete on disk before either takes its name, the JSON last; it holds the weights' hash, so a mixed
-    pair is seen on load. Numbers that are not finite (a metric without samples) become null.
+    At every moment an earlier model in the folder is whole, or this one is; the JSON holds the weights' hash. Numbers
+    that are not finite (a metric without samples) become null.
     """
+    contents = artifact_files(
+        model, tasks=tasks, preprocessing=preprocessing, metrics=metrics, provenance=provenance, ema=ema
+    )
+    directory = Path(directory)
+    with staged(directory) as stage:
+        for name, content in contents.items():
+            (stage / name).write_bytes(content)
+    return directory / META_NAME
+
+
+def artifact_files(
+    model: Student,
+    *,
+    tasks: Mapping[str, Sequence[str]],
+    preprocessing: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    ema: bool,
+) -> dict[str, bytes]:
+    """The files that `save_artifact` writes, for folders that hold more than a model."""
     _require_same_tasks(model, tasks)
     if set(preprocessing) != set(PREPROCESSING_KEYS):
         raise ModelError(f"preprocessing has keys {sorted(preprocessing)}; it needs {', '.join(PREPROCESSING_KEYS)}")
@@ -76,17 +97,9 @@ def save_artifact(
         "provenance": _finite(provenance),
         "ema": ema,
         "num_parameters": model.num_parameters,
-        "weights": {"file": WEIGHTS_NAME, "bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()},
+        _WEIGHTS: {"file": WEIGHTS_NAME, "bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()},
     }
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    contents = {WEIGHTS_NAME: weights, META_NAME: (json.dumps(meta, indent=2, allow_nan=False) + "\n").encode()}
-    for name, content in contents.items():
-        _write_synced(directory / f"{name}.part", content)
-    for name in contents:
-        (directory / f"{name}.part").replace(directory / name)
-    _sync_directory(directory)
-    return directory / META_NAME
+    return {WEIGHTS_NAME: weights, META_NAME: seal(meta, indent=2, apart=_WEIGHTS)}
 
 
 def load_artifact(path: str | Path) -> tuple[Student, ArtifactMeta]:
@@ -104,6 +117,8 @@ def load_artifact(path: str | Path) -> tuple[Student, ArtifactMeta]:
             f"{WEIGHTS_NAME} (an export alone cannot be trained, pruned or exported: name the model it was made from)"
         ) from error
     if hashlib.sha256(content).hexdigest() != meta.sha256:
+        if load_artifact_meta(path).sha256 != meta.sha256:  # saved anew between the two reads
+            return load_artifact(path)
         raise ModelError(
             f"{weights_path}: its {len(content)} bytes are not the ones that {META_NAME} beside it was written for "
             "(cut, changed or from another save); take the folder from its source again"
@@ -126,10 +141,13 @@ def load_artifact_meta(path: str | Path) -> ArtifactMeta:
     """What `model.json` says, without reading the weights. path: the folder or its `model.json`."""
     path = Path(path)
     file = path / META_NAME if path.is_dir() else path
+    settle_if_allowed(file.parent)
     try:
-        meta = json.loads(file.read_text(encoding="utf-8"))
+        meta = open_sealed(file.read_bytes(), name=str(file), apart=_WEIGHTS)
     except OSError as error:
         raise ModelError(f"{file}: cannot be read ({error.strerror}); a model is a folder with {META_NAME}") from error
+    except BrokenSeal as error:
+        raise ModelError(str(error)) from error
     except ValueError as error:
         raise ModelError(f"{file}: not JSON, or cut ({error})") from error
     found = meta.get("format") if isinstance(meta, dict) else None
@@ -155,7 +173,7 @@ def load_artifact_meta(path: str | Path) -> ArtifactMeta:
             provenance=meta["provenance"],
             ema=meta["ema"],
             num_parameters=meta["num_parameters"],
-            sha256=meta["weights"]["sha256"],
+            sha256=meta[_WEIGHTS]["sha256"],
         )
     except KeyError as error:
         raise ModelError(f"{file}: the key {error} is missing") from error
@@ -177,18 +195,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,11 +8,9 @@ Ends with 1 where a task loses more than the gate allows, and names the layers t
 """
 
 import argparse
-import json
 import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,12 +23,15 @@ from rich.console import Console
 
 from data import orientation
 from data.index import load_index
+from data.sealed_json import seal
+from data.staging import staged
 from models.artifact import META_NAME, WEIGHTS_NAME, ArtifactMeta, load_artifact
 from models.deploy.executorch_program import write_program
 from models.deploy.graph import export_graph, save_graph, with_pixel_input
 from models.deploy.int8 import METHODS, require_enough_photos
 from models.deploy.latency import measure_milliseconds
 from models.deploy.loading import load_model
+from models.deploy.manifest import EXPORT_NAME, hashes_in, remove_left_overs
 from models.deploy.parity import require_parity, require_same_logits
 from models.deploy.standalone import standalone_text
 from models.deploy.storage8 import write_uint8
@@ -44,7 +45,7 @@ from train.comparison import Comparison
 from train.exit_codes import ExitCode
 from train.export_damage import worst_parts
 from train.export_measurement import calibration_batches, measure_files, shard_photos
-from train.export_options import FILES, check_options, chosen_variants
+from train.export_options import EXAMPLE_NAME, FILES, check_options, chosen_variants
 from train.export_report import (
     REFERENCE,
     export_report,
@@ -60,7 +61,7 @@ from train.photo_arguments import not_negative, positive
 from train.photo_subset import PhotoSubset
 from train.photos import ShardPhotos
 
-EXAMPLE, EXAMPLE_NAME = Path(__file__).parent / "deploy" / "example.py", "predict.py"
+EXAMPLE = Path(__file__).parent / "deploy" / "example.py"
 ORIENTATION = Path(orientation.__file__)
 SAMPLES = 256  # photos to calibrate with
 LOOKED_AT = 32  # photos that show which tensors hurt most, where none were needed to calibrate
@@ -143,18 +144,15 @@ def _export(options: argparse.Namespace, comm: Comm) -> ExitCode:
     for option in ("calibrate", "data"):  # said before the work
         if folder := getattr(options, option):
             shard_photos(load_index(folder), meta, option=f"--{option}")
-    options.out.mkdir(parents=True, exist_ok=True)
-    # The files take their place when all are made, so that an export that fails leaves an earlier one there whole.
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=options.out) as made:
-        export = Export(model, meta, options, Path(made), size, workers)
+    remove_left_overs(options.out)
+    with staged(options.out) as made:
+        export = Export(model, meta, options, made, size, workers)
         _write_files(export)
         results = _measure(export)
         if options.gate is not None:
             require_measured(results, list(meta.tasks), data=options.data)
         _report(export, results, _latency(export))
         written = sorted(path.name for path in export.folder.iterdir())
-        for name in written:
-            (export.folder / name).replace(options.out / name)
     print(f"wrote {options.out}: {', '.join(written)}")
     if options.gate is not None and (lost := losses_over_gate(results, gate=options.gate)):
         photos = export.batches or _network_inputs(export, "data", count=LOOKED_AT)
@@ -270,7 +268,7 @@ def _report(export: Export, results: Mapping[str, Comparison], milliseconds: Map
         gate=options.gate,
         command=options.command,
     )
-    (export.folder / "export.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    (export.folder / EXPORT_NAME).write_bytes(seal({**content, "files": hashes_in(export.folder)}, indent=2))
     print_table(export_table(content))
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor
 
-from models.artifact import META_NAME, ArtifactMeta, load_artifact
+from models.artifact import ArtifactMeta, load_artifact
 from models.cost import Cost, count_cost
 from models.errors import ModelError
 from models.groups import KINDS
@@ -33,7 +33,7 @@ from prune.proof import NUM_IMAGES, proof_inputs
 from prune.pruning import Goal, Limits, prune_student
 from prune.recalibrate import recalibrate
 from prune.remarks import latency_remarks, recalibration_remarks, remarks_on
-from prune.saving import PLAN_NAME, save_pruned
+from prune.saving import require_replaceable, save_pruned
 from prune.scores import NEEDS_DATA, SCORES, Batch
 from train.comm import Comm, CommError
 from train.command import run_command
@@ -233,8 +233,7 @@ def _check_folder(out: Path, meta: ArtifactMeta) -> None:
         raise ModelError(f"--out {out} is the model itself; name another folder")
     if out.exists() and not out.is_dir():
         raise ModelError(f"--out {out}: is a file; name a folder")
-    if (out / META_NAME).exists() and not (out / PLAN_NAME).exists():
-        raise ModelError(f"--out {out}: holds a {META_NAME} that is not of a pruning; name another folder")
+    require_replaceable(out)
 
 
 def _limits(options: argparse.Namespace) -> Limits:

@@ -21,6 +21,7 @@ from typing import Any
 from rich.table import Table
 
 from data.index import load_index
+from data.staging import staged, write_atomically
 from models.artifact import load_artifact, load_artifact_meta, save_artifact
 from models.cost import count_cost
 from models.errors import ModelError
@@ -140,7 +141,7 @@ def _curve(options: argparse.Namespace, comm: Comm) -> ExitCode:
     original = meter(Path(options.model))
     # Not before: a folder is not to be kept for the settings of a command that failed at once.
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / SETTINGS_NAME).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    write_atomically(options.out / SETTINGS_NAME, (json.dumps(settings, indent=1) + "\n").encode())
     _say("the model itself", original)
     rounds = {f"{rate:g}": [original, *_rounds(options, rate, meter)] for rate in options.rates}
     zeroed = [original, *_zeroed(options, meter)]
@@ -150,9 +151,10 @@ def _curve(options: argparse.Namespace, comm: Comm) -> ExitCode:
         pictures["curve.svg"] = _picture(rounds, "parameters", title="pruned round by round")
     if options.unstructured:
         pictures["unstructured.svg"] = _picture({"magnitude": zeroed}, "zeros", title="single weights set to zero")
-    (options.out / "curve.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    for name, svg in pictures.items():
-        (options.out / name).write_text(svg, encoding="utf-8")
+    with staged(options.out) as stage:
+        (stage / "curve.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        for name, svg in pictures.items():
+            (stage / name).write_text(svg, encoding="utf-8")
     _report(rounds, zeroed)
     for name in ("curve.json", *pictures):
         print(f"wrote {options.out / name}")

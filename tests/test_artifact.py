@@ -1,6 +1,5 @@
 """A saved model describes itself, and a broken one says which file is wrong and how."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from models.artifact import load_artifact, load_artifact_meta, save_artifact
 from models.errors import ModelError
 from models.heads import HEADS
 from models.student import Student, build_student
+from tests.edited_json import edit_json
 
 CLASSES = {"type": ("mono", "poly"), "level": ("none", "low", "high")}
 
@@ -157,7 +157,7 @@ def test_missing_and_cut_files_are_named(tmp_path: Path) -> None:
 )
 def test_what_the_json_says_must_fit(tmp_path: Path, changes: dict, message: str) -> None:
     json_path = save(student(), tmp_path)
-    json_path.write_text(json.dumps({**json.loads(json_path.read_text()), **changes}))
+    edit_json(json_path, **changes)
     with pytest.raises(ModelError, match=message):
         load_artifact(tmp_path)
 

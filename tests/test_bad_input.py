@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from data.index import load_index
 from data.index.foreign import index_tars
 from tests.conftest import REPOSITORY, TINY_TASKS, end_process_tree, jpeg_bytes, rank_environment
+from tests.edited_json import edit_json
 from tests.photos import write_tar
 from tests.small_run import Outcome, small_config, train_small
 from tests.test_resume import finish, process_of_rank, wait_for_step
@@ -113,8 +114,7 @@ def test_no_index_in_the_folder(tmp_path: Path) -> None:
 def test_splits_with_different_classes(tasks: dict, message: str, shards: Path, tmp_path: Path) -> None:
     val = shards / "val"
     path = val / "index.json"
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "tasks": {name: list(classes) for name, classes in tasks.items()}}))
+    edit_json(path, tasks={name: list(classes) for name, classes in tasks.items()})
     outcome = train_small(shards, tmp_path / "a")
     assert outcome.exit_code == 65
     assert message.format(train=shards / "train", val=val) in outcome.stderr
@@ -314,9 +314,12 @@ def test_a_full_disk_while_saving_keeps_the_older_checkpoint_and_the_run_continu
     assert "File too large" in second.stderr
     assert "free the disk and repeat the command, it continues" in second.stderr
     assert {path.name: path.read_bytes() for path in (first.run / "checkpoints").iterdir()} == before
+    left_over = first.run / "checkpoints" / "step-0000000099.part"  # of a save that was killed
+    left_over.write_bytes(b"x")
     third = train_small(tiny_shards, tmp_path)
     assert third.exit_code == 0, third.stderr
     assert "continues after step" in third.stdout
+    assert not left_over.exists()
     assert_same_weights(third, undisturbed)
     assert third.trained() == undisturbed.trained()
 

@@ -144,8 +144,23 @@ def test_shards_of_unknown_origin_are_not_overwritten(tmp_path, capsys):
     precious = tmp_path / "out" / "train" / "mine.tar"
     precious.write_bytes(b"x")
     assert build(class_folders(tmp_path / "photos"), tmp_path / "out") == ExitCode.BAD_DATA
-    assert "already holds mine.tar" in capsys.readouterr().err
+    assert "already holds mine.tar, which no build wrote; choose another --out" in capsys.readouterr().err
+    assert build(tmp_path / "photos", tmp_path / "out", "--overwrite") == ExitCode.BAD_DATA
     assert precious.exists()
+
+
+def test_overwriting_removes_the_earlier_build_and_nothing_else(tmp_path):
+    photos = class_folders(tmp_path / "photos")
+    folder = tmp_path / "out" / "train"
+    build(photos, tmp_path / "out", "--samples-per-shard", 5)
+    kept = ["mine.tar", "mine.idx", ".notes.tmp", "notes.json"]
+    for name in kept:
+        (folder / name).write_bytes(b"x")
+    (folder / "000004.tar").replace(folder / "000005.tar")  # of a shard that a kill left without its record
+    (folder / ".000000.tar.1.tmp").write_bytes(b"x")
+    assert build(photos, tmp_path / "out", "--overwrite", "--samples-per-shard", 12) == ExitCode.DONE
+    names = [f"{number:06d}.{suffix}" for number in range(2) for suffix in ("idx", "tar")]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*names, *kept, ".build", "index.json"])
 
 
 def test_bad_pictures_are_left_out_and_listed(tmp_path, capsys):

@@ -1,6 +1,5 @@
 """A student that learns from cached logits learns what it would from the teacher itself, on any number of ranks."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from data.index import load_index
 from data.views import Views
 from tests.conftest import TINY_TASKS
+from tests.edited_json import edit_json
 from tests.range_server import serve
 from tests.small_run import OPTIONS, Outcome, small_config, train_small
 from tests.tiny_models import save_tiny_model
@@ -177,8 +177,7 @@ def test_a_truncated_cache_is_refused_at_the_start(tiny_shards: Path, cache: Pat
 def test_a_cache_without_a_complete_view_is_refused(tiny_shards: Path, cache: Path, tmp_path: Path) -> None:
     begun = tmp_path / "logits"
     shutil.copytree(cache, begun)
-    manifest = json.loads((begun / "manifest.json").read_text())
-    (begun / "manifest.json").write_text(json.dumps({**manifest, "views": 0, "non_finite": []}))
+    edit_json(begun / "manifest.json", views=0, non_finite=[])
     outcome = train_small(tiny_shards, tmp_path, *STRONG, f"teacher={{cache: {begun}}}")
     assert outcome.exit_code == 65
     assert f"{begun}: no view is complete; python -m train.cache_teacher goes on with it" in outcome.stderr

@@ -12,16 +12,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from tests.conftest import rank_environment
 from train.checkpoint import CheckpointError, CheckpointStore, digest, flatten_optimizer, restore_optimizer
+from train.run_folder import RunFolder
 
 TENSORS = {
     "model.weight": torch.arange(2000.0).view(40, 50),
     "model.count": torch.tensor(7),
     "half": torch.ones(3).half(),
 }
+DTYPES = {name: tensor.dtype for name, tensor in TENSORS.items()}
 STATE = {"progress": {"step": 3, "best": float("nan")}, "wandb_id": "abc"}
 
 
@@ -86,9 +90,55 @@ def test_a_flipped_bit_is_seen(store: CheckpointStore) -> None:
     assert store.newest_good()[0] == 1
 
 
-def test_a_foreign_file_is_refused_by_its_format(store: CheckpointStore) -> None:
-    from safetensors.torch import save_file
+def test_a_flipped_bit_of_the_header_is_seen(store: CheckpointStore) -> None:
+    """The state, the checksums, names, types and shapes; also where a shape or a type stays possible."""
+    store.save(TENSORS, STATE, step=1)
+    path = store.path(1)
+    whole = path.read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    unseen = []
+    for position in range(8, 8 + length):
+        content = bytearray(whole)
+        content[position] ^= 1 << position % 4  # what makes another digit of a digit
+        path.write_bytes(content)
+        try:
+            tensors, state = store.load(1)
+        except CheckpointError:
+            continue
+        same = str(state) == str(STATE) and digest(tensors) == digest(TENSORS)
+        if not same or {name: tensor.dtype for name, tensor in tensors.items()} != DTYPES:
+            unseen.append(whole[position - 10 : position + 10])
+    assert unseen == []
 
+
+def test_a_checkpoint_of_before_its_header_was_checked_is_loaded(store: CheckpointStore) -> None:
+    store.save(TENSORS, STATE, step=1)
+    with safe_open(store.path(1), framework="pt") as file:
+        metadata = file.metadata()
+    del metadata["described"]
+    save_file(TENSORS, store.path(2), metadata=metadata)
+    assert store.newest_good() == (2, [])
+
+
+def test_what_a_killed_save_left_goes_and_nothing_else(store: CheckpointStore) -> None:
+    store.save(TENSORS, STATE, step=1)
+    for name in ("step-0000000002.part", "notes.part", "step-2.part"):
+        (store.directory / name).write_bytes(b"x")
+    store.remove_partial()
+    assert sorted(os.listdir(store.directory)) == ["notes.part", "step-0000000001.safetensors", "step-2.part"]
+
+
+def test_a_killed_first_save_is_no_run(tmp_path: Path) -> None:
+    """Its config may still be put right."""
+    folder = RunFolder(tmp_path)
+    folder.checkpoints.mkdir()
+    (folder.checkpoints / "step-0000000002.part").write_bytes(b"x")
+    assert not folder.holds_checkpoints()
+    CheckpointStore(folder.checkpoints).save(TENSORS, STATE, step=2)
+    assert folder.holds_checkpoints()
+
+
+def test_a_foreign_file_is_refused_by_its_format(store: CheckpointStore) -> None:
     store.directory.mkdir()
     save_file(TENSORS, store.path(4), metadata={"format": "slimheads-checkpoint/9"})
     with pytest.raises(CheckpointError, match="slimheads-checkpoint/9"):

@@ -1,7 +1,6 @@
 """A student learns from its teacher: all tasks or some, from one model or several, and the teacher stays untouched."""
 
 import copy
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from models.artifact import load_artifact
 from models.errors import ModelError
 from tests.conftest import TINY_TASKS, jpeg_bytes
+from tests.edited_json import edit_json, read_json
 from tests.small_run import Outcome, train_small
 from tests.tiny_models import save_tiny_model
 from train.distillation import distillation_term, teacher_columns
@@ -194,11 +194,11 @@ def test_a_teacher_with_its_classes_in_another_order_teaches_the_same(tiny_shard
 def rewrite_meta(folder: Path, *, classes: list[str] | None = None) -> None:
     import hashlib
 
-    meta = json.loads((folder / "model.json").read_text())
+    meta = read_json(folder / "model.json")
     meta["weights"]["sha256"] = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     if classes is not None:
         meta["tasks"][0]["classes"] = classes
-    (folder / "model.json").write_text(json.dumps(meta))
+    edit_json(folder / "model.json", **meta)
 
 
 def test_classes_that_the_teacher_lacks_are_refused_by_name(tiny_shards: Path, tmp_path: Path) -> None:

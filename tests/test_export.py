@@ -32,6 +32,7 @@ from models.deploy.sensitivity import measure_storage_sensitivity
 from models.errors import ModelError
 from prune import __main__ as prune
 from tests.conftest import TINY_TASKS, jpeg_bytes
+from tests.edited_json import edit_json
 from tests.photos import natural_photo
 from tests.tiny_models import SIZE, save_tiny_model
 from train import evaluate, export_options, predict
@@ -675,6 +676,9 @@ def test_a_cut_graph_a_foreign_graph_and_a_foreign_model_json_are_refused(export
     path = folder / "model.int8.onnx"
     content = path.read_bytes()
     path.write_bytes(content[:-500])
+    with pytest.raises(ModelError, match=r"model\.int8\.onnx: is not the file that export\.json beside it"):
+        load_model(path)
+    edit_json(folder / "export.json", files={})  # as earlier versions wrote it
     with pytest.raises(ModelError, match=r"model\.int8\.onnx: onnxruntime .* cannot load it"):
         load_model(path)
     foreign = onnx.load(exported / "model.onnx")
@@ -686,6 +690,71 @@ def test_a_cut_graph_a_foreign_graph_and_a_foreign_model_json_are_refused(export
     shutil.copyfile(other / "model.json", folder / "model.json")
     with pytest.raises(ModelError, match="was made from another model"):
         load_model(folder / "model.onnx")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
+def test_a_graph_with_one_wrong_bit_is_never_measured(name: str, exported: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(exported, tmp_path / "copy"))
+    path = folder / name
+    loaded = load_model(path)
+    assert loaded.model(torch.zeros(1, 3, loaded.image_size, loaded.image_size))
+    flip_weight(path)
+    command = [sys.executable, "-I", str(folder / "predict.py"), "photo.jpg", "--model", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{name}: is not the file that export.json beside it lists" in done.stderr
+    with pytest.raises(
+        ModelError, match=rf"{re.escape(str(path))}: is not the file that export.json .* export the mod"
+    ):
+        load_model(path)
+    (folder / "export.json").unlink()
+    load_model(path)  # which is why: nothing else shows it
+
+
+def flip_weight(path: Path) -> None:
+    """A bit of a number in the file's largest tensor."""
+    largest = max(onnx.load(path).graph.initializer, key=lambda tensor: len(tensor.raw_data)).raw_data
+    content = bytearray(path.read_bytes())
+    content[content.index(largest) + len(largest) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def test_a_damaged_export_json_is_refused(exported: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(exported, tmp_path / "copy"))
+    path = folder / "export.json"
+    path.write_bytes(path.read_bytes().replace(b'"image_size": 40', b'"image_size": 41'))
+    with pytest.raises(
+        ModelError, match=r"export\.json: cannot be read .* is damaged, or was changed .*; export the mod"
+    ):
+        load_model(folder / "model.onnx")
+
+
+def test_only_what_an_export_made_is_replaced_or_swept(
+    model: Path, exported: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "model.onnx").write_bytes(b"mine")
+    assert run("--model", model, "--out", out) == ExitCode.BAD_CONFIG
+    assert "holds a model.onnx that no export.json speaks of" in capfd.readouterr().err
+    assert (out / "model.onnx").read_bytes() == b"mine"
+    shutil.rmtree(out)
+    shutil.copytree(exported, out)
+    (out / "model.int8.onnx").unlink()
+    with (out / "predict.py").open("a") as file:
+        file.write("# my own line\n")
+    assert run("--model", model, "--out", out) == ExitCode.BAD_CONFIG
+    assert "its predict.py was changed since it was exported; move it away" in capfd.readouterr().err
+    (out / "predict.py").unlink()
+    (out / "model.onnx").write_bytes(b"damaged")
+    (out / "notes.txt").write_text("mine")
+    for name, inside in ((".export-k3v9_x0a", "model.onnx"), (".export-mynotes1", "notes.txt")):
+        (out / name).mkdir()
+        (out / name / inside).write_bytes(b"x")
+    assert run("--model", model, "--out", out) == 0
+    names = [".export-mynotes1", "export.json", "model.json", "model.onnx", "notes.txt", "predict.py"]
+    assert sorted(os.listdir(out)) == names
+    load_model(out / "model.onnx")
 
 
 def comparison(top1: float, loss: float) -> Comparison:

@@ -25,6 +25,7 @@ from data.index import (
     write_index,
 )
 from data.index.__main__ import main
+from tests.edited_json import edit_json
 from tests.photos import class_folders, jpeg, write_tar
 from train.exit_codes import ExitCode
 
@@ -84,7 +85,7 @@ def test_index_comes_back_as_written_with_shards_sorted(tmp_path):
 )
 def test_a_wrong_index_is_refused_in_words(change, message, tmp_path):
     path = write_index(tmp_path, tasks=TASKS, shards=[shard()])
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    edit_json(path, **change)
     with pytest.raises(DataError, match=message):
         load_index(tmp_path)
 

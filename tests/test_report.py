@@ -20,11 +20,13 @@ import yaml
 from PIL import Image
 
 from data.augment import Operations
+from data.sealed_json import CHECKSUM
 from data.teacher_logits import LogitManifest, write_manifest
 from models import export
 from models.artifact import load_artifact, load_artifact_meta
 from prune import __main__ as prune
 from tests.conftest import TINY_TASKS, rank_environment
+from tests.edited_json import edit_json, read_json
 from tests.small_run import train_small
 from train import evaluate, report
 from train.exit_codes import ExitCode
@@ -262,9 +264,8 @@ def test_a_network_pruned_from_any_model_of_a_run_is_asked_about_its_photos(
     runs: dict[str, Path], chain: list[Path], tmp_path: Path
 ) -> None:
     narrow = shutil.copytree(chain[1].parent / "narrow", tmp_path / "narrow")
-    plan = json.loads((narrow / "prune.json").read_text())
-    plan["source"] = {"model": str(runs["odd"] / "last"), "sha256": "0"}  # other weights than those of best/
-    (narrow / "prune.json").write_text(json.dumps(plan))
+    source = {"model": str(runs["odd"] / "last"), "sha256": "0"}  # other weights than those of best/
+    edit_json(narrow / "prune.json", source=source)
     shown = gains(page_of(tmp_path / "page.html", runs["odd"], narrow))
     assert re.fullmatch(r"[\d.]+ %", shown["narrow"]["mean top-1"])
 
@@ -454,10 +455,10 @@ def test_the_table_says_in_which_precision_and_about_how_many_photos_each_model_
 
 def test_times_are_of_one_occasion_and_one_runtime(chain: list[Path], tmp_path: Path) -> None:
     exported = shutil.copytree(chain[-1], tmp_path / "exported")
-    content = json.loads((exported / "export.json").read_text())
-    for values in content["variants"].values():
+    variants = read_json(exported / "export.json")["variants"]
+    for values in variants.values():
         values["milliseconds"] = 777.0  # a busy day
-    (exported / "export.json").write_text(json.dumps(content))
+    edit_json(exported / "export.json", variants=variants)
     assert "777" not in page_of(tmp_path / "all.html", chain[1], exported, photos=0).text
     (exported / "model.int8.onnx").unlink()
     page = page_of(tmp_path / "less.html", chain[1], exported, photos=0)
@@ -465,6 +466,42 @@ def test_times_are_of_one_occasion_and_one_runtime(chain: list[Path], tmp_path: 
     plot = next(str(one["aria-label"]) for one in page.named("svg") if "against time" in str(one.get("aria-label")))
     assert "exported onnx fp32" in plot
     assert "onnx int8" not in plot
+
+
+def test_halves_of_two_prunings_are_not_compared(chain: list[Path], tmp_path: Path) -> None:
+    """As a kill between the two files left them; also of an earlier version, whose plans list no hashes."""
+    narrow = Path(shutil.copytree(chain[1].parent / "narrow", tmp_path / "narrow"))
+    folder = shutil.copytree(narrow, tmp_path / "mixed")
+    source = load_artifact_meta(narrow).provenance["pruned"]["source"]["model"]
+    assert prune.main(["--model", source, "--out", str(tmp_path / "other"), "--ratio", "0.2"]) == 0
+    shutil.copy(tmp_path / "other" / "prune.json", folder)
+    for _ in range(2):
+        page = page_of(tmp_path / "page.html", narrow, folder, photos=0)
+        assert "mixed/prune.json and the model.json beside it are of two prunings; prune again" in page.text
+        assert list(gains(page)) == ["narrow"]
+        edit_json(folder / "prune.json", files={})
+    edit_json(narrow / "prune.json", files={})
+    assert list(gains(page_of(tmp_path / "page.html", narrow, photos=0))) == ["narrow"]
+
+
+def test_a_damaged_bit_of_a_plan_or_of_an_exported_file_is_named(
+    runs: dict[str, Path], chain: list[Path], tmp_path: Path
+) -> None:
+    folders = [
+        shutil.copytree(source, tmp_path / name)
+        for source, name in ((chain[1].parent / "narrow", "narrow"), (chain[2], "exported"))
+    ]
+    plan, graph = folders[0] / "prune.json", folders[1] / "model.int8.onnx"
+    content = plan.read_text()
+    plan.write_text(content.replace('"parameters": {', '"paraneters": {', 1))
+    data = bytearray(graph.read_bytes())
+    data[len(data) // 2] ^= 1
+    graph.write_bytes(data)
+    page = page_of(tmp_path / "page.html", runs["odd"], *folders, photos=0)
+    assert f"{plan} cannot be read: prune.json: is damaged, or was changed after it was written" in page.text
+    assert f"{graph} is damaged: export.json was written for other bytes" in page.text
+    assert "exported onnx int8" not in gains(page)
+    assert "exported onnx fp32" in gains(page)
 
 
 @pytest.mark.parametrize("kind", ["run", "pruned", "exported"])
@@ -509,11 +546,10 @@ def test_the_gate_of_an_export_and_its_layers_in_float_are_said(
     chain: list[Path], tmp_path: Path, gate: dict[str, Any] | None, layers: list[str], said: list[str]
 ) -> None:
     folder = shutil.copytree(chain[2], tmp_path / "exported")
-    content = json.loads((folder / "export.json").read_text())
+    content = read_json(folder / "export.json")
     assert content["gate"] is None
     assert content["quantisation"]["float_layers"] == []
-    content |= {"gate": gate, "quantisation": {**content["quantisation"], "float_layers": layers}}
-    (folder / "export.json").write_text(json.dumps(content))
+    edit_json(folder / "export.json", gate=gate, quantisation={**content["quantisation"], "float_layers": layers})
     page = page_of(tmp_path / "page.html", folder, photos=0)
     assert "Exports" in page.texts
     assert "int8 was calibrated on 33 photos of" in page.text
@@ -562,6 +598,7 @@ def test_a_file_with_wrong_values_is_named_with_the_reason_and_the_rest_is_shown
     source = {"export.json": chain[2], "prune.json": chain[1].parent / "narrow"}.get(file, chain[1])
     folder = shutil.copytree(source, tmp_path / "tuned")
     content = yaml.safe_load((folder / file).read_text())
+    content.pop(CHECKSUM, None)
     (folder / file).write_text(json.dumps({**content, **change}))  # which is YAML, too
     page = page_of(tmp_path / "page.html", runs["odd"], folder, photos=0)
     assert reason in page.text

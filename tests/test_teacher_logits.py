@@ -414,3 +414,100 @@ def test_a_row_is_read_in_far_less_time_than_a_photo_is_decoded(cached: Path) ->
         measured_microseconds(lambda: [reader.read(*entry) for entry in entries], len(entries)) for _ in range(5)
     )
     assert best < 20  # alone about 1; a photo takes 300 and more
+
+
+# -- whose logits they are -------------------------------------------------------------------------------------------
+
+OWNED = MANIFEST.with_identity()
+
+
+def cache_of(root: Path, manifest: LogitManifest) -> Path:
+    root.mkdir()
+    write_manifest(root, manifest)  # before the first sidecar, as caching does
+    for shard in range(len(COUNTS)):
+        writer = writer_of(root, shard)
+        for view in range(VIEWS):
+            writer.append(logits_of(shard, view))
+    return root
+
+
+@pytest.fixture
+def owned(tmp_path: Path) -> Path:
+    return cache_of(tmp_path / "owned", OWNED)
+
+
+def same_counts(index: Index) -> Index:
+    """Shards of as many samples each, so that the size of a file says nothing."""
+    return Index(index.root, index.tasks, tuple(dataclasses.replace(shard, count=7) for shard in index.shards))
+
+
+def test_logits_with_an_owner_are_read_as_they_were_written(owned: Path) -> None:
+    reader = LogitReader(str(owned), INDEX, num_views=VIEWS, cache=None)
+    for shard, sample, view in every_entry():
+        np.testing.assert_array_equal(reader.read(shard, sample, view), logits_of(shard, view)[sample])
+    again = writer_of(owned, 1)
+    assert (again.num_views, again.cut_bytes) == (VIEWS, 0)
+
+
+def test_a_sidecar_of_another_shard_or_cache_is_refused_at_the_start(tmp_path: Path) -> None:
+    index = same_counts(INDEX)
+    manifest = dataclasses.replace(MANIFEST, shards=cached_shards(index), non_finite=())
+    caches = {}
+    other_teacher = dataclasses.replace(manifest, teachers=teachers_with(sha256="ef" * 32))
+    for name, one in {"a": manifest, "b": other_teacher}.items():
+        (root := tmp_path / name).mkdir()
+        write_manifest(root, one.with_identity())
+        for shard in index.shards:
+            SidecarWriter(root, shard_name=shard.name, num_samples=7, num_classes=CLASSES).append(logits_of(0, 0))
+        write_manifest(root, dataclasses.replace(one.with_identity(), views=1))
+        caches[name] = root
+    kept = (caches["a"] / "1.logits").read_bytes()
+    for source in (caches["a"] / "2.logits", caches["b"] / "1.logits"):
+        (caches["a"] / "1.logits").write_bytes(source.read_bytes())
+        with pytest.raises(
+            DataError, match=r"1\.logits: .* damaged .*, or the file is another shard's or cache's; del"
+        ):
+            LogitReader(str(caches["a"]), index, num_views=1, cache=None)
+        writer = SidecarWriter(caches["a"], shard_name="1.tar", num_samples=7, num_classes=CLASSES)
+        assert (writer.num_views, writer.cut_bytes) == (0, len(kept)), "caching again must write it anew"
+    (caches["a"] / "1.logits").write_bytes(kept)
+    LogitReader(str(caches["a"]), index, num_views=1, cache=None)
+
+
+def test_views_and_samples_that_changed_places_are_damaged(owned: Path) -> None:
+    path = owned / "1.logits"
+    data = path.read_bytes()
+    block = 4 * RECORD
+    path.write_bytes(data[:block] + data[2 * block :] + data[block : 2 * block])  # views 0, 2, 1
+    reader = LogitReader(str(owned), INDEX, num_views=VIEWS, cache=None)
+    reader.read(1, 0, 0)
+    with pytest.raises(DataError, match=r"sample 3, view 1, are damaged"):
+        reader.read(1, 3, 1)
+    path.write_bytes(data[:RECORD] + data[2 * RECORD : 3 * RECORD] + data[RECORD : 2 * RECORD] + data[3 * RECORD :])
+    reader = LogitReader(str(owned), INDEX, num_views=VIEWS, cache=None)
+    with pytest.raises(DataError, match=r"sample 1, view 0, are damaged"):
+        reader.read(1, 1, 0)
+
+
+def test_a_remote_sidecar_of_another_shard_is_refused_when_it_is_read(owned: Path, tmp_path: Path) -> None:
+    (owned / "0.logits").write_bytes((owned / "2.logits").read_bytes()[: 7 * VIEWS * RECORD])
+    with serve(owned) as server:
+        ranges = RangeCache(tmp_path / "ranges", max_bytes=10**9)
+        reader = LogitReader(server.url, INDEX, num_views=VIEWS, cache=ranges)
+        with pytest.raises(DataError, match=r"0\.logits: the logits of sample 3, view 2"):
+            reader.read(0, 3, 2)
+        ranges.close()
+
+
+def test_the_identity_is_of_what_the_cache_is_made_with() -> None:
+    moved = {task: dataclasses.replace(source, path="elsewhere") for task, source in MANIFEST.teachers.items()}
+    assert dataclasses.replace(MANIFEST, teachers=moved).with_identity().identity == OWNED.identity
+    for name, (changes, _) in OTHER.items():
+        assert dataclasses.replace(MANIFEST, **changes).with_identity().identity != OWNED.identity, name
+
+
+def test_a_damaged_manifest_is_refused(owned: Path) -> None:
+    path = owned / MANIFEST_NAME
+    path.write_bytes(path.read_bytes().replace(b'"dark"', b'"darj"'))
+    with pytest.raises(DataError, match=r"manifest\.json: is damaged, or was changed"):
+        load_manifest(str(owned))

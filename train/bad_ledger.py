@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.bad_samples import most_allowed
 from data.errors import DataError
 from train.jsonl import JsonLines, read_lines
 
-ALWAYS_ALLOWED = 10
 _SHOWN = 20
 
 
@@ -21,7 +21,7 @@ class BadLedger:
     """
 
     def __init__(self, path: Path, *, writes: bool, num_samples: int, max_share: float) -> None:
-        self.limit = max(ALWAYS_ALLOWED, int(num_samples * max_share))
+        self.limit = most_allowed(num_samples, max_share)
         self.path = path
         self._seen = {(line["split"], line["shard"], line["key"]): line["reason"] for line in read_lines(path)}
         self._lines = JsonLines(path, sync=True) if writes else None

@@ -7,6 +7,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from data.staging import sweep
 from data.storage import is_remote, local_root
 from data.teacher_logits import MANIFEST_NAME, LogitManifest, check_manifest, load_manifest, write_manifest
 from train.comm import Comm
@@ -57,8 +58,7 @@ class CacheFolder:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return f"teacher.cache {self.path}: another caching is writing it; wait for it or choose another folder"
-        for left_over in self.path.glob(".*.tmp"):  # of a caching that was killed while it wrote
-            left_over.unlink()
+        sweep(self.path, alone=True)  # what a caching left that was killed while it wrote
         described = (self.path / MANIFEST_NAME).exists()
         if any(file.stat().st_size for file in self.path.glob("*.logits")):
             return (
@@ -67,5 +67,5 @@ class CacheFolder:
                 else (f"teacher.cache {self.path}: holds logits but no {MANIFEST_NAME} says of what; delete them")
             )
         # Without a logit, an earlier manifest is that of a call which failed at once, and binds nobody.
-        write_manifest(self.path, expected)
+        write_manifest(self.path, expected.with_identity())
         return None

@@ -4,7 +4,6 @@ store = CheckpointStore("runs/a/checkpoints", keep=2)
 store.save(tensors, state, step=500); tensors, state = store.load(500)
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -19,9 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from data.index.dataset import sync_folder
+from data.staging import sync
 
 _NAME = re.compile(r"^step-(\d{10})\.safetensors$")
+_PARTIAL = re.compile(r"^step-\d{10}\.part$")
 FORMAT = "slimheads-checkpoint/1"
 
 
@@ -55,6 +55,7 @@ class CheckpointStore:
             "state": json.dumps(state),
             "crc32c": json.dumps({name: _crc32c(tensor) for name, tensor in plain.items()}),
         }
+        metadata["described"] = _description(plain, metadata)
         path = self.path(step)
         partial = path.with_suffix(".part")
         try:
@@ -66,7 +67,7 @@ class CheckpointStore:
         except OSError:
             partial.unlink(missing_ok=True)
             raise
-        sync_folder(self.directory)
+        sync(self.directory)
         for old in self.steps()[self.keep :]:
             self.path(old).unlink(missing_ok=True)
         return path
@@ -82,10 +83,17 @@ class CheckpointStore:
             raise CheckpointError(f"{path}: not a whole checkpoint ({error})") from error
         if metadata.get("format") != FORMAT:
             raise CheckpointError(f"{path}: its format is {metadata.get('format')!r}, this version reads {FORMAT!r}")
-        for name, expected in json.loads(metadata["crc32c"]).items():
+        try:
+            checksums, state = json.loads(metadata["crc32c"]), json.loads(metadata["state"])
+            is_as_saved = metadata.get("described") in (None, _description(tensors, metadata))
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"{path}: its header is not what was saved (damaged file: {error!r})") from error
+        if not is_as_saved:
+            raise CheckpointError(f"{path}: its header is not what was saved (damaged file)")
+        for name, expected in checksums.items():
             if name not in tensors or _crc32c(tensors[name]) != expected:
                 raise CheckpointError(f"{path}: tensor {name!r} is not what was saved (damaged file)")
-        return tensors, json.loads(metadata["state"])
+        return tensors, state
 
     def newest_good(self) -> tuple[int | None, list[str]]:
         """(step of the newest checkpoint that verifies, what is wrong with newer ones); (None, ...) without any."""
@@ -100,10 +108,11 @@ class CheckpointStore:
         return None, problems
 
     def remove_partial(self) -> None:
-        """Temporary files of a save that was killed."""
-        with contextlib.suppress(FileNotFoundError):
-            for path in self.directory.glob("*.part"):
-                path.unlink()
+        """Temporary files of a save that was killed; for the one that alone may save here."""
+        if self.directory.is_dir():
+            for path in self.directory.iterdir():
+                if _PARTIAL.match(path.name):
+                    path.unlink()
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
@@ -157,3 +166,10 @@ def _bytes_of(tensor: Tensor) -> bytes:
 
 def _crc32c(tensor: Tensor) -> int:
     return int(google_crc32c.value(_bytes_of(tensor)))
+
+
+def _description(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """A checksum of all but the tensors' bytes: the state, and each tensor's name, type and shape."""
+    shapes = {name: (str(tensors[name].dtype), list(tensors[name].shape)) for name in sorted(tensors)}
+    text = json.dumps([metadata["state"], metadata["crc32c"], shapes])
+    return f"{google_crc32c.value(text.encode()):08x}"

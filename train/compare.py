@@ -20,7 +20,7 @@ from rich.table import Table
 
 from data.errors import BadArgument, DataError
 from data.index import Index, load_index
-from data.index.dataset import write_atomically
+from data.staging import write_atomically
 from models.terminal import print_table
 from train.answer import NO_ANSWER, answer
 from train.comm import Comm

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from data.bad_samples import most_allowed
 from data.batch import BadRecord
 from data.errors import DataError
 from data.index import Index, load_index
-from data.index.dataset import write_atomically
+from data.staging import write_atomically
 from models.terminal import print_table
 from train.agreement import check_agreement
-from train.bad_ledger import ALWAYS_ALLOWED
 from train.comm import Comm
 from train.command import run_command
 from train.config import DataConfig
@@ -128,7 +128,7 @@ def _describe(record: BadRecord) -> list[str]:
 
 
 def _require_few_bad(bad: Sequence[Sequence[str]], index: Index) -> None:
-    allowed = max(ALWAYS_ALLOWED, int(index.num_samples * MAX_BAD_SHARE))
+    allowed = most_allowed(index.num_samples, MAX_BAD_SHARE)
     if len(bad) > allowed or len(bad) == index.num_samples:
         raise DataError(
             f"{len(bad)} of the {index.num_samples} samples of {index.root} cannot be used, too many for a result "

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data.bad_samples import most_allowed
 from data.errors import DataError
 from data.index import Index
 from data.labels import missing_names
 from models.artifact import ArtifactMeta
-from train.bad_ledger import ALWAYS_ALLOWED
 from train.comm import SingleProcess
 from train.comparison import Comparison, compare
 from train.ensemble import load_ensemble
@@ -79,7 +79,7 @@ def measure_files(
     )
     with photo_progress(what, total=total) as advance:
         results, bad = compare(ensembles, batches, num_photos=total, progress=advance)
-    if len(bad) > max(ALWAYS_ALLOWED, total // 1000) or len(bad) == total:
+    if len(bad) > most_allowed(total) or len(bad) == total:
         named = "; ".join(f"{record.shard} {record.key}: {record.reason}" for record in bad[:3])
         raise DataError(f"{len(bad)} of {total} photos cannot be used ({named}); python -m data.verify lists them")
     return results

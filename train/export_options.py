@@ -4,10 +4,17 @@ check_options(options); chosen_variants(options)  # ["onnx fp32", "onnx int8"]
 """
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 
 from data.errors import BadArgument
-from models.artifact import WEIGHTS_NAME
+from data.staging import settle, sha256_of
+from models.artifact import META_NAME, WEIGHTS_NAME
 from models.deploy.executorch_program import require_executorch
+from models.deploy.manifest import EXPORT_NAME, read_hashes
+from models.errors import ModelError
+
+EXAMPLE_NAME = "predict.py"
 
 FILES = {
     "uint8 storage": "model.uint8.safetensors",
@@ -50,6 +57,7 @@ def _check_folder(options: argparse.Namespace) -> None:
     out = options.out
     if out.exists() and not out.is_dir():
         raise BadArgument(f"--out {out}: is a file; name a folder")
+    settle(out)
     if (out / WEIGHTS_NAME).exists():  # that model's own model.json would be lost
         raise BadArgument(f"--out {out}: holds a saved model ({WEIGHTS_NAME}); name another folder")
     written = [FILES[variant] for variant in chosen_variants(options)]
@@ -58,4 +66,22 @@ def _check_folder(options: argparse.Namespace) -> None:
         raise BadArgument(
             f"--out {out}: holds {', '.join(stale)} of an earlier export, which this one does not write; remove it or "
             "name another folder"
+        )
+    _require_own(out, [*written, META_NAME, EXAMPLE_NAME])
+
+
+def _require_own(out: Path, names: Sequence[str]) -> None:
+    """BadArgument where a file that no export wrote would be replaced."""
+    found = [name for name in names if (out / name).exists()]
+    try:
+        listed = read_hashes(out)
+    except ModelError:  # damaged, but of an export
+        return
+    if found and listed is None:
+        raise BadArgument(
+            f"--out {out}: holds a {found[0]} that no {EXPORT_NAME} speaks of; move it away or name another folder"
+        )
+    if listed and EXAMPLE_NAME in found and listed.get(EXAMPLE_NAME) != sha256_of(out / EXAMPLE_NAME):
+        raise BadArgument(
+            f"--out {out}: its {EXAMPLE_NAME} was changed since it was exported; move it away or name another folder"
         )

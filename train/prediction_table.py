@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from data.index.dataset import sync_folder
+from data.staging import sweep, sync, temporary_beside
 from train.prediction import Prediction
 
 # What spreadsheets take for the start of a formula (the last four as wide letters), and our own mark.
@@ -55,9 +55,10 @@ class PredictionTable:
 
     def __init__(self, path: Path, *, tasks: Mapping[str, Sequence[str]], all_probabilities: bool) -> None:
         self.path, self.tasks, self.all_probabilities = path, tasks, all_probabilities
-        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._part = temporary_beside(path, "part")
 
     def __enter__(self) -> Self:
+        sweep(self.path.parent, of=self.path.name)
         self._file = self._part.open("w", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
         columns = column_names(self.tasks, all_probabilities=self.all_probabilities)
@@ -88,6 +89,6 @@ class PredictionTable:
                 os.fsync(self._file.fileno())
         if error is None:
             self._part.replace(self.path)
-            sync_folder(self.path.parent)
+            sync(self.path.parent)
         else:
             self._part.unlink()

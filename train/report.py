@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.index.dataset import write_atomically
+from data.staging import write_atomically
 from train.comm import Comm
 from train.command import run_command
 from train.exit_codes import ExitCode

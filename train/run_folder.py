@@ -48,7 +48,7 @@ class RunFolder:
         return self.path / f"trace-rank{rank}.jsonl"
 
     def holds_checkpoints(self) -> bool:
-        return self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
+        return any(self.checkpoints.glob("step-*.safetensors"))  # not what a killed save left
 
     def create(self) -> None:
         """Make it, or say why not. Raises ConfigError."""

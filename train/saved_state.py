@@ -97,6 +97,8 @@ def resume(store: CheckpointStore, saved: SavedState, comm: Comm) -> list[str]:
     (Loading on rank 0 and broadcasting makes ranks diverge: an optimizer without state takes another path.) Returns
     what rank 0 found wrong with newer files. Without a checkpoint the ranks compare their fresh state.
     """
+    if comm.rank == 0:
+        store.remove_partial()
     found: Any = store.newest_good() if comm.rank == 0 else None
     step, problems = comm.allgather_object(found, name="resume.step")[0]
     trouble = None

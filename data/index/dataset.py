@@ -18,7 +18,9 @@ from data.errors import DataError
 from data.index.label_rule import LabelRule, parse_label_rule
 from data.index.shard import ShardIndex, idx_name, shard_index_from_bytes
 from data.labels import MISSING, check_names
-from data.storage import join_url, local_root, read_bytes
+from data.sealed_json import BrokenSeal, open_sealed, seal
+from data.staging import settle_if_allowed, write_atomically
+from data.storage import is_remote, join_url, local_root, read_bytes
 
 FORMAT = "slimheads-index/1"
 INDEX_NAME = "index.json"
@@ -89,10 +91,14 @@ class Index:
         rows = shard_index_from_bytes(data, name=url)
         num_labelled = len(self.tasks) - self.num_unlabelled
         if rows.labels.shape != (shard.count, num_labelled):
+            found = " samples of ".join(map(str, rows.labels.shape))
             raise DataError(
-                f"{url}: has {rows.labels.shape[0]} samples of {rows.labels.shape[1]} tasks, "
+                f"{url}: has {found} tasks, "
                 f"but {INDEX_NAME} says {shard.count} of {num_labelled}; run data.index or data.build again"
             )
+        num_classes = [len(self.renumbered.get(task, names)) for task, names in self.tasks.items()][:num_labelled]
+        if problem := rows.problem(num_classes, shard.bytes):
+            raise DataError(f"{url}: {problem}; run data.index or data.build again")
         if self.renumbered:
             rows = replace(rows, labels=self._renumber(rows.labels))
         if self.num_unlabelled:
@@ -114,12 +120,16 @@ def load_index(root: str | os.PathLike[str]) -> Index:
     """Read `index.json` of a shard folder (path, file://, http(s):// or s3://). DataError says what is wrong."""
     folder = local_root(os.fspath(root))
     url = join_url(folder, INDEX_NAME)
+    if not is_remote(folder):
+        settle_if_allowed(Path(folder))
     try:
         data = read_bytes(url)
     except DataError as error:
         raise DataError(f"{error}. A shard folder needs it: make one with data.build or data.index") from error
     try:
-        content = json.loads(data)
+        content = open_sealed(data, name=url)
+    except BrokenSeal as error:
+        raise DataError(str(error)) from error
     except ValueError as error:
         raise DataError(f"{url}: is not JSON ({error}); run data.index or data.build again") from error
     if not isinstance(content, dict) or "format" not in content:
@@ -138,7 +148,9 @@ def write_index(
     shards: Sequence[Shard],
     label_rule: LabelRule | None = None,
 ) -> Path:
-    """Write `index.json` atomically (temporary file, fsync, rename) into a local folder; returns its path."""
+    """Write `index.json` atomically (temporary file, fsync, rename) into a local folder; returns its path.
+
+    It is written last: it holds the hashes of the shards and of their .idx files."""
     path = Path(root) / INDEX_NAME
     ordered = sorted(shards, key=lambda shard: shard.name)
     content = {
@@ -150,28 +162,8 @@ def write_index(
     # Read it back as a user would: what would be refused later is refused now.
     _parse_tasks(content["tasks"], str(path))
     _parse_shards(content["shards"], str(path))
-    write_atomically(path, json.dumps(content, indent=None, separators=(",", ":"), ensure_ascii=False).encode())
+    write_atomically(path, seal(content))
     return path
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """The file is there with all its bytes or not at all, whenever the machine stops."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _parse_tasks(tasks: object, url: str) -> dict[str, tuple[str, ...]]:

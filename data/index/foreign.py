@@ -15,12 +15,13 @@ from data.bad_samples import write_bad_samples
 from data.class_counts import print_summary
 from data.decode import MAX_PIXELS
 from data.errors import BadSample, DataError
-from data.index.dataset import Shard, load_index, write_atomically, write_index
+from data.index.dataset import INDEX_NAME, Shard, load_index, write_index
 from data.index.label_rule import LabelRule
 from data.index.shard import ShardIndex, idx_name, pack_keys, shard_index_to_bytes
 from data.labels import check_names, class_positions, infer_classes, to_numbers
 from data.names import as_text, class_name
 from data.pool import map_in_processes
+from data.staging import staged
 from data.tarsamples import TarSamples, read_tar_samples
 from data.tarscan import compressed_error, has_compressed_name
 from data.walk import is_hidden
@@ -105,17 +106,18 @@ def index_tars(
     check_names(tasks)
     _print_notes(tars, [samples for samples, _ in found], tasks)
     shards, bad = [], []
-    for tar, (samples, sha256) in zip(tars, found, strict=True):
-        rows = to_rows(samples, tasks)
-        data = shard_index_to_bytes(rows)
-        write_atomically(tar.with_name(idx_name(tar.name)), data)
-        shards.append(Shard(tar.name, len(rows), tar.stat().st_size, sha256, google_crc32c.value(data)))
-        bad += [(tar.name, rows.key(number), reason) for number, reason in sorted(rows.bad.items())]
     folder = tars[0].parent
-    _refuse_if_all_bad(bad, sum(shard.count for shard in shards))
     rule = LabelRule(cls_task, classes_given=given is not None, max_pixels=max_pixels)
-    path = write_index(folder, tasks=tasks, shards=shards, label_rule=rule)
-    listed = write_bad_samples(folder, bad)
+    with staged(folder) as stage:
+        for tar, (samples, sha256) in zip(tars, found, strict=True):
+            rows = to_rows(samples, tasks)
+            data = shard_index_to_bytes(rows)
+            (stage / idx_name(tar.name)).write_bytes(data)
+            shards.append(Shard(tar.name, len(rows), tar.stat().st_size, sha256, google_crc32c.value(data)))
+            bad += [(tar.name, rows.key(number), reason) for number, reason in sorted(rows.bad.items())]
+        _refuse_if_all_bad(bad, sum(shard.count for shard in shards))
+        write_index(stage, tasks=tasks, shards=shards, label_rule=rule)
+    path, listed = folder / INDEX_NAME, write_bad_samples(folder, bad)
     print_summary(load_index(folder))
     if listed:
         print(f"{len(bad)} of {sum(shard.count for shard in shards)} samples cannot be used, listed in {listed}")

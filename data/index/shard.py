@@ -11,6 +11,7 @@ import numpy as np
 import safetensors.numpy
 
 from data.errors import DataError
+from data.labels import MISSING
 from data.names import as_text
 
 _DTYPES = {
@@ -43,6 +44,25 @@ class ShardIndex:
 
     def __len__(self) -> int:
         return len(self.offset)
+
+    def problem(self, num_classes: Sequence[int], num_bytes: int) -> str | None:
+        """Why these cannot be the rows of a shard of `num_bytes` bytes whose tasks have so many classes; else None."""
+        count = len(self)
+        if any(len(column) != count for column in (self.size, self.crc32c, self.labels, self.key_ends)):
+            return "its columns differ in length"
+        ends = np.concatenate([[0], self.key_ends])
+        if (np.diff(ends) < 0).any() or ends[-1] != len(self.key_bytes):
+            return "its keys do not end where it says"
+        if any(not 0 <= number < count for number in self.bad):
+            return f"it names a bad sample beyond its {count} samples"
+        if (self.offset < 0).any() or (self.size < 0).any() or (self.offset + self.size > num_bytes).any():
+            return "an image lies beyond the end of the shard"
+        for column, classes in zip(self.labels.T, num_classes, strict=True):
+            wrong = np.flatnonzero((column < MISSING) | (column >= classes))
+            if len(wrong):
+                label, key = column[wrong[0]], self.key(wrong[0])
+                return f"label {label} of {key!r} is out of range, there are {classes} classes"
+        return None
 
     def key(self, number: int) -> str:
         """Key of one sample: its member's path in the tar without the extension, as text (see `data.names`)."""

@@ -5,9 +5,10 @@
 What a cache was made with never changes; only the number of views grows.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from typing import Any
 from data.augment import OPERATION_NAMES, Operations
 from data.errors import DataError
 from data.index import Index
-from data.index.dataset import write_atomically
 from data.pixels import FIRST_PIXEL_VERSION, PIXEL_VERSION
+from data.sealed_json import BrokenSeal, open_sealed, seal
+from data.staging import write_atomically
 from data.storage import join_url, local_root, read_bytes
 
 FORMAT = "slimheads-logits/1"
@@ -51,7 +53,8 @@ class LogitManifest:
     pass. image_size: pixels that the teacher saw. operations, augment_seed: the views. max_pixels: larger photos were
     not decoded. pixel_version: of data.pixels, which rendered the views. views: complete ones over all shards.
     non_finite: rows without finite logits, per view (bad samples and overflows); non_finite_samples: up to 50 of them
-    as (shard, key, reason).
+    as (shard, key, reason). identity: goes into every checksum of the sidecars, so that they fit no other cache; empty
+    in caches of before there was one.
     """
 
     tasks: dict[str, tuple[str, ...]]
@@ -66,6 +69,14 @@ class LogitManifest:
     views: int = 0
     non_finite: tuple[int, ...] = ()
     non_finite_samples: tuple[tuple[str, str, str], ...] = ()
+    identity: str = ""
+
+    def with_identity(self) -> "LogitManifest":
+        """For a new cache: made of all that it is made with."""
+        content = asdict(self)
+        for teacher in content["teachers"].values():
+            del teacher["path"]
+        return replace(self, identity=hashlib.sha256(json.dumps(content).encode()).hexdigest())
 
     @property
     def num_classes(self) -> int:
@@ -91,11 +102,13 @@ def load_manifest(root: str) -> LogitManifest:
 def parse_manifest(data: bytes, url: str) -> LogitManifest:
     """A manifest from its bytes; `url` is used in the DataError when they are none."""
     try:
-        content = json.loads(data)
+        content = open_sealed(data, name=url)
         found = content.pop("format")
         if found != FORMAT:
             raise DataError(f"{url}: has format {found!r}, this version reads {FORMAT!r}; update Slimheads")
         return _from_json(content)
+    except BrokenSeal as error:
+        raise DataError(str(error)) from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
@@ -106,9 +119,7 @@ def write_manifest(root: str | Path, manifest: LogitManifest) -> Path:
     """Atomically, into a local folder; returns the path."""
     path = Path(root) / MANIFEST_NAME
     content = {"format": FORMAT, **asdict(manifest)}
-    # A path that is no text becomes what JSON has for it, \uHHHH.
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(path, text.encode("utf-8", "backslashreplace"))
+    write_atomically(path, seal(content, indent=1))
     return path
 
 

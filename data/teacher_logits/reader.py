@@ -18,7 +18,7 @@ from data.index import Index, Shard
 from data.order import Run
 from data.storage import is_remote, join_url, local_root, read_bytes
 from data.teacher_logits.manifest import MANIFEST_NAME, parse_manifest
-from data.teacher_logits.record import record_bytes, sidecar_name, unpack_record
+from data.teacher_logits.record import Owner, record_bytes, sidecar_name, unpack_record
 
 _OPEN_FILES = 256
 
@@ -32,7 +32,8 @@ class LogitReader:
         num_views: how many of the cached views the run uses.
         cache: for a remote folder.
 
-    Raises DataError when there are fewer views, when shards differ, and when a local file is not there or too short.
+    Raises DataError when there are fewer views, when shards differ, and when a local file is not there, too short or
+    another shard's or cache's.
     """
 
     def __init__(self, root: str, index: Index, *, num_views: int, cache: RangeCache | None) -> None:
@@ -52,10 +53,12 @@ class LogitReader:
         self._record = record_bytes(self.num_classes)
         self._counts = index.counts.tolist()
         self._sidecars = self._list_sidecars(index, identity=hashlib.sha256(data).hexdigest())
+        self._owners = [Owner(self.manifest.identity, shard.name) for shard in index.shards]
         self._files: OrderedDict[int, mmap.mmap] = OrderedDict()
         if not self._remote:
-            for shard in self._sidecars.shards:
+            for number, shard in enumerate(self._sidecars.shards):
                 self._require_whole(shard)
+                self._require_own(number)
 
     def read(self, shard: int, sample: int, view: int) -> np.ndarray:
         """float16 [num_classes] of one view (0 to num_views - 1), read-only. DataError when the bytes are damaged."""
@@ -67,7 +70,7 @@ class LogitReader:
             file = self._map(shard)
         else:
             self._files.move_to_end(shard)
-        logits = unpack_record(file[offset : offset + self._record])
+        logits = self._unpack(file[offset : offset + self._record], shard, sample, view)
         if logits is None:
             raise self._damaged(shard, sample, view)
         return logits
@@ -105,6 +108,15 @@ class LogitReader:
             found = "is missing" if size is None else f"has {size} of {shard.bytes} bytes (truncated?)"
             raise DataError(f"{path}: {found}; python -m train.cache_teacher completes the cache")
 
+    def _require_own(self, shard: int) -> None:
+        """By one record: the others are checked when they are read."""
+        with (Path(self.root) / self._sidecars.shards[shard].name).open("rb") as file:
+            if self._unpack(file.read(self._record), shard, 0, 0) is None:
+                raise self._damaged(shard, 0, 0)
+
+    def _unpack(self, record: bytes, shard: int, sample: int, view: int) -> np.ndarray | None:
+        return unpack_record(record, owner=self._owners[shard], view=view, sample=sample)
+
     def _map(self, shard: int) -> mmap.mmap:
         sidecar = self._sidecars.shards[shard]
         self._require_whole(sidecar)
@@ -117,10 +129,11 @@ class LogitReader:
     def _read_remote(self, shard: int, sample: int, view: int, offset: int) -> np.ndarray:
         assert self._cache is not None
         try:
-            logits = unpack_record(self._cache.read(self._sidecars, shard, offset, self._record))
+            logits = self._unpack(self._cache.read(self._sidecars, shard, offset, self._record), shard, sample, view)
             if logits is None:
                 self._cache.forget(self._sidecars, shard, offset, self._record)
-                logits = unpack_record(self._cache.read(self._sidecars, shard, offset, self._record))
+                data = self._cache.read(self._sidecars, shard, offset, self._record)
+                logits = self._unpack(data, shard, sample, view)
         except BadSample as error:
             raise DataError(f"{self._sidecars.shard_url(shard)}: {error.reason}") from error
         if logits is None:
@@ -129,6 +142,6 @@ class LogitReader:
 
     def _damaged(self, shard: int, sample: int, view: int) -> DataError:
         return DataError(
-            f"{self._sidecars.shard_url(shard)}: the logits of sample {sample}, view {view}, are damaged (crc32c); "
-            "delete this file, python -m train.cache_teacher writes it again"
+            f"{self._sidecars.shard_url(shard)}: the logits of sample {sample}, view {view}, are damaged (crc32c), or "
+            "the file is another shard's or cache's; delete it, python -m train.cache_teacher writes it again"
         )

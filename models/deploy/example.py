@@ -4,6 +4,7 @@ Needs onnxruntime, numpy and Pillow, and no other file than the model, which say
 """
 
 import argparse
+import hashlib
 import io
 import json
 import os
@@ -78,6 +79,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def require_whole(path: str) -> None:
+    """Raises ValueError where the export.json beside the model, if there is one, lists another content for it."""
+    model = Path(path)
+    report = model.with_name("export.json")
+    listed = json.loads(report.read_bytes()).get("files", {}).get(model.name) if report.is_file() else None
+    if listed not in (None, hashlib.sha256(model.read_bytes()).hexdigest()):
+        raise ValueError(f"{path}: is not the file that export.json beside it lists (damaged?); export the model again")
+
+
 def load_session(path: str) -> onnxruntime.InferenceSession:
     """Raises ValueError, in one line, for a file that this onnxruntime cannot run."""
     quiet = onnxruntime.SessionOptions()
@@ -134,6 +144,7 @@ def main() -> int:
         print(f"error: {options.model}: no such file", file=sys.stderr)
         return 2
     try:
+        require_whole(options.model)
         session = load_session(options.model)
         facts = read_facts(session)
     except ValueError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from models.artifact import ArtifactMeta, load_artifact, load_artifact_meta
+from models.deploy.manifest import require_as_written
 from models.deploy.storage8 import SUFFIX, read_uint8
 from models.errors import ModelError
 from models.student import build_student
@@ -31,8 +32,10 @@ class LoadedModel:
 
 def load_model(path: str | Path, *, threads: int = 0) -> LoadedModel:
     """By the kind of the file. threads: of onnxruntime or ExecuTorch, 0 for one per core. ModelError for what is
-    missing, cut, or not beside the model.json it was made with."""
+    missing, cut, damaged, or not beside the model.json it was made with."""
     path = Path(path)
+    if path.name.endswith((SUFFIX, ".onnx", ".pte")):
+        require_as_written(path)
     if path.name.endswith(SUFFIX):
         return _load_uint8(path)
     if path.suffix == ".onnx":

@@ -15,6 +15,7 @@ from models.narrow import Norm
 from models.student import Student, build_student
 from prune.__main__ import main
 from tests.conftest import jpeg_bytes
+from tests.edited_json import edit_json
 from tests.pruning.sparse_models import (
     COUNTS,
     all_equal,
@@ -76,6 +77,12 @@ def test_only_a_pruning_is_replaced(model: Path, tmp_path: Path, capsys: pytest.
     assert main(["--model", str(model), "--out", str(tmp_path / "other"), "--ratio", "0.3"]) == 2
     assert "other: holds a model.json that is not of a pruning; name another folder" in capsys.readouterr().err
     assert (tmp_path / "other" / "model.safetensors").read_bytes() == before
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "model.safetensors").write_bytes(b"of another tool")
+    assert main(["--model", str(model), "--out", str(foreign), "--ratio", "0.3"]) == 2
+    assert "foreign: holds a model.safetensors that is not of a pruning" in capsys.readouterr().err
+    assert (foreign / "model.safetensors").read_bytes() == b"of another tool"
     (tmp_path / "file").touch()
     assert main(["--model", str(model), "--out", str(tmp_path / "file"), "--ratio", "0.3"]) == 2
     assert "file: is a file; name a folder" in capsys.readouterr().err
@@ -308,12 +315,19 @@ def test_the_proof_reads_on_to_a_photo_that_can_be_used_or_says_that_there_is_no
 def test_an_artifact_of_another_version_is_refused(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for file in model.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes().replace(b"slimheads-model/1", b"slimheads-model/9"))
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    edit_json(folder / "model.json", format="slimheads-model/9")
     assert main(["--model", str(folder), "--out", str(tmp_path / "out"), "--ratio", "0.3"]) == 2
     assert "its format is 'slimheads-model/9'" in capsys.readouterr().err
+
+
+def test_a_pruning_that_an_earlier_version_left_without_its_plan_is_replaced(model: Path, tmp_path: Path) -> None:
+    run(model, tmp_path / "out", "--ratio", "0.3")
+    (tmp_path / "out" / "prune.json").unlink()
+    run(model, tmp_path / "out", "--ratio", "0.4")
+    (tmp_path / "out" / "prune.json").unlink()
+    edit_json(tmp_path / "out" / "model.json", metrics={"mean_top1": 0.5})  # it was trained since
+    assert main(["--model", str(model), "--out", str(tmp_path / "out"), "--ratio", "0.3"]) == 2
 
 
 def test_a_failed_proof_writes_nothing(

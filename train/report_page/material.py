@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from data.staging import settle_if_allowed
+from models.deploy.manifest import EXPORT_NAME
 from models.errors import ModelError
+from prune.saving import PLAN_NAME as PRUNE_NAME
 from train.report_page.run_record import RunRecord, is_run, read_run
-from train.report_page.written import EXPORT_NAME, PRUNE_NAME, Written, read_written
+from train.report_page.written import Written, read_written
 
 
 @dataclass
@@ -32,6 +35,7 @@ def read_material(folders: Sequence[Path]) -> Material:
     run started from is looked at for its prune.json, too. ModelError for a folder that is none of these."""
     found = Material()
     for folder in folders:
+        settle_if_allowed(folder)
         files = [name for name in (PRUNE_NAME, EXPORT_NAME) if (folder / name).exists()]
         if not folder.is_dir() or not (files or is_run(folder)):
             raise ModelError(

@@ -4,7 +4,6 @@ record = read_run("runs/mine"); record.state; record.evaluations
 """
 
 import fcntl
-import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -200,11 +199,3 @@ def _is_locked(path: Path) -> bool:
     with path.open("rb") as file:
         kind, *_ = struct.unpack("hhqqi", fcntl.fcntl(file, fcntl.F_GETLK, question.ljust(32, b"\0"))[:28])
     return kind != fcntl.F_UNLCK
-
-
-def read_json(path: Path) -> Record:
-    """One JSON object. ValueError or OSError otherwise."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError("not a JSON object")
-    return content

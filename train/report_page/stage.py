@@ -14,15 +14,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from data.staging import sha256_of
 from data.storage import is_remote
 from models.artifact import META_NAME, WEIGHTS_NAME, ArtifactMeta
 from models.cost import count_cost
+from models.deploy.manifest import EXPORT_NAME
 from models.errors import ModelError
 from models.student import build_student
+from prune.saving import plan_gap
 from train.export_report import REFERENCE
 from train.report_page.run_record import RunRecord
 from train.report_page.saved_model import weights_gap
-from train.report_page.written import EXPORT_NAME, Written
+from train.report_page.written import Written
 
 PRUNED, BEFORE_EXPORT, EXPORTED = "pruned", "before export", "exported"
 FROM_EXPORT = EXPORT_NAME  # as the runtime of a time that was not measured for this page
@@ -71,8 +74,9 @@ def run_stage(record: RunRecord, *, role: str) -> Stage | None:
 
 
 def pruned_stage(prune: Written, meta: ArtifactMeta) -> Stage:
-    """The narrow model beside a prune.json. Nobody has measured it yet. ModelError where its weights are not whole."""
-    if gap := weights_gap(meta):
+    """The narrow model beside a prune.json. Nobody has measured it yet. ModelError where its weights are not whole, or
+    the two are not of one pruning."""
+    if gap := weights_gap(meta) or plan_gap(prune.content, meta):
         raise ModelError(gap)
     return _stage(prune.name, PRUNED, meta, mean_top1=None, top1={}, data="", precision="")
 
@@ -145,9 +149,14 @@ def export_stages(export: Written, meta: ArtifactMeta) -> list[Stage]:
 def file_gap(export: Written, values: Mapping[str, Any]) -> str | None:
     """Why an exported file is not the one that export.json speaks of; None where it is, or where it lies elsewhere."""
     file = export.path / values["file"]
-    if not file.is_file() or file.stat().st_size == values["bytes"]:
+    if not file.is_file():
         return None
-    return f"{file} is cut or changed: it has {file.stat().st_size:,} bytes, {EXPORT_NAME} says {values['bytes']:,}"
+    if file.stat().st_size != values["bytes"]:
+        return f"{file} is cut or changed: it has {file.stat().st_size:,} bytes, {EXPORT_NAME} says {values['bytes']:,}"
+    listed = export.content.get("files", {}).get(file.name)
+    return (
+        None if listed in (None, sha256_of(file)) else f"{file} is damaged: {EXPORT_NAME} was written for other bytes"
+    )
 
 
 def photos_of(record: RunRecord) -> str:

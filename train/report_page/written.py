@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from data.sealed_json import open_sealed
+from models.deploy.manifest import EXPORT_NAME
 from models.errors import ModelError
 from prune.plan import FORMAT as PRUNE_FORMAT
+from prune.saving import PLAN_NAME as PRUNE_NAME
 from train.export_report import FORMAT as EXPORT_FORMAT
-from train.report_page.run_record import read_json
 from train.report_page.wrong_values import first_wrong_value
-
-EXPORT_NAME, PRUNE_NAME = "export.json", "prune.json"
 
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -64,6 +64,7 @@ class _Export(_Strict):
     variants: Annotated[dict[str, _Variant], Field(min_length=1)]
     gate: _Gate | None
     quantisation: _Quantisation
+    files: dict[str, str] = {}
 
 
 class _Layer(_Strict):
@@ -92,6 +93,7 @@ class _Prune(_Strict):
     parameters: _Change
     macs: _Change
     latency_ms: _Latency | None = None
+    files: dict[str, str] = {}
 
 
 _KINDS: Mapping[str, tuple[str, type[BaseModel], str]] = {
@@ -113,7 +115,9 @@ def read_written(path: Path, file: str) -> Written:
     """ModelError naming the file and the value where it is cut, missing or not what its command writes."""
     expected, kind, command = _KINDS[file]
     try:
-        content = read_json(path / file)
+        content = open_sealed((path / file).read_bytes(), name=file)
+        if not isinstance(content, dict):
+            raise ValueError("not a JSON object")
     except (OSError, ValueError) as error:
         raise ModelError(f"{path / file} cannot be read: {error}") from error
     if content.get("format") != expected:
