@@ -40,11 +40,15 @@ def save_tiny_model(
     photos = (photos - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     with torch.no_grad():
         model.train()(photos)
-        classifiers: Any = model.heads.classifiers
-        for task in tasks:
-            classifiers.get_submodule(task_module(task)).weight *= 8
-        for task, logits in model.eval()(photos).items():
-            classifiers.get_submodule(task_module(task)).bias -= logits.mean(dim=0)
+        heads: Any = model.heads
+        if head == "single-conv":
+            heads.conv.weight *= 8
+            heads.conv.bias -= torch.cat([logits.mean(dim=0) for logits in model.eval()(photos).values()])
+        else:
+            for task in tasks:
+                heads.classifiers.get_submodule(task_module(task)).weight *= 8
+            for task, logits in model.eval()(photos).items():
+                heads.classifiers.get_submodule(task_module(task)).bias -= logits.mean(dim=0)
     save_artifact(
         model,
         folder,

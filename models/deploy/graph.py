@@ -57,7 +57,8 @@ def export_graph(model: Student, meta: ArtifactMeta, *, image_size: int) -> Mode
         raise ModelError(
             f"{meta.path}: the network does not export to ONNX; layers that do not: {layers} ({reason})"
         ) from error
-    _name_values(graph, outputs=output_names(list(model.tasks)))
+    _set_values_apart(graph)
+    name_outputs(graph, output_names(list(model.tasks)))
     helper.set_model_props(graph, graph_metadata(meta, image_size=image_size))
     checker.check_model(graph, full_check=True)
     return graph
@@ -150,14 +151,21 @@ def save_graph(graph: ModelProto, path: str | Path) -> int:
     return len(content)
 
 
-def _name_values(graph: ModelProto, *, outputs: Sequence[str]) -> None:
-    """Name the outputs, in place. Values inside get a prefix that no output has: torch calls them `view`, `val_3` and
-    the like, as a task may be called, too, and quantising derives further names from them."""
-    given = {output.name for output in graph.graph.output}
-    inside = {name for node in graph.graph.node for name in node.output if name}
-    inside |= {tensor.name for tensor in graph.graph.initializer if "." not in tensor.name}
-    names = {name: f"/{name}" for name in inside - given}
-    names |= dict(zip([output.name for output in graph.graph.output], outputs, strict=True))
+def name_outputs(graph: ModelProto, outputs: Sequence[str]) -> None:
+    """Give the outputs these names, in place."""
+    _rename(graph, dict(zip([output.name for output in graph.graph.output], outputs, strict=True)))
+
+
+def _set_values_apart(graph: ModelProto) -> None:
+    """Put a slash before the names of all values inside, in place: torch calls them `view`, `val_3` and the like, as a
+    task may be called, too."""
+    outputs = {output.name for output in graph.graph.output}
+    values = {name for node in graph.graph.node for name in node.output if name}
+    values |= {tensor.name for tensor in graph.graph.initializer if "." not in tensor.name}
+    _rename(graph, {name: f"/{name}" for name in values - outputs})
+
+
+def _rename(graph: ModelProto, names: Mapping[str, str]) -> None:
     for node in graph.graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]

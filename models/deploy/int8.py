@@ -23,7 +23,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator, save_tensors_data
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from models.deploy.graph import INPUT, METADATA, layer_nodes
+from models.deploy.graph import INPUT, METADATA, layer_nodes, name_outputs, output_names
 from models.errors import ModelError
 
 METHODS = {
@@ -72,9 +72,15 @@ def require_enough_photos(photos: Sequence[np.ndarray]) -> None:
 
 
 def prepare(graph: ModelProto) -> ModelProto:
-    """The graph with all shapes written down and constants folded, as quantising and its calibration need it."""
+    """The graph with all shapes written down and constants folded, as quantising and its calibration need it.
+
+    Its outputs are numbered until it is quantised: that makes names of theirs, which other tasks may have.
+    """
+    numbered = ModelProto()
+    numbered.CopyFrom(graph)
+    name_outputs(numbered, [f"//{number}" for number in range(len(graph.graph.output))])
     with _quiet(), tempfile.TemporaryDirectory(prefix="int8-") as folder:
-        onnx.save(graph, f"{folder}/graph.onnx")
+        onnx.save(numbered, f"{folder}/graph.onnx")
         quant_pre_process(f"{folder}/graph.onnx", f"{folder}/prepared.onnx", skip_symbolic_shape=True)
         return onnx.load(f"{folder}/prepared.onnx")
 
@@ -107,6 +113,7 @@ def quantise(
         small = onnx.load(f"{folder}/int8.onnx")
     properties = {entry.key: entry.value for entry in graph.metadata_props if entry.key in METADATA}
     changes = {"precision": "int8", "calibration": ranges.method, "float_layers": sorted(keep_float)}
+    name_outputs(small, output_names(list(json.loads(properties["tasks"]))))
     helper.set_model_props(small, {**properties, **{key: json.dumps(value) for key, value in changes.items()}})
     used = {"", *(node.domain for node in small.graph.node)}
     for unused in [entry for entry in small.opset_import if entry.domain not in used]:
