@@ -7,13 +7,12 @@ whole taps moves and softens the pixels, so that the linear interpolation that f
 the triangle's centre and width. Where the box is large, whole blocks of pixels are averaged first.
 """
 
-import math
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-_LEFT = 3  # blocks are averaged down to no less than so many times the new size; the triangle does the rest
+from data.axis import Axis
 
 
 class Box(NamedTuple):
@@ -27,8 +26,8 @@ class Box(NamedTuple):
 
 def resample(pixels: np.ndarray, box: Box, *, height: int, width: int, soft_above: float = 1.0) -> np.ndarray:
     """uint8 [H, W, 3] -> uint8 [height, width, 3]. Shrinking by `soft_above` or less is linear between two pixels."""
-    rows = _Axis(box.top, box.height, height)
-    columns = _Axis(box.left, box.width, width)
+    rows = Axis(box.top, box.height, height)
+    columns = Axis(box.left, box.width, width)
     part = pixels[rows.first : rows.last, columns.first : columns.last]
     part = _averaged(part, rows.block, columns.block)
     down, across = rows.taps(soft_above), columns.taps(soft_above)
@@ -39,36 +38,6 @@ def resample(pixels: np.ndarray, box: Box, *, height: int, width: int, soft_abov
     # Asked by factors instead of a size, OpenCV takes the scale as it is; what lies behind the box comes out, too.
     larger = cv2.resize(part, None, fx=1 / columns.ratio, fy=1 / rows.ratio, interpolation=cv2.INTER_LINEAR)
     return larger[:height, :width]
-
-
-class _Axis:
-    """One direction of a box. first, last: the pixels it touches; block: so many of them are averaged first; offset:
-    where the box begins in the first block; length: of the box in blocks; ratio: blocks per new pixel."""
-
-    def __init__(self, start: float, length: float, size: int) -> None:
-        self.first, self.last = math.floor(start), math.ceil(start + length)
-        self.block = max(1, int(length / size / _LEFT))
-        self.offset = (start - self.first) / self.block
-        self.length = length / self.block
-        self.ratio = self.length / size
-
-    def taps(self, soft_above: float) -> np.ndarray:
-        """Of the filter before the linear interpolation; float32, odd in number.
-
-        A triangle of a whole half width of m pixels, sampled at every pixel and interpolated linearly, is that triangle
-        itself. One between m and m + 1 is mixed from the two so that its variance, its half width squared over 6, is
-        right; what a shift between two pixels and the blocks add to the variance is taken off.
-        """
-        wanted = self.ratio**2 if self.ratio > soft_above else 1.0
-        added = self.offset * (1 - self.offset) + (1 - 1 / self.block**2) / 12
-        square = max(1.0, wanted - 6 * added) if wanted > 1 else 1.0
-        whole = math.isqrt(int(square))
-        share = (square - whole**2) / (2 * whole + 1)
-        if whole == 1 and share == 0 and self.offset == 0:
-            return np.ones(1, dtype=np.float32)
-        places = np.abs(np.arange(-whole - 1, whole + 2) - self.offset)
-        narrow, wide = (np.maximum(0, 1 - places / half) / half for half in (whole, whole + 1))
-        return ((1 - share) * narrow + share * wide).astype(np.float32)
 
 
 def _averaged(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from data import orientation
+from data import axis, orientation
 from data.index import load_index
 from data.sealed_json import seal
 from data.staging import staged
@@ -62,7 +62,7 @@ from train.photo_subset import PhotoSubset
 from train.photos import ShardPhotos
 
 EXAMPLE = Path(__file__).parent / "deploy" / "example.py"
-ORIENTATION = Path(orientation.__file__)
+MODULES = {module.__name__: Path(str(module.__file__)) for module in (axis, orientation)}  # that the example imports
 SAMPLES = 256  # photos to calibrate with
 LOOKED_AT = 32  # photos that show which tensors hurt most, where none were needed to calibrate
 
@@ -188,7 +188,7 @@ def _write_graphs(export: Export) -> None:
         graph = export_graph(export.model, export.meta, image_size=export.image_size)
     finish = with_pixel_input if options.preprocessing == "inside" else lambda made: made
     save_graph(finish(graph), export.files["onnx fp32"])
-    (export.folder / EXAMPLE_NAME).write_text(standalone_text(EXAMPLE, ORIENTATION), encoding="utf-8")
+    (export.folder / EXAMPLE_NAME).write_text(standalone_text(EXAMPLE, MODULES), encoding="utf-8")
     if not options.int8:
         return
     photos = _photos(export, "data" if options.data else "calibrate")

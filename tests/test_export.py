@@ -293,8 +293,8 @@ def test_the_example_sees_the_pixels_that_evaluation_sees(
     )
     own = runpy.run_path(str(export.EXAMPLE))["load_photo"](str(photo), size)
     difference = np.abs(own.astype(int) - batch.image[size][0, 0].numpy().astype(int))
-    assert difference.mean() < 0.8
-    assert difference.max() <= 12
+    assert difference.mean() < 0.3
+    assert difference.max() <= 3
 
 
 def test_a_trained_network_gives_the_example_the_answers_that_it_gives_evaluation(tmp_path: Path) -> None:
@@ -380,7 +380,8 @@ def test_the_example_answers_like_predict_on_a_large_turned_photo(
         shares = dict(re.findall(r"(\w+) ([\d.]+) %", said.split(f"  {task}: ")[1].splitlines()[0]))
         assert next(iter(shares)) == row[task]
         for label in classes:
-            # Pixels are 0.3 grey levels apart on average, and this model is steep.
+            # Pixels are 0.1 grey levels apart on average, and this model is steep; Pillow's own resizing of the
+            # whole photo moves its answers by tens of points.
             assert float(shares[label]) == pytest.approx(100 * float(row[f"{task}={label}"]), abs=5.0)
 
 

@@ -149,7 +149,7 @@ ODD = {
 def standalone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """The predict.py of an export, as a module."""
     path = tmp_path_factory.mktemp("export") / "predict.py"
-    path.write_text(standalone_text(export.EXAMPLE, export.ORIENTATION))
+    path.write_text(standalone_text(export.EXAMPLE, export.MODULES))
     assert "import data" not in path.read_text()
     assert "from data" not in path.read_text()
     return runpy.run_path(str(path))
