@@ -16,11 +16,12 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from models.errors import ModelError
+from models.model_path import META_NAME as META_NAME
+from models.model_path import require_models
 from models.student import Student, build_student
 
 FORMAT = "slimheads-model/1"
 WEIGHTS_NAME = "model.safetensors"
-META_NAME = "model.json"
 PREPROCESSING_KEYS = ("mean", "std", "train_size", "eval_size")
 
 
@@ -125,6 +126,7 @@ def load_artifact(path: str | Path) -> tuple[Student, ArtifactMeta]:
 def load_artifact_meta(path: str | Path) -> ArtifactMeta:
     """What `model.json` says, without reading the weights. path: the folder or its `model.json`."""
     path = Path(path)
+    require_models(path)
     file = path / META_NAME if path.is_dir() else path
     try:
         meta = json.loads(file.read_text(encoding="utf-8"))
