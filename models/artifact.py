@@ -16,11 +16,12 @@ from safetensors import SafetensorError
 from data.sealed_json import BrokenSeal, open_sealed, seal
 from data.staging import settle_if_allowed, staged
 from models.errors import ModelError
+from models.model_path import META_NAME as META_NAME
+from models.model_path import require_models
 from models.student import Student, build_student
 
 FORMAT = "slimheads-model/1"
 WEIGHTS_NAME = "model.safetensors"
-META_NAME = "model.json"
 PREPROCESSING_KEYS = ("mean", "std", "train_size", "eval_size")
 _WEIGHTS = "weights"  # the weights themselves show whether this entry of the JSON is right
 
@@ -140,6 +141,7 @@ def load_artifact(path: str | Path) -> tuple[Student, ArtifactMeta]:
 def load_artifact_meta(path: str | Path) -> ArtifactMeta:
     """What `model.json` says, without reading the weights. path: the folder or its `model.json`."""
     path = Path(path)
+    require_models(path)
     file = path / META_NAME if path.is_dir() else path
     settle_if_allowed(file.parent)
     try:

@@ -17,6 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from models.model_path import exit_if_missing, given_as
+
+if __name__ == "__main__":  # before torch is loaded
+    exit_if_missing(*given_as("--model"))
+
 import numpy as np
 import torch
 from rich.console import Console

@@ -12,6 +12,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from models.model_path import exit_if_missing
+
+if __name__ == "__main__":  # before torch is loaded; names of backbones have no separator
+    exit_if_missing(*(word for word in sys.argv[1:] if os.sep in word))
+
 import torch
 from rich.markup import escape
 from rich.table import Table

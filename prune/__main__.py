@@ -16,6 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.model_path import exit_if_missing, given_as
+
+if __name__ == "__main__":  # before torch is loaded
+    exit_if_missing(*given_as("--model"))
+
 from rich.console import Console
 from torch import Tensor
 

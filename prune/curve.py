@@ -18,6 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.model_path import exit_if_missing, given_as
+
+if __name__ == "__main__":  # before torch is loaded
+    exit_if_missing(*given_as("--model"))
+
 from rich.table import Table
 
 from data.index import load_index

@@ -32,7 +32,7 @@ from train.caching_progress import caching_progress
 from train.comm import Comm, RankLost
 from train.command import run_command
 from train.config import Config, describe
-from train.config_file import ConfigError, load_config
+from train.config_file import ConfigError, load_config, require_named_models
 from train.distillation import teacher_columns
 from train.exit_codes import ExitCode
 from train.photo_arguments import positive
@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
 def _run(options: argparse.Namespace, comm: Comm) -> ExitCode:
     config = load_config(options.config, options.overrides)
     check_agreement(comm, config={**describe(config), "--views": options.views, "--verify": options.verify})
+    require_named_models(config)
     stop = StopSignal()
     signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))  # Ctrl-C asks for the same
     with Watchdog(config.watchdog_seconds, rank=comm.rank, trail=comm.trail) as watchdog:

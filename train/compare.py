@@ -13,6 +13,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from models.model_path import exit_if_missing, given_as, require_models
+
+if __name__ == "__main__":  # before torch is loaded
+    exit_if_missing(*given_as("--model", "--against"))
+
 import numpy as np
 import torch
 from rich.markup import escape
@@ -52,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
 def _compare(options: argparse.Namespace, comm: Comm) -> ExitCode:
     if comm.size > 1:
         raise BadArgument("train.compare runs on one process; start it without horovodrun")
+    require_models(*options.model, *options.against)
     device = choose_device("auto", comm, deterministic=True)
     index = load_index(options.data)
     sides = {

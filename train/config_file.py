@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from models.errors import ModelError
+from models.model_path import require_models
 from train.config import Config
 from train.config_keys import suggest
 
@@ -61,6 +63,23 @@ def parse_config(text: str, overrides: Sequence[str] = (), *, name: str = "confi
     except ValidationError as error:
         messages = dict.fromkeys(_explain(item, places, name) for item in error.errors())
         raise ConfigError("\n".join(messages)) from error
+
+
+def require_named_models(config: Config) -> None:
+    """ConfigError naming the key where a saved model that the config names is not there; needs no torch."""
+    named: dict[str, str] = {}
+    if config.model.artifact is not None:
+        named["model.artifact"] = config.model.artifact
+    teacher = config.teacher.model if config.teacher else None
+    if isinstance(teacher, str):
+        named["teacher.model"] = teacher
+    elif teacher is not None:
+        named |= {f"teacher.model.{task}": path for task, path in teacher.items()}
+    for key, path in named.items():
+        try:
+            require_models(path)
+        except ModelError as error:
+            raise ConfigError(f"{key}: {error}") from error
 
 
 def _collect_lines(node: yaml.Node | None, path: tuple[str, ...], places: Places, name: str) -> None:

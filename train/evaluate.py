@@ -13,6 +13,11 @@ import json
 import sys
 from collections.abc import Sequence
 
+from models.model_path import exit_if_missing, given_as, require_models
+
+if __name__ == "__main__":  # before torch is loaded
+    exit_if_missing(*given_as("--model"))
+
 from rich.console import Console
 
 from data.bad_samples import most_allowed
@@ -59,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
 
 def _evaluate(options: argparse.Namespace, comm: Comm) -> ExitCode:
     check_agreement(comm, config={f"--{name}": str(value) for name, value in vars(options).items()})
+    require_models(*options.model)
     device = choose_device(options.device, comm, deterministic=True)
     index = load_index(options.data)
     ensemble, notes = load_ensemble(

@@ -21,7 +21,7 @@ from train.agreement import check_agreement
 from train.comm import Comm, CommError, promised_size
 from train.command import run_command
 from train.config import describe
-from train.config_file import load_config
+from train.config_file import load_config, require_named_models
 from train.exit_codes import ExitCode
 
 
@@ -46,6 +46,7 @@ def _check_horovod() -> None:
 def _train(options: argparse.Namespace, comm: Comm) -> ExitCode:
     config = load_config(options.config, options.overrides)
     check_agreement(comm, config=describe(config))
+    require_named_models(config)
     from train.dry_run import dry_run  # timm and the rest only once the config is known to be good
     from train.run import train
 

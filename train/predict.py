@@ -11,6 +11,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from models.model_path import exit_if_missing, given_as, require_models
+
+if __name__ == "__main__":  # before torch is loaded
+    exit_if_missing(*given_as("--model"))
+
 from data.batch import require_all
 from train.comm import Comm, CommError
 from train.command import run_command
@@ -41,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
 def _predict(options: argparse.Namespace, comm: Comm) -> ExitCode:
     if comm.size > 1:
         raise CommError("train.predict writes one file from one process; start it without horovodrun or srun")
+    require_models(*options.model)
     device = choose_device(options.device, comm, deterministic=True)
     photos, notes = open_photos(options.data)
     ensemble, remarks = load_ensemble(
