@@ -88,8 +88,8 @@ class ShardPhotos:
 
 @dataclass(frozen=True)
 class FilePhotos:
-    """Image files below a folder; their keys are their paths from there, so the folder may move. A folder that cannot be
-    read stands for its photos; its key ends with a slash."""
+    """Image files below a folder; their keys are their paths from there, so the folder may move. A folder that cannot
+    be read stands for its photos; its key ends with a slash."""
 
     folder: Path
     keys: Sequence[str]
@@ -145,8 +145,8 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _files_below(root: Path) -> tuple[list[str], list[str]]:
-    """(images and unreadable folders, other visible files) as sorted paths from `root`; folders behind links are entered
-    once."""
+    """(images and unreadable folders, other visible files) as sorted paths from `root`; folders behind links are
+    entered once."""
     images: list[str] = []
     others: list[str] = []
     entered: set[str] = set()

@@ -2,8 +2,9 @@
 
     python -m train.predict --model runs/a/best --data holiday/ --out predictions.csv [--probabilities] [--tta 8]
 
-The rows are in the order of the photos (files by path). A photo that cannot be used has a row, too, which says why. Keys
-and errors that a spreadsheet would compute (they begin with = + - @ or a tab), or that begin with ', have a ' before them.
+The rows are in the order of the photos (files by path). A photo that cannot be used has a row, too, which says why.
+Keys and errors that a spreadsheet would compute (they begin with = + - @ or a tab) have a ' before them, and so have
+those that begin with one: without the first ' of a cell they are what they were.
 """
 
 import argparse
