@@ -40,20 +40,24 @@ def print_summary(index: Index, *, console: Console | None = None) -> None:
     empty = []
     for task, counts in count_classes(index).items():
         names = index.tasks[task]
-        table.add_row(escape(task), str(len(names)), escape(_describe(names, counts[:-1])), f"{counts[-1]:,}")
+        table.add_row(escape(task), str(len(names)), escape(describe_counts(names, counts[:-1])), f"{counts[-1]:,}")
         absent = [names[number] for number in np.flatnonzero(counts[:-1] == 0)]
         if len(absent) == len(names):
             empty.append(f"task {task!r} has no label at all")
         elif absent:
             more = f" and {len(absent) - _NAMED} more" if len(absent) > _NAMED else ""
-            empty.append(f"task {task!r}: {len(absent)} classes have no sample: {', '.join(absent[:_NAMED])}{more}")
+            number = "1 class has" if len(absent) == 1 else f"{len(absent)} classes have"
+            empty.append(f"task {task!r}: {number} no sample: {', '.join(absent[:_NAMED])}{more}")
     console.print(table)
     for line in empty:
         console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _describe(names: tuple[str, ...], counts: np.ndarray) -> str:
+def describe_counts(names: tuple[str, ...], counts: np.ndarray) -> str:
+    """Names may be numbers, too, so each stands apart from its count."""
+    if not counts.any():
+        return "none"
     if len(names) <= 12:
-        return ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
+        return ", ".join(f"{name}: {count:,}" for name, count in zip(names, counts, strict=True))
     most, least = int(counts.argmax()), int(counts.argmin())
-    return f"from {counts[least]:,} ({names[least]}) to {counts[most]:,} ({names[most]})"
+    return f"from {counts[least]:,} (class {names[least]}) to {counts[most]:,} (class {names[most]})"

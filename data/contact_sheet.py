@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from data.lettering import Font, legible
+
+TEXT, TITLE = 12, 16  # pixels
 MARGIN = 16
 LINE = 16
 BAR_WIDTH = 180
@@ -31,7 +34,6 @@ def draw_sheet(
     title: str, strips: Sequence[Strip], counts: Mapping[str, np.ndarray], tasks: Mapping[str, Sequence[str]]
 ) -> Image.Image:
     """The whole page. `counts` gives for each task the samples per class, and last those whose label is missing."""
-    font = ImageFont.load_default(12)
     size = max((picture.shape[0] for strip in strips for picture in strip.pictures), default=1)
     num_pictures = max((len(strip.pictures) for strip in strips), default=1)
     strip_width = num_pictures * (size + 4) + MARGIN
@@ -43,7 +45,7 @@ def draw_sheet(
     height = top + max(-(-len(strips) // COLUMNS) * strip_height, panel_height) + MARGIN
     page = Image.new("RGB", (2 * MARGIN + COLUMNS * strip_width + panel, height), "white")
     draw = ImageDraw.Draw(page)
-    draw.text((MARGIN, MARGIN), title, INK, ImageFont.load_default(16))
+    _write(draw, (MARGIN, MARGIN), title, INK, width=page.width - 2 * MARGIN, size=TITLE)
     for number, strip in enumerate(strips):
         left = MARGIN + number % COLUMNS * strip_width
         upper = top + number // COLUMNS * strip_height
@@ -51,10 +53,10 @@ def draw_sheet(
             page.paste(Image.fromarray(picture), (left + place * (size + 4), upper))
         for line, text in enumerate(strip.caption):
             at = (left, upper + size + line * LINE)
-            draw.text(at, _fit(draw, text, strip_width - MARGIN, font), INK if line else PALE, font)
+            _write(draw, at, text, INK if line else PALE, width=strip_width - MARGIN)
     left, upper = MARGIN + COLUMNS * strip_width, top
     for task, lines in bars.items():
-        _draw_bars(draw, task, lines, left=left, top=upper, font=font)
+        _draw_bars(draw, task, lines, left=left, top=upper)
         upper += LINE * (len(lines) + 2)
     return page
 
@@ -76,22 +78,34 @@ def _draw_bars(
     *,
     left: int,
     top: int,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
-    draw.text((left, top), _fit(draw, f"{task}: samples per class", NAME_WIDTH + BAR_WIDTH, font), INK, font)
+    _write(draw, (left, top), f"{task}: samples per class", INK, width=NAME_WIDTH + BAR_WIDTH)
     most = max(count for _, count in bars if count is not None) or 1
     for line, (name, count) in enumerate(bars, start=1):
         upper = top + line * LINE
-        draw.text((left, upper), _fit(draw, name, NAME_WIDTH - 8, font), INK if count else PALE, font)
+        _write(draw, (left, upper), name, INK if count else PALE, width=NAME_WIDTH - 8)
         if count is not None:
             length = round(BAR_WIDTH * count / most)
             start = left + NAME_WIDTH
             if length:
                 draw.rectangle((start, upper + 3, start + length, upper + LINE - 4), BAR)
-            draw.text((start + length + 6, upper), f"{count:,}", INK, font)
+            _write(draw, (start + length + 6, upper), f"{count:,}", INK, width=COUNT_WIDTH)
 
 
-def _fit(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def _write(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    text: str,
+    ink: tuple[int, int, int],
+    *,
+    width: int,
+    size: int = TEXT,
+) -> None:
+    text, font = legible(text, size)
+    draw.text(at, _fit(draw, text, width, font), ink, font)
+
+
+def _fit(draw: ImageDraw.ImageDraw, text: str, width: int, font: Font) -> str:
     """Cut `text` so that it is at most `width` pixels wide."""
     if draw.textlength(text, font) <= width:
         return text

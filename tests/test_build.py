@@ -16,6 +16,7 @@ import webdataset
 from PIL import Image
 
 from data.build import main
+from data.class_counts import describe_counts
 from data.decode import decode_image
 from data.holdout import hold_out
 from data.index import Index, load_index
@@ -219,11 +220,23 @@ def test_published_splits_and_picking_one(tmp_path, capsys):
     assert "the source publishes test, train, val" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("names", "counts", "text"),
+    [
+        (("0", "1"), [0, 3], "0: 0, 1: 3"),
+        (tuple(map(str, range(20))), [*range(4, 24)], "from 4 (class 0) to 23 (class 19)"),
+        (tuple(map(str, range(20))), [0] * 20, "none"),
+    ],
+)
+def test_class_names_that_are_numbers_stand_apart_from_their_counts(names, counts, text):
+    assert describe_counts(names, np.array(counts)) == text
+
+
 def test_empty_classes_and_tasks_are_said(tmp_path, capsys):
     photos = class_folders(tmp_path / "photos")
     (photos / "ghost").mkdir()
     build(photos, tmp_path / "out")
-    assert "task 'class': 1 classes have no sample: ghost" in capsys.readouterr().out
+    assert "task 'class': 1 class has no sample: ghost" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -85,3 +85,12 @@ def test_models_without_a_common_task_are_refused(
     tones = save_tiny_model(tmp_path / "b", seed=1, tasks={"tone": ("dark", "bright")})
     assert main(["--model", str(colours), "--against", str(tones), "--data", str(tiny_shards / "val")]) == 65
     assert "the models have no task of" in capfd.readouterr().err
+
+
+def test_the_help_shows_a_command_that_can_be_copied(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    (first,) = (number for number, line in enumerate(lines) if line.startswith("    python -m train.compare"))
+    assert lines[first].endswith(" \\")
+    assert lines[first + 1].split()[0] == "--against"

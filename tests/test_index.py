@@ -191,7 +191,7 @@ def test_classes_are_inferred_or_given(tmp_path, capsys):
     index, labels, _, output = index_members(tmp_path, members, capsys, "--classes", str(classes))
     assert index.tasks == {"sex": ("m", "f")}
     assert labels == {"a": {"sex": "m"}, "b": {"sex": "f"}}
-    assert "label field 'age' is not a task and was ignored" in output
+    assert "label field 'age' is not a task and was ignored (for example a in 000.tar)" in output
 
 
 def test_only_the_fields_of_the_tasks_are_looked_at(tmp_path, capsys):

@@ -16,7 +16,7 @@ from tests.conftest import rank_environment
 from tests.small_run import STEPS, train_small
 from tests.wandb_server import WandbServer
 from train.stop_signal import StopSignal
-from train.tracking import describe_record, readable_seconds
+from train.tracking import describe_record, readable_rate, readable_seconds
 from train.wandb_sink import WandbSink, new_run_id
 
 OFFLINE = "tracking.wandb.mode=offline"
@@ -200,6 +200,15 @@ def test_wandb_gets_the_numbers_the_confusion_and_the_model(
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")])
 def test_times_are_readable(seconds: float, text: str) -> None:
     assert readable_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(0.04, "0.04"), (0.46, "0.46"), (3.26, "3.3"), (9.99, "10"), (127.6, "128"), (12345.0, "12,345")]
+)
+def test_a_slow_run_is_not_at_0_images_a_second(rate: float, text: str) -> None:
+    assert readable_rate(rate) == text
+    record = {"kind": "train", "epoch": 0, "step": 0, "loss": 1.0, "lr": 0.1, "skipped_updates": 0, "seconds_left": 9}
+    assert f"  {text} images/s  " in describe_record({**record, "images_per_second": rate}, [], 3)
 
 
 def test_a_line_leaves_out_tasks_without_a_label() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from train.photo_progress import photo_progress
 from train.teacher_blocks import Stage
+from train.tracking import readable_seconds
 
 _LINE_SECONDS = 60.0
 
@@ -32,7 +33,7 @@ def caching_progress(stages: Sequence[Stage], counts: np.ndarray, *, shown: bool
         now = time.monotonic()
         if now - told > _LINE_SECONDS:
             told = now
-            left = (now - started) / done * (total - done) / 60
-            print(f"{done:,} of this rank's {total:,} photos, {left:,.0f} minutes to go", flush=True)
+            left = readable_seconds((now - started) / done * (total - done))
+            print(f"{done:,} of this rank's {total:,} photos, {left} to go", flush=True)
 
     yield count

@@ -1,7 +1,7 @@
 """Compare two kinds of models on the same labelled photos, paired, with an interval for every task.
 
-    python -m train.compare --model runs/a0/best --model runs/a1/best --against runs/b0/best --against runs/b1/best \
-        --data shards/val [--json result.json]
+    python -m train.compare --model runs/a0/best --model runs/a1/best \\
+        --against runs/b0/best --against runs/b1/best --data shards/val [--json result.json]
 
 Name the models of both sides in the order of their seeds. The interval holds 95 % of a bootstrap over photos and seeds:
 where it leaves out 0, the difference is not the luck of these photos or seeds.

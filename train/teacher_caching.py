@@ -22,6 +22,7 @@ from train.bad_ledger import BadLedger
 from train.cache_folder import CacheFolder
 from train.comm import Comm
 from train.teacher_blocks import Block, Stage, Unusable, plan_stages
+from train.tracking import readable_rate
 from train.watchdog import Watchdog
 
 _NAMED = 50  # samples without finite logits that the manifest names
@@ -142,5 +143,6 @@ class TeacherCaching:
         )
         if self.comm.rank == 0:
             total = sum(rank["computed"] for rank in ranks)
-            rate = total / (time.monotonic() - started)
-            print(f"view {view + 1} of {views}: {total:,} photos, {rate:,.0f} images/s", flush=True)
+            rate = readable_rate(total / (time.monotonic() - started))
+            done = f"{total:,} photos, {rate} images/s" if total else "its photos were cached before"
+            print(f"view {view + 1} of {views}: {done}", flush=True)

@@ -69,10 +69,13 @@ def describe_record(record: Record, tasks: Sequence[str], epochs: int) -> str:
     terms = {name.removeprefix("loss."): value for name, value in record.items() if name.startswith("loss.")}
     losses = " ".join(f"{term} {value:.3f}" for term, value in terms.items() if not math.isnan(value))
     skipped = f"  {record['skipped_updates']:.0f} updates skipped" if record["skipped_updates"] else ""
-    return (
-        f"{head}  loss {record['loss']:.3f} ({losses})  lr {record['lr']:.2e}  "
-        f"{record['images_per_second']:.0f} images/s  left {readable_seconds(record['seconds_left'])}{skipped}"
-    )
+    rate, left = readable_rate(record["images_per_second"]), readable_seconds(record["seconds_left"])
+    return f"{head}  loss {record['loss']:.3f} ({losses})  lr {record['lr']:.2e}  {rate} images/s  left {left}{skipped}"
+
+
+def readable_rate(rate: float) -> str:
+    """Whole numbers, but two digits of what is below ten: a slow run is not at 0."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def readable_seconds(seconds: float) -> str:

@@ -162,9 +162,9 @@ def _print_notes(tars: Sequence[Path], found: Sequence[TarSamples], tasks: dict[
     """Say what was passed over or read in an unusual way, with a count and an example."""
     notes: dict[str, tuple[int, str]] = {}
     for tar, samples in zip(tars, found, strict=True):
-        for labels in samples.labels:
+        for key, labels in zip(samples.keys, samples.labels, strict=True):
             for task in sorted(labels.keys() - tasks.keys()):
-                samples.note(f"label field {task!r} is not a task and was ignored", tar.name)
+                samples.note(f"label field {task!r} is not a task and was ignored", key)
         for remark, about in samples.notes.items():
             count, example = notes.get(remark, (0, f"{about[0]} in {tar.name}"))
             notes[remark] = (count + len(about), example)
