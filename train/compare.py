@@ -19,7 +19,7 @@ from rich.table import Table
 
 from data.errors import BadArgument, DataError
 from data.index import Index, load_index
-from data.staging import write_atomically
+from data.staging import write_result
 from models.terminal import print_table
 from train.comm import Comm
 from train.command import run_command
@@ -69,7 +69,7 @@ def _compare(options: argparse.Namespace, comm: Comm) -> ExitCode:
     if options.json:
         content = {"model": options.model, "against": options.against, "data": options.data}
         plain = {task: asdict(result) for task, result in results.items()}
-        write_atomically(options.json, (json.dumps({**content, "tasks": plain}, indent=2) + "\n").encode())
+        write_result(options.json, (json.dumps({**content, "tasks": plain}, indent=2) + "\n").encode())
         print(f"wrote {options.json}")
     return ExitCode.DONE
 
