@@ -78,7 +78,6 @@ def settle_if_allowed(folder: Path) -> None:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """The file is there with all its bytes or not at all, whenever the machine stops."""
-    sweep(path.parent, of=path.name)
     temporary = temporary_beside(path)
     try:
         with temporary.open("wb") as file:
@@ -90,6 +89,12 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def write_result(path: Path, data: bytes) -> None:
+    """As write_atomically, for the one file of a command: what its killed predecessors left goes first."""
+    sweep(path.parent, of=path.name)
+    write_atomically(path, data)
 
 
 def temporary_beside(path: Path, kind: str = "tmp") -> Path:

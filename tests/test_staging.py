@@ -17,7 +17,7 @@ from data.errors import DataError
 from data.index import load_index
 from data.index.foreign import index_tars
 from data.sealed_json import BrokenSeal, open_sealed, seal
-from data.staging import COMMITTED, settle, staged, sweep, write_atomically
+from data.staging import COMMITTED, settle, staged, sweep, write_result
 from models.artifact import artifact_files, load_artifact, save_artifact
 from models.student import Student, build_student
 from prune.saving import PLAN_NAME, plan_gap, require_replaceable, save_pruned
@@ -103,7 +103,7 @@ def read_set(folder: Path) -> int:
 
 def write_one(folder: Path, version: int) -> None:
     folder.mkdir(exist_ok=True)
-    write_atomically(folder / "page.html", str(version).encode())
+    write_result(folder / "page.html", str(version).encode())
 
 
 def write_index(folder: Path, version: int) -> None:

@@ -177,7 +177,7 @@ def index_as_it_is(folder: Path, images: Sequence[bytes]) -> None:
 
 
 def undecodable(folder: Path) -> None:
-    index_as_it_is(folder, [jpeg(1), jpeg(2)[:400], jpeg(3)])
+    index_as_it_is(folder, [jpeg(1), jpeg(2)[:-40], jpeg(3)])
 
 
 def too_large(folder: Path) -> None:

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from data.errors import BadArgument, DataError
 from data.index import Index, load_index
-from data.staging import write_atomically
+from data.staging import write_result
 from models.terminal import print_table
 from train.answer import NO_ANSWER, answer
 from train.comm import Comm
@@ -82,7 +82,7 @@ def _compare(options: argparse.Namespace, comm: Comm) -> ExitCode:
     if options.json:
         content = {"model": options.model, "against": options.against, "data": options.data, "no_answer": no_answers}
         plain = {task: asdict(result) for task, result in results.items()}
-        write_atomically(options.json, (json.dumps({**content, "tasks": plain}, indent=2) + "\n").encode())
+        write_result(options.json, (json.dumps({**content, "tasks": plain}, indent=2) + "\n").encode())
         print(f"wrote {options.json}")
     silent = any(count == right[task].shape[1] for task, counts in no_answers.items() for count in counts)
     return ExitCode.EXPLODED if silent else ExitCode.DONE

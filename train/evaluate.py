@@ -24,7 +24,7 @@ from data.bad_samples import most_allowed
 from data.batch import BadRecord
 from data.errors import DataError
 from data.index import Index, load_index
-from data.staging import write_atomically
+from data.staging import write_result
 from models.terminal import print_table
 from train.agreement import check_agreement
 from train.comm import Comm
@@ -161,7 +161,7 @@ def _show(
     print(f"mean top-1 {100 * evaluation.mean_top1:.2f} %")
     if options.json:
         content = evaluation_report(evaluation, ensemble=ensemble, data=options.data, num_views=options.tta, bad=bad)
-        write_atomically(options.json, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+        write_result(options.json, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
         print(f"wrote {options.json}")
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.staging import write_atomically
+from data.staging import write_result
 from train.comm import Comm
 from train.command import run_command
 from train.exit_codes import ExitCode
@@ -55,7 +55,7 @@ def _report(options: argparse.Namespace, comm: Comm, command: str) -> ExitCode:
         workers=workers,
         bar=lambda what, total: photo_progress(what, total=total),
     )
-    write_atomically(options.out, page.encode("utf-8", "backslashreplace"))
+    write_result(options.out, page.encode("utf-8", "backslashreplace"))
     for record in material.records:
         if record.state != "finished":
             notes.append(f"{record.name} is {record.state}; it is shown as far as it came")
