@@ -10,12 +10,14 @@ import yaml
 
 import data.loader
 import train.photo_batches
+from data.errors import LoaderLost
 from data.loader_processes import side_by_side
 from data.teacher_logits import load_manifest
 from tests.small_run import Outcome, train_small
 from tests.tiny_models import SIZE, save_tiny_model
-from train import cache_teacher, evaluate, predict
+from train import cache_teacher, compare, evaluate, predict
 from train.exit_codes import ExitCode
+from train.report_page.answers import collect_answers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -58,7 +60,19 @@ def _predict(model: Path, shards: Path, folder: Path) -> ExitCode:
     return predict.main(["--model", str(model), "--data", str(shards), "--out", str(folder / "out")])
 
 
-@pytest.mark.parametrize("command", [_evaluate, _predict])
+def _compare(model: Path, shards: Path, folder: Path) -> ExitCode:
+    return compare.main(
+        ["--model", str(model), "--against", str(model), "--data", str(shards), "--json", str(folder / "out")]
+    )
+
+
+def test_what_a_report_asks(model: Path, tiny_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lose_the_last_step(monkeypatch, train.photo_batches)
+    with pytest.raises(LoaderLost, match=r"asking about .*: 32 samples came, 33 were planned"):
+        collect_answers({"a": model}, str(tiny_shards / "train"), most=100, workers=0)
+
+
+@pytest.mark.parametrize("command", [_evaluate, _predict, _compare])
 def test_evaluating_and_predicting(
     command: Callable[[Path, Path, Path], ExitCode],
     model: Path,

@@ -23,6 +23,7 @@ import torch
 from rich.markup import escape
 from rich.table import Table
 
+from data.batch import BadRecord, require_all
 from data.errors import BadArgument, DataError
 from data.index import Index, load_index
 from data.staging import write_result
@@ -40,6 +41,7 @@ from train.photo_progress import photo_progress
 from train.photos import ShardPhotos
 
 _BATCH = 64
+_SHOWN = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> ExitCode:
@@ -103,8 +105,11 @@ def _answers(
     )
     found: dict[str, list[np.ndarray]] = {task: [] for task in tasks}
     none = {task: np.zeros(len(models), dtype=np.int64) for task in tasks}
+    num_good, bad = 0, list[BadRecord]()
     with photo_progress("Comparing", total=index.num_samples, shown=True) as advance:
         for batch in batches:
+            num_good += len(batch)
+            bad += batch.bad
             if len(batch):
                 batch = batch.to(device)
                 answers = [model(batch) for model in models]
@@ -114,6 +119,11 @@ def _answers(
                     found[task].append((chosen == label)[:, label >= 0].cpu().numpy())
                     none[task] += (chosen == NO_ANSWER)[:, label >= 0].sum(dim=1).cpu().numpy()
             advance(len(batch) + len(batch.bad))
+    require_all(num_good + len(bad), index.num_samples, what="comparing")
+    for record in bad[:_SHOWN]:
+        print(f"left out: {record.shard} {record.key}: {record.reason}")
+    if len(bad) > _SHOWN:
+        print(f"left out: {len(bad) - _SHOWN} more")
     right = {task: np.concatenate(parts, axis=1) for task, parts in found.items() if parts}
     labelled = {task: answers for task, answers in right.items() if answers.shape[1]}
     if not labelled:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from data.batch import require_all
 from data.decode import image_size
 from data.index import load_index
 from data.pixels import resize_photo
@@ -122,10 +123,11 @@ def collect_answers(
     found: dict[str, dict[str, list[np.ndarray]]] = {
         name: {task: [] for task in ensemble.tasks} for name, ensemble in ensembles.items()
     }
-    asked = 0
+    asked = num_bad = 0
     for step, batch in enumerate(batches):
         progress(len(batch) + len(batch.bad))
         asked += len(batch)
+        num_bad += len(batch.bad)
         if not len(batch):
             continue
         number = np.array(batch.row) + step * _BATCH
@@ -134,6 +136,7 @@ def collect_answers(
                 true, chosen = batch.label[task].numpy(), answer(values).numpy()
                 columns = np.stack([number, true, chosen, values.exp().amax(dim=1).numpy()])
                 found[name][task].append(columns[:, true >= 0])
+    require_all(asked + num_bad, int(photos.counts.sum()), what=f"asking about {data}")
     answers = {}
     for name, ensemble in ensembles.items():
         tasks = {task: _task_answers(ensemble.tasks[task], parts) for task, parts in found[name].items() if parts}
