@@ -171,6 +171,7 @@ def test_folders_behind_links_are_classes_and_one_name_in_two_spellings_is_one(t
     photos, store = class_folders(tmp_path / "photos", classes=1), class_folders(tmp_path / "store", classes=2)
     (photos / "linked").symlink_to(store / "class1")
     (photos / "linked" / "up").symlink_to(store / "class1")
+    (photos / "linked" / "home").symlink_to(photos)
     (photos / "class0" / "all").symlink_to(photos)
     (photos / "everything").symlink_to(photos)
     for spelling in ("é", "e\u0301"):
@@ -183,7 +184,7 @@ def test_folders_behind_links_are_classes_and_one_name_in_two_spellings_is_one(t
     assert Counter(record.labels[0] for record in source.records) == {0: 8, 1: 8, 2: 2}
     assert source.notes == (
         "1 passed over that are hidden: .cache",
-        "3 passed over that lead to a folder that is read already: everything, class0/all, linked/up",
+        "4 passed over that lead to a folder that is read already: everything, class0/all, linked/home and 1 more",
         "1 images lie in no class folder, as loose.jpg",
         "2 folders have one name in two spellings and are one class: é",
     )
