@@ -243,7 +243,7 @@ def test_two_ranks_train_sparse_as_one_does(
 ) -> None:
     """Micro-batches of one photo keep the norms on their statistics, which would otherwise be those of each rank."""
     model = {"backbone": "food11_student", "head": {"kind": "multi-embedding", "width": 8}}
-    plain = ["micro_batch=1", "schedule.epochs=1"]
+    plain = ["micro_batch=1", "schedule={epochs: 1}"]
     runs = {}
     for name, overrides in (("one", [*plain, *SPARSE[kind]]), ("without", plain)):
         (tmp_path / name).mkdir()
