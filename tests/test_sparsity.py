@@ -254,7 +254,7 @@ def test_two_ranks_train_sparse_as_one_does(
     are refused for it, so the refusal is switched off."""
     monkeypatch.setattr("train.assemble.check_norms", lambda *_, **__: None)
     model = {"backbone": "food11_student", "head": {"kind": "multi-embedding", "width": 8}}
-    plain = ["micro_batch=1", "schedule.epochs=1"]
+    plain = ["micro_batch=1", "schedule={epochs: 1}"]
     runs = {}
     for name, overrides in (("one", [*plain, *SPARSE[kind]]), ("without", plain)):
         (tmp_path / name).mkdir()
