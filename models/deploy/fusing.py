@@ -1,4 +1,4 @@
-"""A network as it is used: branches that only training needs (RepVGG, MobileOne, RepViT, FastViT, ...) become one layer.
+"""A network as it is used: branches that only training needs (RepVGG, MobileOne, FastViT, ...) become one layer.
 
 network = fused(model)
 """
@@ -20,8 +20,10 @@ def is_fusible(model: nn.Module) -> bool:
 
 
 def fused(model: Network) -> Network:
-    """A copy in eval mode that computes the same up to float sums; weights are joined in float64. The model itself where
-    no layer can be fused."""
+    """A copy in eval mode that computes the same up to float sums; weights are joined in float64. The model itself
+    where no layer can be fused."""
     if not is_fusible(model):
         return model
-    return reparameterize_model(deepcopy(model).eval().double(), inplace=True).float()
+    network = deepcopy(model).eval().double()
+    reparameterize_model(network, inplace=True)
+    return network.float()
