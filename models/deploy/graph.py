@@ -18,6 +18,7 @@ from onnx import ModelProto, TensorProto, checker, helper
 from torch import Tensor, nn
 
 from models.artifact import ArtifactMeta
+from models.deploy.fusing import fused
 from models.errors import ModelError
 from models.heads import task_module
 from models.student import Student
@@ -32,18 +33,19 @@ OPSET = 18
 
 
 class TaskOutputs(nn.Module):
-    """The logits of a student as a tuple in task order: a graph's outputs have places, not keys."""
+    """The logits of a student, fused, as a tuple in task order: a graph's outputs have places, not keys."""
 
     def __init__(self, model: Student) -> None:
         super().__init__()
-        self.model = model
+        self.model = fused(model)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.model(image).values())
 
 
 def export_graph(model: Student, meta: ArtifactMeta, *, image_size: int) -> ModelProto:
-    """The checked graph of a model in eval mode on the CPU; batch norms are folded into the layers before them.
+    """The checked graph of a model in eval mode on the CPU; batch norms are folded into the layers before them, and
+    branches that only training needs into one layer.
 
     Input `image` as FLOAT_INPUT says, S = image_size; outputs lie in the order of the tasks and are named by
     `output_names`. Layers that ONNX has no words for raise ModelError with their names.

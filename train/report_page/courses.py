@@ -10,6 +10,11 @@ from train.report_page.markup import Html, breakable, table, tag
 from train.report_page.numerals import NOTHING, percent
 from train.report_page.run_record import RunRecord
 
+_MACRO_F1 = (
+    "metrics.jsonl of a run also has macro_f1: the mean over the classes that some photo truly has. The others are "
+    "left out; scikit-learn counts those that are answered all the same, as 0."
+)
+
 
 def runs_section(records: Sequence[RunRecord], roles: Mapping[str, str]) -> Html:
     """One row a run, and a sentence for each that is not finished or lacks something."""
@@ -36,6 +41,7 @@ def runs_section(records: Sequence[RunRecord], roles: Mapping[str, str]) -> Html
         "section",
         tag("h2", "What was trained on what", id="runs"),
         table(headings, rows, numbers_from=6),
+        tag("p", _MACRO_F1, class_="note"),
         *remarks,
     )
 

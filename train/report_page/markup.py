@@ -12,6 +12,7 @@ class Html(str):
 
 Child = str | int | None  # Html is a str
 
+_MOST_ON_A_PHONE = 3  # columns
 _VOID = {"meta", "img", "br", "circle", "line", "rect", "path", "polyline", "use", "wbr"}
 
 
@@ -35,15 +36,18 @@ def join(*children: Child) -> Html:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[Child]], *, numbers_from: int = 1) -> Html:
-    """In a box that scrolls sideways where a phone is narrower; columns from `numbers_from` on are aligned right."""
+    """Columns from `numbers_from` on are aligned right. Where a phone is too narrow for many columns each row becomes a
+    card, and each cell a line of it with its heading."""
+    layout = "cards" if len(headings) > _MOST_ON_A_PHONE else None
+    kinds = ["number" if place >= numbers_from else None for place in range(len(headings))]
 
-    def cells(kind: str, values: Sequence[Child]) -> Html:
-        kinds = ["number" if place >= numbers_from else None for place in range(len(values))]
-        return join(*(tag(kind, value, class_=one) for value, one in zip(values, kinds, strict=True)))
+    def cells(row: Sequence[Child]) -> list[Html]:
+        placed = zip(row, headings, kinds, strict=True)
+        return [tag("td", value, class_=kind, data_label=layout and heading) for value, heading, kind in placed]
 
-    head = tag("thead", tag("tr", cells("th", headings)))
-    body = tag("tbody", *(tag("tr", cells("td", row)) for row in rows))
-    return tag("div", tag("table", head, body), class_="scroll")
+    head = [tag("th", heading, class_=kind) for heading, kind in zip(headings, kinds, strict=True)]
+    body = tag("tbody", *(tag("tr", *cells(row)) for row in rows))
+    return tag("div", tag("table", tag("thead", tag("tr", *head)), body, class_=layout), class_="scroll")
 
 
 def breakable(path: str) -> Html:
