@@ -122,7 +122,7 @@ NOT_FINITE = [
 @pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "inf", "nan", "1e999"])
 def test_what_is_not_finite_is_no_number(value: str) -> None:
     for key in NOT_FINITE:
-        assert f"command line: {key}: Input should be a" in error_of(SMALLEST, f"{key}={value}"), key
+        assert f": {key}: Input should be a" in error_of(SMALLEST, f"{key}={value}"), key
     inside = {
         "optimizer.betas": f"[0.9, {value}]",
         "schedule": f"{{decay: steps, milestones: [{value}]}}",
@@ -132,7 +132,7 @@ def test_what_is_not_finite_is_no_number(value: str) -> None:
         "augment.crop_ratio": f"[1, {value}]",
     }
     for key, text in inside.items():
-        assert f"command line: {key}" in error_of(SMALLEST, f"{key}={text}"), key
+        assert f": {key}" in error_of(SMALLEST, f"{key}={text}"), key
     assert "run.yaml:7: optimizer.lr: Input should be a" in error_of(f"{SMALLEST}optimizer:\n  lr: {value}\n")
 
 
