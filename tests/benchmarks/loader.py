@@ -132,10 +132,11 @@ class BareLoop:
 def _decode_and_crop(samples: list[tuple[bytes, View, int, int]]) -> np.ndarray:
     out = np.empty((len(samples), _SIZE, _SIZE, 3), dtype=np.uint8)
     for at, (data, view, height, width) in enumerate(samples):
-        eighths = next((n for n in (1, 2, 3, 4) if min(view.height, view.width) * n >= 8 * _SIZE), 8)
-        image = simplejpeg.decode_jpeg(data, min_height=-(-height * eighths // 8), min_width=-(-width * eighths // 8))
-        top, left = round(view.top * eighths / 8), round(view.left * eighths / 8)
-        bottom, right = (round(end * eighths / 8) for end in (view.top + view.height, view.left + view.width))
-        pixels = cv2.resize(image[top:bottom, left:right], (_SIZE, _SIZE), interpolation=cv2.INTER_LINEAR)
+        scale = min(1.0, _SIZE / min(view.height, view.width))
+        image = simplejpeg.decode_jpeg(data, min_height=int(height * scale), min_width=int(width * scale))
+        down, across = image.shape[0] / height, image.shape[1] / width
+        top, left = int(view.top * down), int(view.left * across)
+        box = image[top : top + round(view.height * down), left : left + round(view.width * across)]
+        pixels = cv2.resize(box, (_SIZE, _SIZE), interpolation=cv2.INTER_LINEAR)
         out[at] = cv2.flip(pixels, 1) if view.flip else pixels
     return out
