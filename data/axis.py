@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 _LEFT = 3  # blocks are averaged down to no less than so many times the new size; the taps do the rest
+_NO_FILTER = np.ones(1, dtype=np.float32)
 
 
 class Axis:
@@ -32,13 +33,13 @@ class Axis:
         itself. One between m and m + 1 is mixed from the two so that its variance, its half width squared over 6, is
         right; what a shift between two pixels and the blocks add to the variance is taken off.
         """
+        if self.offset == 0 and self.ratio <= soft_above:
+            return _NO_FILTER
         wanted = self.ratio**2 if self.ratio > soft_above else 1.0
         added = self.offset * (1 - self.offset) + (1 - 1 / self.block**2) / 12
         square = max(1.0, wanted - 6 * added) if wanted > 1 else 1.0
         whole = math.isqrt(int(square))
         share = (square - whole**2) / (2 * whole + 1)
-        if whole == 1 and share == 0 and self.offset == 0:
-            return np.ones(1, dtype=np.float32)
         places = np.abs(np.arange(-whole - 1, whole + 2) - self.offset)
         narrow, wide = (np.maximum(0, 1 - places / half) / half for half in (whole, whole + 1))
         return ((1 - share) * narrow + share * wide).astype(np.float32)
