@@ -59,13 +59,11 @@ class CacheFolder:
             return f"teacher.cache {self.path}: another caching is writing it; wait for it or choose another folder"
         for left_over in self.path.glob(".*.tmp"):  # of a caching that was killed while it wrote
             left_over.unlink()
-        described = (self.path / MANIFEST_NAME).exists()
-        if any(file.stat().st_size for file in self.path.glob("*.logits")):
-            return (
-                None
-                if described
-                else (f"teacher.cache {self.path}: holds logits but no {MANIFEST_NAME} says of what; delete them")
-            )
+        stored = list(self.path.glob("*.logits"))
+        if stored and not (self.path / MANIFEST_NAME).exists():
+            return f"teacher.cache {self.path}: holds logits but no {MANIFEST_NAME} says of what; delete them"
+        if any(file.stat().st_size for file in stored):
+            return None
         # Without a logit, an earlier manifest is that of a call which failed at once, and binds nobody.
         write_manifest(self.path, expected)
         return None
