@@ -59,13 +59,11 @@ class CacheFolder:
         except OSError:
             return f"teacher.cache {self.path}: another caching is writing it; wait for it or choose another folder"
         sweep(self.path, alone=True)  # what a caching left that was killed while it wrote
-        described = (self.path / MANIFEST_NAME).exists()
-        if any(file.stat().st_size for file in self.path.glob("*.logits")):
-            return (
-                None
-                if described
-                else (f"teacher.cache {self.path}: holds logits but no {MANIFEST_NAME} says of what; delete them")
-            )
+        stored = list(self.path.glob("*.logits"))
+        if stored and not (self.path / MANIFEST_NAME).exists():
+            return f"teacher.cache {self.path}: holds logits but no {MANIFEST_NAME} says of what; delete them"
+        if any(file.stat().st_size for file in stored):
+            return None
         # Without a logit, an earlier manifest is that of a call which failed at once, and binds nobody.
         write_manifest(self.path, expected.with_identity())
         return None
