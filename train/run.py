@@ -220,7 +220,11 @@ def _finish(folder: RunFolder, saver: ModelSaver, progress: Progress, tracker: T
         if progress.latest and not progress.results:
             print(f"warning: no validation was finite, so none is the best; {best} is the last model", file=sys.stderr)
         tracker.finish(best)
-        result = {"step": progress.step, "model": str(best), "metrics": without_nan(progress.results)}
+        result = {
+            "step": progress.step,
+            "model": str(best),
+            "metrics": without_nan(progress.results or progress.latest),
+        }
         folder.save_result(result)
         print_result(result)
     comm.allgather_object(None, name="finished writing")

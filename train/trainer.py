@@ -118,12 +118,13 @@ class Trainer:
             if saves:
                 self.watchdog.feed("saving a checkpoint")
                 self.save_checkpoint()
-            if epoch_ends or totals.stop:
-                self._say_bad(batch.epoch)
             if totals.stop:
+                self._say_bad(batch.epoch)
                 return ExitCode.PREEMPTED
             # After the checkpoint: whatever ends an evaluation, the epoch is not trained again.
             self._evaluate_if_due()
+            if epoch_ends:
+                self._say_bad(batch.epoch)
             if self._out_of_patience():
                 break
         else:
