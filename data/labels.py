@@ -79,6 +79,8 @@ def parse_json_labels(data: bytes) -> dict[str, RawLabel]:
             labels[class_name(task)] = check_json_label(value)
         except BadSample as error:
             labels[class_name(task)] = NoClass(f"task {task!r}: {error.reason}")
+    if len(labels) < len(content):
+        raise BadSample(f"label file has two fields of one name ({', '.join(content)})")
     return labels
 
 

@@ -26,6 +26,7 @@ from models.deploy.int8 import measure_ranges, prepare, quantise
 from models.deploy.runtime import OnnxModel
 from models.heads import build_head, task_module
 from tests.conftest import jpeg_bytes
+from tests.edited_json import read_json
 from tests.photos import write_tar
 from tests.small_run import train_small
 from tests.tiny_models import SIZE, save_tiny_model
@@ -138,7 +139,9 @@ def manifest(folder: Path, tasks: Mapping[str, Sequence[str]]) -> Path:
 
 
 def test_odd_names_are_built_as_they_are(tmp_path: Path) -> None:
-    tasks = {name: ODD_CLASSES[: 2 + number % 4] for number, name in enumerate(ODD) if name != "image"}
+    # An accent in two spellings is one name.
+    names = [name for name in ODD if name not in ("image", "e\u0301")]
+    tasks = {name: ODD_CLASSES[: 2 + number % 4] for number, name in enumerate(names)}
     source = manifest(tmp_path / "photos", tasks)
     assert build(["--source", f"manifest:{source}", "--out", str(tmp_path / "shards"), "--workers", "1"]) == 0
     built = load_index(tmp_path / "shards/train").tasks
@@ -222,17 +225,24 @@ def test_names_that_no_table_can_hold_are_refused_when_the_data_is_built_and_ope
     with pytest.raises(DataError) as caught:
         check_names(tasks)
     assert message in str(caught.value)
-    content = json.loads((tiny_shards / "val" / INDEX_NAME).read_text())
+    content = read_json(tiny_shards / "val" / INDEX_NAME)
     (tmp_path / INDEX_NAME).write_text(json.dumps({**content, "tasks": tasks}))
     with pytest.raises(DataError) as caught:
         load_index(tmp_path)
     assert message in str(caught.value)
-    if " " not in tasks.get("age", []):  # a cell is stripped
+    # A cell is stripped, and what no table can show is spelt out.
+    if not {"age", "two\nlines", "half\ud83d"} & tasks.keys():
         source = manifest(tmp_path / "photos", tasks)
         out = tmp_path / "shards"
         assert build(["--source", f"manifest:{source}", "--out", str(out), "--workers", "1"]) == 65
         assert message in capsys.readouterr().err
         assert not out.exists()
+
+
+def test_two_fields_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = manifest(tmp_path / "photos", {"e\u0301": ["a", "b"], "\u00e9": ["a", "b"]})
+    assert build(["--source", f"manifest:{source}", "--out", str(tmp_path / "shards"), "--workers", "1"]) == 65
+    assert "line 1 has two fields of one name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,8 @@ def _read_jsonl(path: Path) -> tuple[list[str], list[Row]]:
             if not isinstance(content, dict):
                 raise DataError(f"{path}: line {line} is not an object")
             row = {class_name(column): value for column, value in content.items()}
+            if len(row) < len(content):
+                raise DataError(f"{path}: line {line} has two fields of one name (it has: {', '.join(content)})")
             columns.update(dict.fromkeys(row))
             rows.append((line, row))
     return list(columns), rows
