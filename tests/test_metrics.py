@@ -129,7 +129,8 @@ def test_a_validation_with_a_single_nan_is_not_finite_and_names_the_sample() -> 
         if broken is not None:
             logits[broken, 1] = math.nan
         given = iter([logits[part] for part in parts])
-        return measure(lambda batch: {"a": next(given)}, batches, SingleProcess(), num_classes={"a": 2}, device=CPU)
+        options = {"num_samples": 6, "num_classes": {"a": 2}, "device": CPU}
+        return measure(lambda batch: {"a": next(given)}, batches, SingleProcess(), **options)
 
     whole, spoilt, unlabelled = evaluation(None), evaluation(3), evaluation(4)
     assert (whole.is_finite, whole.mean_top1, whole.unanswered) == (True, 1.0, "")

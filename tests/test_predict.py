@@ -18,6 +18,7 @@ import torch
 
 from data.errors import BadSample
 from data.index.foreign import index_tars
+from data.names import as_text
 from models.artifact import load_artifact, load_artifact_meta
 from tests.conftest import TINY_TASKS, RankRun, jpeg_bytes
 from tests.tiny_models import SIZE, save_tiny_model
@@ -153,7 +154,7 @@ def test_no_key_and_no_error_is_a_formula_and_keys_come_back(model: Path, tmp_pa
     assert run("--model", model, "--data", album, "--out", tmp_path / "out.csv") == 0
     cells = [row["key"] for row in read_csv(tmp_path / "out.csv")]
     assert not [cell for cell in cells if cell[0] in "=+-@\t\r\n\uff1d"]
-    assert [bare(cell) for cell in cells] == sorted(names)
+    assert [bare(cell) for cell in cells] == [as_text(name) for name in sorted(names)]
     assert "a=1.jpg" in cells
     table = PredictionTable(tmp_path / "errors.csv", tasks={}, all_probabilities=False)
     with table:
