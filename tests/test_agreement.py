@@ -60,7 +60,7 @@ def other_code(tmp_path: Path) -> Path:
 COMMANDS = {
     "training": ["train/main.py", "--config", "{config}", "seed={index}"],
     "caching": ["-m", "train.cache_teacher", "--config", "{config}", "--views", "2", "seed={index}"],
-    "evaluation": ["-m", "train.evaluate", "--model", "none", "--data", "none", "--tta", "{index}"],
+    "evaluation": ["-m", "train.evaluate", "--model", "{model}", "--data", "none", "--tta", "{index}"],
 }
 
 
@@ -72,11 +72,15 @@ def test_a_worker_with_other_code_and_another_setting_stops_every_command(
     command: str, difference: str, other_code: Path, tiny_shards: Path, tmp_path: Path
 ) -> None:
     config, port = small_config(tiny_shards, tmp_path), free_port()
+    model = tmp_path / "model"  # is there, and not read
+    model.mkdir()
+    for name in ("model.json", "model.safetensors"):
+        (model / name).touch()
     workers = []
     for index, folder in enumerate((REPOSITORY, other_code)):
         variables = {"RANK": str(index), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         setting = index + (command == "evaluation")
-        words = [word.format(config=config, index=setting) for word in COMMANDS[command]]
+        words = [word.format(config=config, model=model, index=setting) for word in COMMANDS[command]]
         workers.append(
             subprocess.Popen(
                 [sys.executable, "-m", "launch.worker", "--folder", str(tmp_path), "--", "python", *words],
