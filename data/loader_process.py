@@ -218,7 +218,7 @@ def _portable(error: Exception) -> Exception:
     """The error with its stack, if it survives the journey; else its words."""
     try:
         ForkingPickler.loads(ForkingPickler.dumps(error))
-    except Exception:
+    except Exception:  # whatever its own class raises when it is copied; its words are kept
         error = RuntimeError(f"{type(error).__name__}: {error}")
     error.add_note("in a loader process:\n" + traceback.format_exc())
     return error

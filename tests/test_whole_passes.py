@@ -72,38 +72,40 @@ def test_what_a_report_asks(model: Path, tiny_shards: Path, monkeypatch: pytest.
         collect_answers({"a": model}, str(tiny_shards / "train"), most=100, workers=0)
 
 
-@pytest.mark.parametrize("command", [_evaluate, _predict, _compare])
-def test_evaluating_and_predicting(
-    command: Callable[[Path, Path, Path], ExitCode],
-    model: Path,
-    tiny_shards: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    lose_the_last_step(monkeypatch, train.photo_batches)
-    assert command(model, tiny_shards / "train", tmp_path) == ExitCode.RANK_LOST
-    assert "0 samples came, 33 were planned" in capfd.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
-def test_caching(
-    model: Path,
-    tiny_shards: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def _cache(model: Path, shards: Path, folder: Path) -> ExitCode:
     config = {
-        "run": {"dir": str(tmp_path / "run")},
-        "data": {"train": str(tiny_shards / "train"), "image_size": SIZE, "workers": 0},
+        "run": {"dir": str(folder / "run")},
+        "data": {"train": str(shards), "image_size": SIZE, "workers": 0},
         "model": {"backbone": "food11_student"},
-        "teacher": {"model": str(model), "cache": str(tmp_path / "cache")},
+        "teacher": {"model": str(model), "cache": str(folder / "cache")},
         "batch_size": 5,
     }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    lose_the_last_step(monkeypatch, data.loader)
-    code = cache_teacher.main(["--config", str(tmp_path / "config.yaml"), "--views", "1"])
-    assert code == ExitCode.RANK_LOST
-    assert "view 0: 2 of 3 shards were computed" in capfd.readouterr().err
-    assert load_manifest(str(tmp_path / "cache")).views == 0
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return cache_teacher.main(["--config", str(folder / "config.yaml"), "--views", "1"])
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "words"),
+    [
+        (_evaluate, train.photo_batches, "measuring: 0 samples came, 33 were planned"),
+        (_predict, train.photo_batches, "predicting: 0 samples came, 33 were planned"),
+        (_compare, train.photo_batches, "comparing: 0 samples came, 33 were planned"),
+        (_cache, data.loader, "view 0: 2 of 3 shards were computed"),
+    ],
+)
+def test_other_commands(
+    command: Callable[[Path, Path, Path], ExitCode],
+    module: Any,
+    words: str,
+    model: Path,
+    tiny_shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    lose_the_last_step(monkeypatch, module)
+    assert command(model, tiny_shards / "train", tmp_path) == ExitCode.RANK_LOST
+    assert words in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+    if command is _cache:
+        assert load_manifest(str(tmp_path / "cache")).views == 0
