@@ -8,7 +8,7 @@ import torch
 
 from data.batch import Batch
 from train.comm import SingleProcess
-from train.evaluation import Evaluation, measure
+from train.evaluation import Evaluation, _Unanswered, measure
 from train.losses import MISSING
 from train.metrics import TaskCounts
 
@@ -138,6 +138,17 @@ def test_a_validation_with_a_single_nan_is_not_finite_and_names_the_sample() -> 
     assert spoilt.unanswered == "1 of 5 for task 'a' (such as photo3)"
     assert unlabelled.is_finite  # nobody asked
     assert not spoilt.answers_nothing
+
+
+def test_the_first_samples_without_an_answer_are_named_however_many_batches_there_are() -> None:
+    found = _Unanswered()
+    for batch in range(150):
+        logits = torch.zeros(2, 3)
+        if batch in (3, 63, 64, 140) or batch >= 145:
+            logits[1, 0] = math.inf
+        found.add([torch.zeros(2, 2), logits], [f"{batch}a", f"{batch}b"])
+    assert found.names() == ["3b", "63b", "64b", "140b", "145b"]
+    assert found.names() == ["3b", "63b", "64b", "140b", "145b"]
 
 
 def batch_of(label: torch.Tensor, keys: list[str]) -> Batch:

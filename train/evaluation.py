@@ -35,6 +35,7 @@ class Labelled(Protocol):
 
 
 _NAMED = 5  # keys of samples without an answer, per rank
+_ASKED_TOGETHER = 64  # batches
 
 AnyBatch = TypeVar("AnyBatch", bound=Labelled)
 
@@ -103,7 +104,7 @@ def measure(
     counts = {task: TaskCounts(classes, device) for task, classes in num_classes.items()}
     bad: list[BadRecord] = []
     num_good = 0
-    no_answer: list[str] = []
+    unanswered = _Unanswered()
     for batch in batches:
         bad += batch.bad
         num_good += len(batch)
@@ -112,7 +113,7 @@ def measure(
             logits = predict(on_device)
             for task, count in counts.items():
                 count.add(logits[task], on_device.label[task])
-            no_answer += _without_answer([logits[task] for task in counts], batch.key)[: _NAMED - len(no_answer)]
+            unanswered.add([logits[task] for task in counts], batch.key)
         progress(len(batch))
     seen = torch.tensor([num_good, len(bad)], dtype=torch.float64)
     flat = torch.cat([*(count.flat.cpu() for count in counts.values()), seen])
@@ -122,8 +123,9 @@ def measure(
     for count, part in zip(counts.values(), parts, strict=True):
         count.flat = part
     reports = {task: count.report() for task, count in counts.items()}
+    no_answer: list[str] = []
     if any(report["no_answer"] for report in reports.values()):  # the same on every rank
-        everyone = comm.allgather_object(no_answer, name="evaluation.no_answer")
+        everyone = comm.allgather_object(unanswered.names(), name="evaluation.no_answer")
         no_answer = [key for rank in everyone for key in rank]
     return Evaluation(
         tasks=reports,
@@ -134,7 +136,25 @@ def measure(
     )
 
 
-def _without_answer(logits: Sequence[Tensor], keys: Sequence[str]) -> list[str]:
-    """The samples for which a task's logits are not finite."""
-    answered = torch.stack([is_answer(one) for one in logits]).all(dim=0)
-    return [keys[at] for at in (~answered).nonzero().flatten().tolist()]
+class _Unanswered:
+    """The first samples of a rank for which a task's logits are not finite. Most batches have none, and to ask the
+    device in each of them would make it wait."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._flags: list[Tensor] = []
+        self._keys: list[str] = []
+
+    def add(self, logits: Sequence[Tensor], keys: Sequence[str]) -> None:
+        self._flags.append(~torch.stack([is_answer(one) for one in logits]).all(dim=0))
+        self._keys += keys
+        if len(self._flags) == _ASKED_TOGETHER:
+            self.names()
+
+    def names(self) -> list[str]:
+        """At most _NAMED. Waits for the device."""
+        if self._flags:
+            found = torch.cat(self._flags).nonzero().flatten().tolist()
+            self._names += [self._keys[at] for at in found[: _NAMED - len(self._names)]]
+            self._flags, self._keys = [], []
+        return self._names
