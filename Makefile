@@ -27,7 +27,7 @@ $(VENV)/packages.stamp: requirements.lock $(VENV)/created.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	@touch $@
 
-$(VENV)/horovod.stamp: launch/horovod_build.py launch/horovod_patches.py $(VENV)/packages.stamp
+$(VENV)/horovod.stamp: launch/horovod_build.py launch/horovod/patches.py $(VENV)/packages.stamp
 	$(BIN)/python -m launch.horovod_build
 	@touch $@
 

@@ -12,18 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.bad_samples import write_bad_samples
-from data.build_plan import Plan, lock_folder, make_plan, open_folder
-from data.class_counts import print_summary
-from data.decode import MAX_PIXELS
 from data.errors import BadArgument, DataError, LoaderLost
-from data.holdout import assign_splits
+from data.images.decode import MAX_PIXELS
 from data.index import LabelRule, load_index, write_index
-from data.labels import check_names
+from data.index.class_counts import print_summary
+from data.index.labels import check_names
 from data.names import print_any_name
-from data.pool import default_workers, map_in_processes
-from data.shard_writer import ShardJob, WriterSettings, shard_name, write_shard
+from data.shards.build_plan import Plan, lock_folder, make_plan, open_folder
+from data.shards.process_pool import default_workers, map_in_processes
+from data.shards.splits import assign_splits
+from data.shards.writer import ShardJob, WriterSettings, shard_name, write_shard
 from data.sources import MISSING_WORDS, SOURCES, Record, Source, open_source
-from train.exit_codes import ExitCode
+from launch.exit_codes import ExitCode
 
 DEFAULT_MAX_BAD = 0.01
 DEFAULT_QUALITY = 90

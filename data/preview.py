@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from data.augment import POLICIES
-from data.class_counts import count_classes
-from data.contact_sheet import Strip, draw_sheet
 from data.errors import BadArgument, BadSample, DataError
+from data.images.augment import POLICIES
+from data.images.transform import Pixels
 from data.index import Index, load_index
+from data.index.class_counts import count_classes
 from data.names import print_any_name
-from data.pixels import Pixels
-from data.reader import ShardReader
+from data.shards.contact_sheet import Strip, draw_sheet
+from data.shards.shard_reader import ShardReader
 from data.storage import is_remote
-from train.exit_codes import ExitCode
+from launch.exit_codes import ExitCode
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

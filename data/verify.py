@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.bad_samples import ALLOWED_SHARE, most_allowed
-from data.decode import MAX_PIXELS
 from data.errors import BadArgument, DataError, LoaderLost
+from data.images.decode import MAX_PIXELS
 from data.index import INDEX_NAME, Index, idx_name, load_index
 from data.names import print_any_name
-from data.pool import default_workers, map_in_processes
+from data.shards.process_pool import default_workers, map_in_processes
+from data.shards.verify_shard import VerifySettings, verify_shard
 from data.storage import is_remote, local_root
-from data.verify_shard import VerifySettings, verify_shard
-from train.exit_codes import ExitCode
+from launch.exit_codes import ExitCode
 
 SHOWN_PER_SHARD = 10
 

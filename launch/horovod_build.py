@@ -3,7 +3,7 @@
 python -m launch.horovod_build [--gpu] [--verify-only] [--check-tools]
 
 The last Horovod release (0.28.1) does not compile against torch >= 2.1 as published. This command fetches its source
-package, patches it (`launch.horovod_patches`), builds the wheel once and keeps it in
+package, patches it (`launch.horovod.patches`), builds the wheel once and keeps it in
 `${XDG_CACHE_HOME:-~/.cache}/slimheads/wheels`. The wheel's version carries the torch build and the patch level
 (`0.28.1+torch2.14.1.cu130.cpu.p1a2b3c4d`), so the file name is the whole cache key and `pip list` shows what is
 installed. Only the standard library is imported at the top: `make` runs `--check-tools` with the system's Python,
@@ -26,8 +26,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from launch.horovod_fit import HorovodError, check_horovod_matches_torch, installed_version
-from launch.horovod_patches import COMMON_FLAGS, GPU_FLAGS, apply_patches, patch_level
+from launch.horovod.compatibility import HorovodError, check_horovod_matches_torch, installed_version
+from launch.horovod.patches import COMMON_FLAGS, GPU_FLAGS, apply_patches, patch_level
 
 HOROVOD_VERSION = "0.28.1"
 SOURCE_SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"

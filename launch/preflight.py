@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from launch.free_memory import free_memory
-from launch.horovod_fit import HorovodError, check_horovod_matches_torch
-from launch.horovod_patches import check_horovod_is_patched
+from launch.horovod.compatibility import HorovodError, check_horovod_matches_torch
+from launch.horovod.patches import check_horovod_is_patched
 from launch.network import interfaces
 
 _COMPARED = ("python", "torch", "horovod", "numpy", "timm")

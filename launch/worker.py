@@ -21,23 +21,21 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.step_memory import SLOTS
+from data.loading.step_memory import SLOTS
+from launch.agent.agent import Member
+from launch.cluster import Place, read_place, read_secret
+from launch.coordinator.coordinator import Head
+from launch.coordinator.listener import Door, Peer
+from launch.coordinator.membership import Quorum
+from launch.coordinator.outcome import Codes, Outcome
 from launch.errors import LaunchError
-from launch.head import Head
-from launch.horovod_fit import HorovodError
-from launch.horovod_patches import check_horovod_is_patched
-from launch.meeting import head_address, listening_address, own_address
-from launch.member import Member
-from launch.network import address_of, interfaces
-from launch.peers import Door, Peer
-from launch.place import Place, read_place
+from launch.exit_codes import MEANING, ExitCode
+from launch.horovod.compatibility import HorovodError
+from launch.horovod.patches import check_horovod_is_patched
+from launch.network import address_of, head_address, interfaces, listening_address, own_address
 from launch.preflight import Host, collect, judge, mark_of
-from launch.quorum import Quorum
-from launch.secret import read_secret
-from launch.verdict import Codes, Outcome
-from train.config import Config
-from train.config_file import ConfigError, load_config
-from train.exit_codes import MEANING, ExitCode
+from train.config.loading import ConfigError, load_config
+from train.config.schema import Config
 
 CODES = Codes(
     stopped=ExitCode.PREEMPTED,

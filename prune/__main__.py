@@ -24,29 +24,26 @@ if __name__ == "__main__":  # before torch is loaded
 from rich.console import Console
 from torch import Tensor
 
+from data.loading.image_sets import Photos, PhotoSubset, open_photos
+from launch.exit_codes import ExitCode
 from models.artifact import ArtifactMeta, load_artifact
+from models.channel_groups import KINDS
 from models.cost import Cost, count_cost
 from models.errors import ModelError
-from models.groups import KINDS
+from models.formats.latency import measure_latency
 from models.terminal import print_table
 from models.trial_pass import require_size
-from prune.candidates import RULES, find_candidates
-from prune.change_table import change_table
-from prune.latency import measure_latency
-from prune.plan import KEPT_WIDER, make_plan
-from prune.proof import NUM_IMAGES, proof_inputs
-from prune.pruning import Goal, Limits, prune_student
-from prune.recalibrate import recalibrate
-from prune.remarks import latency_remarks, recalibration_remarks, remarks_on
-from prune.saving import require_replaceable, save_pruned
-from prune.scores import NEEDS_DATA, SCORES, Batch
-from train.comm import Comm, CommError
-from train.command import run_command
-from train.exit_codes import ExitCode
-from train.model_inputs import labelled_photos, model_inputs
-from train.photo_arguments import not_negative, positive
-from train.photo_subset import PhotoSubset
-from train.photos import Photos, open_photos
+from prune.bn_recalibration import recalibrate
+from prune.equivalence import NUM_IMAGES, proof_inputs
+from prune.importance import NEEDS_DATA, SCORES, Batch
+from prune.plan import KEPT_WIDER, make_plan, require_replaceable, save_pruned
+from prune.pruner import Goal, Limits, prune_student
+from prune.report import change_table, latency_remarks, recalibration_remarks, remarks_on
+from prune.selection import RULES, find_candidates
+from train.cli.arguments import not_negative, positive
+from train.cli.command import run_command
+from train.distributed.comm import Comm, CommError
+from train.evaluation.model_inputs import labelled_photos, model_inputs
 
 BATCH_SIZE = 64
 _SEEDS = 2**63

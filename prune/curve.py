@@ -26,31 +26,30 @@ if __name__ == "__main__":  # before torch is loaded
 from rich.table import Table
 
 from data.index import load_index
+from data.loading.eval_loader import photo_batches
+from data.loading.image_sets import ShardPhotos
 from data.staging import staged, write_atomically
+from launch.exit_codes import ExitCode
 from models.artifact import load_artifact, load_artifact_meta, save_artifact
 from models.cost import count_cost
 from models.errors import ModelError
+from models.formats.latency import measure_latency
 from models.terminal import print_table
-from prune.candidates import find_candidates
-from prune.curve_picture import curve_picture
-from prune.latency import measure_latency
-from prune.plan import make_plan
-from prune.proof import NUM_IMAGES, proof_inputs
-from prune.pruning import Goal, Limits, NothingToPrune, prune_student
-from prune.remarks import latency_remarks, remarks_on
-from prune.saving import save_pruned
+from prune.charts import curve_picture
+from prune.equivalence import NUM_IMAGES, proof_inputs
+from prune.plan import make_plan, save_pruned
+from prune.pruner import Goal, Limits, NothingToPrune, prune_student
+from prune.report import latency_remarks, remarks_on
+from prune.selection import find_candidates
 from prune.unstructured import share_of_zeros, without_small_weights
-from train.comm import Comm, CommError
-from train.command import run_command
-from train.config_file import load_config
-from train.ensemble import load_ensemble
-from train.evaluation import measure
-from train.exit_codes import ExitCode
-from train.machine import choose_device
-from train.model_inputs import model_inputs
-from train.photo_arguments import positive
-from train.photo_batches import photo_batches
-from train.photos import ShardPhotos
+from train.cli.arguments import positive
+from train.cli.command import run_command
+from train.config.loading import load_config
+from train.distributed.comm import Comm, CommError
+from train.distributed.device import choose_device
+from train.evaluation.ensemble import load_ensemble
+from train.evaluation.evaluation import measure
+from train.evaluation.model_inputs import model_inputs
 
 TRAIN = Path(__file__).parents[1] / "train" / "main.py"
 RUN_NAME, SETTINGS_NAME = "run", "settings.json"

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from models.groups import Consumer, Group
-from models.narrow import Norm
+from models.channel_groups import Consumer, Group
+from models.channel_groups.narrow import Norm
 from models.student import Student
 
 

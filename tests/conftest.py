@@ -129,7 +129,7 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Tasks: colour (red, green, blue) and tone (dark, bright), both learnable from the 40x40 pictures.
     """
-    from data.index.foreign import index_tars  # here, so that tests without shards start without the data package
+    from data.shards.external_tars import index_tars
 
     root = tmp_path_factory.mktemp("tiny-shards")
     for split, counts in {"train": (12, 12, 9), "val": (12,)}.items():

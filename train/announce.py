@@ -3,9 +3,9 @@
 announce(config, comm, parts)
 """
 
-from train.comm import Comm
-from train.config import Config
-from train.parts import Parts
+from train.config.schema import Config
+from train.distributed.comm import Comm
+from train.setup.experiment import Parts
 
 
 def announce(config: Config, comm: Comm, parts: Parts) -> None:

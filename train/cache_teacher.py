@@ -17,32 +17,32 @@ from functools import partial
 import torch
 
 from data.errors import DataError
+from data.images.transform import Pixels
 from data.index import Index
-from data.loader import Loader, Order
-from data.pixels import Pixels
+from data.loading.loader import Loader
+from data.sampling.sampler import Order
+from data.sampling.view_schedule import Views
 from data.teacher_logits import LogitReader
 from data.teacher_logits.record import record_bytes
-from data.views import Views
-from train.agreement import check_agreement
-from train.assemble import choose_device
-from train.assemble_data import choose_tasks, num_workers, open_data, shard_cache, train_pixels
-from train.assemble_teacher import cache_manifest, require_teacher_size, teacher_classes, teacher_size
-from train.cache_folder import CacheFolder
-from train.caching_progress import caching_progress
-from train.comm import Comm, RankLost
-from train.command import run_command
-from train.config import Config, describe
-from train.config_file import ConfigError, load_config, require_named_models
-from train.distillation import teacher_columns
-from train.exit_codes import ExitCode
-from train.photo_arguments import positive
-from train.photo_progress import photo_progress
-from train.stop_signal import StopSignal
-from train.teacher import Teacher, load_teacher
-from train.teacher_blocks import teacher_blocks
-from train.teacher_caching import WAIT_SECONDS, TeacherCaching
-from train.teacher_check import TOLERANCE, Check, EntryWalk, check_entries, draw_entries
-from train.watchdog import Watchdog
+from launch.exit_codes import ExitCode
+from train.cli.arguments import positive
+from train.cli.command import run_command
+from train.config.loading import ConfigError, load_config, require_named_models
+from train.config.schema import Config, describe
+from train.distillation.cache.compute import teacher_blocks
+from train.distillation.cache.fill import WAIT_SECONDS, TeacherCaching, caching_progress
+from train.distillation.cache.folder import CacheFolder
+from train.distillation.cache.verify import TOLERANCE, Check, EntryWalk, check_entries, draw_entries
+from train.distillation.loss_terms import teacher_columns
+from train.distillation.teacher import Teacher, load_teacher
+from train.distributed.comm import Comm, RankLost
+from train.distributed.consistency import check_agreement
+from train.distributed.preemption import StopSignal
+from train.distributed.watchdog import Watchdog
+from train.setup.data import choose_tasks, num_workers, open_data, shard_cache, train_pixels
+from train.setup.distillation import cache_manifest, require_teacher_size, teacher_classes, teacher_size
+from train.setup.model import choose_device
+from train.tracking.console import photo_progress
 
 START_SECONDS = 600.0  # weights and folders can be far
 # Enough to fill any device; the shards' batches, and with them the last bits, must not depend on the number of ranks.

@@ -23,22 +23,22 @@ import torch
 from rich.markup import escape
 from rich.table import Table
 
-from data.batch import BadRecord, require_all
 from data.errors import BadArgument, DataError
 from data.index import Index, load_index
+from data.loading.batch import BadRecord, require_all
+from data.loading.eval_loader import photo_batches
+from data.loading.image_sets import ShardPhotos
 from data.staging import write_result
+from launch.exit_codes import ExitCode
 from models.terminal import print_table
-from train.answer import NO_ANSWER, answer
-from train.comm import Comm
-from train.command import run_command
-from train.ensemble import Ensemble, load_ensemble
-from train.exit_codes import ExitCode
-from train.machine import choose_device, num_decoders
-from train.paired import PairedDifference, paired_difference
-from train.photo_arguments import output_file
-from train.photo_batches import photo_batches
-from train.photo_progress import photo_progress
-from train.photos import ShardPhotos
+from train.cli.arguments import output_file
+from train.cli.command import run_command
+from train.distributed.comm import Comm
+from train.distributed.device import choose_device, num_decoders
+from train.evaluation.answer import NO_ANSWER, answer
+from train.evaluation.ensemble import Ensemble, load_ensemble
+from train.evaluation.paired_bootstrap import PairedDifference, paired_difference
+from train.tracking.console import photo_progress
 
 _BATCH = 64
 _SHOWN = 20

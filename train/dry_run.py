@@ -9,16 +9,16 @@ import time
 
 import torch
 
-from data.loader import Loader
-from data.step_memory import num_slots
+from data.loading.loader import Loader
+from data.loading.step_memory import num_slots
+from launch.exit_codes import ExitCode
 from launch.free_memory import free_memory
 from train.announce import announce
-from train.comm import Comm
-from train.config import Config
-from train.control import Control
-from train.exit_codes import ExitCode
-from train.parts import build_parts
-from train.tracking import readable_seconds
+from train.config.schema import Config
+from train.distributed.comm import Comm
+from train.loop.step_sync import Control
+from train.setup.experiment import build_parts
+from train.tracking.tracker import readable_seconds
 
 _STEPS = 3
 

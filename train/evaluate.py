@@ -21,26 +21,25 @@ if __name__ == "__main__":  # before torch is loaded
 from rich.console import Console
 
 from data.bad_samples import most_allowed
-from data.batch import BadRecord
 from data.errors import DataError
 from data.index import Index, load_index
+from data.loading.batch import BadRecord
+from data.loading.eval_loader import photo_batches
+from data.loading.image_sets import ShardPhotos
 from data.staging import write_result
+from launch.exit_codes import ExitCode
 from models.terminal import print_table
-from train.agreement import check_agreement
-from train.comm import Comm
-from train.command import run_command
-from train.config import DataConfig
-from train.ensemble import Ensemble, load_ensemble
-from train.evaluation import Evaluation, measure
-from train.evaluation_report import evaluation_report
-from train.exit_codes import ExitCode
-from train.machine import choose_device, num_decoders
-from train.photo_arguments import add_photo_arguments, output_file
-from train.photo_batches import photo_batches
-from train.photo_progress import photo_progress
-from train.photos import ShardPhotos
-from train.summary_table import task_table
-from train.watchdog import Watchdog
+from train.cli.arguments import add_photo_arguments, output_file
+from train.cli.command import run_command
+from train.config.schema import DataConfig
+from train.distributed.comm import Comm
+from train.distributed.consistency import check_agreement
+from train.distributed.device import choose_device, num_decoders
+from train.distributed.watchdog import Watchdog
+from train.evaluation.ensemble import Ensemble, load_ensemble
+from train.evaluation.evaluation import Evaluation, evaluation_report, measure
+from train.tracking.console import photo_progress
+from train.tracking.result_table import task_table
 
 MAX_BAD_SHARE = DataConfig.model_fields["max_bad_share"].default
 SHOWN = 20

@@ -16,13 +16,13 @@ if not __package__:  # started as a file: train/ is first on the path, where our
 
 import torch
 
-from launch.horovod_fit import HorovodError, check_horovod_matches_torch
-from train.agreement import check_agreement
-from train.comm import Comm, CommError, promised_size
-from train.command import run_command
-from train.config import describe
-from train.config_file import load_config, require_named_models
-from train.exit_codes import ExitCode
+from launch.exit_codes import ExitCode
+from launch.horovod.compatibility import HorovodError, check_horovod_matches_torch
+from train.cli.command import run_command
+from train.config.loading import load_config, require_named_models
+from train.config.schema import describe
+from train.distributed.comm import Comm, CommError, promised_size
+from train.distributed.consistency import check_agreement
 
 
 def main(arguments: Sequence[str] | None = None) -> ExitCode:
@@ -47,7 +47,7 @@ def _train(options: argparse.Namespace, comm: Comm) -> ExitCode:
     config = load_config(options.config, options.overrides)
     check_agreement(comm, config=describe(config))
     require_named_models(config)
-    from train.dry_run import dry_run  # timm and the rest only once the config is known to be good
+    from train.dry_run import dry_run
     from train.run import train
 
     return (dry_run if options.dry_run else train)(config, comm)

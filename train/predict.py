@@ -16,18 +16,17 @@ from models.model_path import exit_if_missing, given_as, require_models
 if __name__ == "__main__":  # before torch is loaded
     exit_if_missing(*given_as("--model"))
 
-from data.batch import require_all
-from train.comm import Comm, CommError
-from train.command import run_command
-from train.ensemble import load_ensemble
-from train.exit_codes import ExitCode
-from train.machine import choose_device, num_decoders
-from train.photo_arguments import add_photo_arguments, output_file
-from train.photo_batches import photo_batches
-from train.photo_progress import photo_progress
-from train.photos import open_photos
-from train.prediction import NOT_A_NUMBER, predictions
-from train.prediction_table import PredictionTable
+from data.loading.batch import require_all
+from data.loading.eval_loader import photo_batches
+from data.loading.image_sets import open_photos
+from launch.exit_codes import ExitCode
+from train.cli.arguments import add_photo_arguments, output_file
+from train.cli.command import run_command
+from train.distributed.comm import Comm, CommError
+from train.distributed.device import choose_device, num_decoders
+from train.evaluation.ensemble import load_ensemble
+from train.evaluation.prediction import NOT_A_NUMBER, PredictionTable, predictions
+from train.tracking.console import photo_progress
 
 SHOWN = 20
 

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.staging import write_result
-from train.comm import Comm
-from train.command import run_command
-from train.exit_codes import ExitCode
-from train.machine import choose_device, num_decoders
-from train.photo_arguments import not_negative, output_file
-from train.photo_progress import photo_progress
-from train.report_page.material import read_material
+from launch.exit_codes import ExitCode
+from train.cli.arguments import not_negative, output_file
+from train.cli.command import run_command
+from train.distributed.comm import Comm
+from train.distributed.device import choose_device, num_decoders
+from train.report_page.inputs import read_material
 from train.report_page.page import build_page
+from train.tracking.console import photo_progress
 
 
 def main(arguments: Sequence[str] | None = None) -> ExitCode:

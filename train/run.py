@@ -9,30 +9,30 @@ from functools import partial
 from typing import Any
 
 from data.index import Index
+from launch.exit_codes import ExitCode
 from models.finite import broken_tensors
-from train import assemble_data
 from train.announce import announce
-from train.bad_ledger import BadLedger
-from train.checkpoint import CheckpointStore
-from train.comm import Comm
-from train.config import Config, describe
-from train.config_file import ConfigError
-from train.control import Control
-from train.evaluation import Evaluation, measure
-from train.exit_codes import ExitCode
-from train.gamma_tracker import GammaTracker
-from train.jsonl import JsonLines, cut_lines, without_nan
-from train.model_saver import ModelSaver
-from train.parts import Parts, build_parts
-from train.run_folder import RunFolder
-from train.saved_state import SavedState, resume
-from train.skipped_updates import NumbersExploded
-from train.stop_signal import StopSignal
-from train.summary_table import print_result
-from train.tracking import JsonlSink, PlainSink, Sink, Tracker
-from train.trainer import Progress, Trainer
-from train.wandb_sink import WandbSink, new_run_id
-from train.watchdog import Watchdog
+from train.checkpoint.model_saver import ModelSaver
+from train.checkpoint.progress import Progress
+from train.checkpoint.run_folder import RunFolder
+from train.checkpoint.state import SavedState, resume
+from train.checkpoint.store import CheckpointStore
+from train.config.loading import ConfigError
+from train.config.schema import Config, describe
+from train.distributed.comm import Comm
+from train.distributed.preemption import StopSignal
+from train.distributed.watchdog import Watchdog
+from train.evaluation.evaluation import Evaluation, measure
+from train.loop.skipped_updates import NumbersExploded
+from train.loop.step_sync import Control
+from train.loop.trainer import Trainer
+from train.setup.data import eval_loader
+from train.setup.experiment import Parts, build_parts
+from train.tracking.bad_samples import BadLedger
+from train.tracking.jsonl import JsonLines, cut_lines, without_nan
+from train.tracking.result_table import print_result
+from train.tracking.tracker import GammaTracker, JsonlSink, PlainSink, Sink, Tracker
+from train.tracking.wandb_logger import WandbSink, new_run_id
 
 # What happens once before the first step may take this long, whatever a step may take: folders and weights can be far.
 _START_SECONDS = 600.0
@@ -160,7 +160,7 @@ def _build_tracker(config: Config, folder: RunFolder, parts: Parts, saved: Saved
         return Tracker([])
     sinks: list[Sink] = [JsonlSink(folder.metrics)]
     if sys.stdout.isatty():
-        from train.progress_sink import ProgressSink
+        from train.tracking.console import ProgressSink
 
         sinks.append(ProgressSink(list(parts.tasks), epochs=config.schedule.epochs))
     else:
@@ -188,7 +188,7 @@ def _evaluate(config: Config, parts: Parts, index: Index, comm: Comm, watchdog: 
     try:
         return measure(
             lambda batch: parts.stepper.predict(model, batch),
-            assemble_data.eval_loader(config, index, comm).batches(),
+            eval_loader(config, index, comm).batches(),
             comm,
             num_samples=index.num_samples,
             num_classes=parts.tasks,

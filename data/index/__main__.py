@@ -14,13 +14,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.decode import MAX_PIXELS
 from data.errors import DataError, LoaderLost
+from data.images.decode import MAX_PIXELS
 from data.index import INDEX_NAME
-from data.index.foreign import find_tars, index_tars, read_classes, remembered_rule
 from data.names import print_any_name
-from data.pool import default_workers
-from train.exit_codes import ExitCode
+from data.shards.external_tars import find_tars, index_tars, read_classes, remembered_rule
+from data.shards.process_pool import default_workers
+from launch.exit_codes import ExitCode
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import safetensors.numpy
 
 from data.errors import DataError
-from data.labels import MISSING
+from data.index.labels import MISSING
 from data.names import as_text
 
 _DTYPES = {

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from data.errors import BadSample
-from data.labels import check_json_label, parse_text_label
+from data.index.labels import check_json_label, parse_text_label
 
 # How tools write a gap in a table.
 MISSING_WORDS = ("nan", "NaN", "NA", "null")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.errors import DataError
-from data.labels import order_classes
+from data.index.labels import order_classes
 from data.names import as_text, class_name
 from data.sources.source import SPLIT_NAMES, Record, Source, make_keys
 from data.walk import Found, visible_folders, walk

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.errors import DataError
-from data.labels import order_classes
+from data.index.labels import order_classes
 from data.names import class_name, on_disk
 from data.sources.cells import MISSING_WORDS, BadCell, read_labels
 from data.sources.source import MISSING, SPLIT_NAMES, Record, Source, make_keys

@@ -6,6 +6,7 @@ A sidecar is `[views, samples]` records, each the logits of all tasks behind one
 says of which teacher, pixels, augmentation and shards they are; anything else is refused.
 """
 
+from data.sampling.sampler import ShardWalk
 from data.teacher_logits.manifest import (
     MANIFEST_NAME,
     CachedShard,
@@ -18,7 +19,6 @@ from data.teacher_logits.manifest import (
 )
 from data.teacher_logits.reader import LogitReader
 from data.teacher_logits.record import sidecar_name
-from data.teacher_logits.walk import ShardWalk
 from data.teacher_logits.writer import SidecarWriter
 
 __all__ = [

@@ -13,10 +13,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from data.augment import OPERATION_NAMES, Operations
 from data.errors import DataError
+from data.images.augment import OPERATION_NAMES, Operations
+from data.images.transform import FIRST_PIXEL_VERSION, PIXEL_VERSION
 from data.index import Index
-from data.pixels import FIRST_PIXEL_VERSION, PIXEL_VERSION
 from data.sealed_json import BrokenSeal, open_sealed, seal
 from data.staging import write_atomically
 from data.storage import join_url, local_root, read_bytes
@@ -51,7 +51,7 @@ class LogitManifest:
 
     tasks: class names, in the order of the columns. teachers: task -> its source. precision: of the teacher's forward
     pass. image_size: pixels that the teacher saw. operations, augment_seed: the views. max_pixels: larger photos were
-    not decoded. pixel_version: of data.pixels, which rendered the views. views: complete ones over all shards.
+    not decoded. pixel_version: of data.images.transform. views: complete ones over all shards.
     non_finite: rows without finite logits, per view (bad samples and overflows); non_finite_samples: up to 50 of them
     as (shard, key, reason). identity: goes into every checksum of the sidecars, so that they fit no other cache; empty
     in caches of before there was one.

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.cache import RangeCache
 from data.errors import BadSample, DataError
 from data.index import Index, Shard
-from data.order import Run
+from data.sampling.sampler import Run
+from data.shards.range_cache import RangeCache
 from data.storage import is_remote, join_url, local_root, read_bytes
 from data.teacher_logits.manifest import MANIFEST_NAME, parse_manifest
 from data.teacher_logits.record import Owner, record_bytes, sidecar_name, unpack_record

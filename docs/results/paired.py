@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from train.paired import paired_difference
+from train.evaluation.paired_bootstrap import paired_difference
 
 
 def main() -> None:

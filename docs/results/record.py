@@ -17,7 +17,7 @@ import torch
 
 from data.index import load_index
 from models.artifact import load_artifact_meta
-from train.report_page.answers import collect_answers
+from train.report_page.predictions import collect_answers
 
 
 def main() -> None:

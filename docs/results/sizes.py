@@ -13,10 +13,9 @@ from rich.table import Table
 
 from models.artifact import WEIGHTS_NAME, load_artifact
 from models.cost import count_cost
-from models.deploy.latency import measure_milliseconds
-from models.deploy.runtime import OnnxModel
+from models.formats.latency import inference, measure_milliseconds
+from models.formats.onnx_model import OnnxModel
 from models.terminal import print_table
-from prune.latency import inference
 
 
 def main() -> None:

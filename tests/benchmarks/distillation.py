@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.augment import POLICIES
-from data.batch import Batch
+from data.images.augment import POLICIES
+from data.images.transform import Pixels
 from data.index import Index, Shard, load_index
-from data.loader import Loader
-from data.pixels import Pixels
+from data.loading.batch import Batch
+from data.loading.loader import Loader
 from data.teacher_logits import LogitManifest, LogitReader, SidecarWriter, TeacherSource, write_manifest
 from data.teacher_logits.manifest import MANIFEST_NAME, cached_shards
 from data.teacher_logits.record import sidecar_name
@@ -27,12 +27,12 @@ from tests.benchmarks.figure import Figure
 from tests.benchmarks.pairs import median_ratio, timed_in_turn
 from tests.benchmarks.photos import photo_shards
 from tests.benchmarks.training import TASKS, new_student, our_steps, random_batch
-from train.allocator import keep_freed_memory
-from train.comm import SingleProcess
-from train.distillation import TeacherStage, distillation_term, teacher_columns
-from train.objective import Term
-from train.teacher import Teacher, TeacherModel
-from train.teacher_blocks import Stage, teacher_blocks
+from train.distillation.cache.compute import Stage, teacher_blocks
+from train.distillation.loss_terms import TeacherStage, distillation_term, teacher_columns
+from train.distillation.teacher import Teacher, TeacherModel
+from train.distributed.comm import SingleProcess
+from train.distributed.device import keep_freed_memory
+from train.losses.objective import Term
 
 _BATCH = 16
 _SAMPLES, _VIEWS = 1000, 4  # of the cache

@@ -20,15 +20,15 @@ import yaml
 
 from data.index import load_index
 from models.artifact import load_artifact, save_artifact
+from models.channel_groups.narrow import Norm
 from models.cost import count_cost
-from models.deploy.graph import export_graph, save_graph
-from models.deploy.int8 import measure_ranges, prepare, quantise
-from models.deploy.runtime import OnnxModel
-from models.narrow import Norm
+from models.formats.onnx_graph import export_graph, save_graph
+from models.formats.onnx_model import OnnxModel
+from models.formats.quantization import measure_ranges, prepare, quantise
 from models.student import Student, build_student
-from prune.candidates import find_candidates
-from prune.proof import random_images
-from prune.pruning import Goal, Limits, prune_student
+from prune.equivalence import random_images
+from prune.pruner import Goal, Limits, prune_student
+from prune.selection import find_candidates
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.pairs import median_ratio, timed_in_turn
 from tests.benchmarks.photos import photo_shards

@@ -17,18 +17,18 @@ import torch
 import webdataset
 from torchvision import transforms
 
-from data.augment import POLICIES, View, draw_view, view_key
-from data.batch import Batch
+from data.images.augment import POLICIES, View, draw_view, view_key
+from data.images.transform import Pixels
 from data.index import Index, load_index
-from data.loader import Loader
-from data.order import SampleOrder
-from data.pixels import Pixels
-from data.reader import ShardReader
+from data.loading.batch import Batch
+from data.loading.loader import Loader
+from data.sampling.sampler import SampleOrder
+from data.shards.shard_reader import ShardReader
+from models.preprocessing import Normalise
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.pairs import median_ratio, seconds_of, timed_in_turn
 from tests.benchmarks.photos import photo_shards
 from tests.benchmarks.pixel_levels import jpeg_grid_levels
-from train.step import Normalise
 
 SIZE, _BATCH = 224, 32
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

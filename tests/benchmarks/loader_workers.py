@@ -14,17 +14,17 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from data.augment import POLICIES
+from data.images.augment import POLICIES
+from data.images.transform import Pixels
 from data.index import Index, load_index
-from data.loader import Loader
-from data.order import SampleOrder
-from data.pixels import Pixels
-from data.step_memory import new_arrays
+from data.loading.loader import Loader
+from data.loading.step_memory import new_arrays
+from data.sampling.sampler import SampleOrder
+from models.preprocessing import Normalise
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.loader import MEAN, SIZE, STD, stock_pipeline
 from tests.benchmarks.pairs import median_ratio
 from tests.benchmarks.photos import photo_shards
-from train.step import Normalise
 
 _WORKERS, _BATCH, _LARGE_BATCH = 2, 32, 256
 _WARM = 8

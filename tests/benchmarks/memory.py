@@ -8,11 +8,11 @@ included. The cache of a remote set has room for much less than the small set, s
 import contextlib
 from pathlib import Path
 
-from data.augment import POLICIES
+from data.images.augment import POLICIES
+from data.images.transform import Pixels
 from data.index import load_index
-from data.loader import Loader
-from data.order import SampleOrder
-from data.pixels import Pixels
+from data.loading.loader import Loader
+from data.sampling.sampler import SampleOrder
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.fresh_process import in_fresh_process, peak_megabytes, resident_megabytes
 from tests.benchmarks.photos import photo_shards, with_copies

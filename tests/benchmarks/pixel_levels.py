@@ -8,10 +8,10 @@ import io
 import numpy as np
 from PIL import Image, ImageOps
 
-from data.decode import MAX_PIXELS, image_size
+from data.images.decode import MAX_PIXELS, image_size
+from data.images.transform import centre_view, render_bytes
 from data.index import Index
-from data.pixels import centre_view, render_bytes
-from data.reader import ShardReader
+from data.shards.shard_reader import ShardReader
 from tests.benchmarks.figure import Figure
 
 _SIZES = (64, 96, 128, 160, 224)

@@ -13,9 +13,9 @@ import google_crc32c
 import numpy as np
 
 from data.index import Shard, ShardIndex, idx_name, load_index, pack_keys, shard_index_to_bytes, write_index
-from data.order import Owner, SampleOrder
-from data.reader import ShardReader
-from data.will_need import Lookahead
+from data.sampling.prefetch import Lookahead
+from data.sampling.sampler import Owner, SampleOrder
+from data.shards.shard_reader import ShardReader
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.fresh_process import in_fresh_process, peak_megabytes
 

@@ -13,22 +13,22 @@ from pathlib import Path
 
 import torch
 
+from launch.exit_codes import ExitCode
 from models.artifact import save_artifact
+from models.channel_groups.narrow import Norm
 from models.cost import count_cost
-from models.narrow import Norm
+from models.formats.latency import inference, measure_latency
 from models.student import Student, build_student
 from prune.__main__ import main
-from prune.candidates import find_candidates
-from prune.latency import inference, measure_latency
-from prune.proof import random_images
-from prune.pruning import Goal, Limits, prune_student
+from prune.equivalence import random_images
+from prune.pruner import Goal, Limits, prune_student
+from prune.selection import find_candidates
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.pairs import median_ratio, timed_in_turn
 from tests.benchmarks.training import TASKS, new_student, our_steps, random_batch
-from train.allocator import keep_freed_memory
-from train.comm import SingleProcess
-from train.exit_codes import ExitCode
-from train.sparsity import ProximalSparsity, SubgradientSparsity, penalised_norms
+from train.distributed.comm import SingleProcess
+from train.distributed.device import keep_freed_memory
+from train.losses.bn_sparsity import ProximalSparsity, SubgradientSparsity, penalised_norms
 
 _SIZE, _BATCH, _TRAIN_SIZE = 224, 32, 96
 _STRENGTH = 1e-4

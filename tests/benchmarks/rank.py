@@ -11,10 +11,10 @@ from multiprocessing.connection import Client
 
 import torch
 
-from data.batch import Batch
+from data.loading.batch import Batch
 from tests.benchmarks.training import bare_optimizer, bare_steps, new_student, our_steps, random_batch
-from train.allocator import keep_freed_memory
-from train.comm import start
+from train.distributed.comm import start
+from train.distributed.device import keep_freed_memory
 
 SIZE, BATCH = 64, 16  # pixels, samples a rank
 Steps = Callable[[int], None]

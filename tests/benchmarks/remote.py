@@ -7,11 +7,11 @@ shorter than a window, and runs are short: that figure is for the record.
 
 from pathlib import Path
 
-from data.augment import POLICIES
+from data.images.augment import POLICIES
+from data.images.transform import Pixels
 from data.index import load_index
-from data.loader import Loader
-from data.order import SampleOrder
-from data.pixels import Pixels
+from data.loading.loader import Loader
+from data.sampling.sampler import SampleOrder
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.photos import photo_shards
 from tests.range_server import serve

@@ -11,16 +11,16 @@ import time
 from http.client import HTTPConnection
 from pathlib import Path
 
-from launch import rendezvous as guarded
-from launch.rendezvous import Rendezvous
-from launch.slots import assign
+from launch.coordinator import rendezvous as guarded
+from launch.coordinator.rendezvous import Rendezvous
+from launch.coordinator.slots import assign
 from tests.benchmarks.figure import Figure
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _CLIENTS = 8
 _RANK = """
 import os, sys, time
-from train.comm import start
+from train.distributed.comm import start
 print("up", flush=True); sys.stdin.readline()
 import horovod.torch
 before = len(os.listdir("/proc/self/fd"))

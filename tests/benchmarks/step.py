@@ -12,8 +12,8 @@ import torch
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.pairs import median_ratio, timed_in_turn
 from tests.benchmarks.training import bare_optimizer, bare_steps, new_student, our_steps, random_batch
-from train.allocator import keep_freed_memory
-from train.comm import SingleProcess
+from train.distributed.comm import SingleProcess
+from train.distributed.device import keep_freed_memory
 
 _SIZE, _BATCH = 96, 32
 

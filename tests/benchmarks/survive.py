@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from data.index.foreign import index_tars
+from data.shards.external_tars import index_tars
 from tests.benchmarks.figure import Figure
 from tests.conftest import TINY_TASKS, write_tiny_tar
 

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from data.batch import Batch
+from data.loading.batch import Batch
 from models.parameter_groups import parameter_groups
+from models.preprocessing import PRECISIONS, Normalise
 from models.student import Student, build_student
-from train.buckets import GradientBuckets
-from train.comm import Comm
-from train.control import Control
-from train.meter import Meter
-from train.objective import Objective, Term, label_term
-from train.step import PRECISIONS, Normalise, Stepper
+from train.distributed.comm import Comm
+from train.distributed.gradient_buckets import GradientBuckets
+from train.loop.step_sync import Control
+from train.loop.train_metrics import Meter
+from train.loop.train_step import Stepper
+from train.losses.objective import Objective, Term, label_term
 
 TASKS = {"gender": 2, "age": 5, "beauty": 5}
 _RATE, _MOMENTUM, _DECAY = 0.05, 0.9, 4e-5
@@ -64,7 +65,7 @@ def our_steps(
     gradient_stages: Sequence[Callable[[int], None]] = (),
     update_stages: Callable[[torch.optim.Optimizer], Sequence[Callable[[int], None]]] = lambda optimizer: (),
 ) -> Callable[[int], None]:
-    """A number of updates as train.trainer makes them: the next batch's control message leaves before each.
+    """A number of updates as train.loop.trainer makes them: the next batch's control message leaves before each.
 
     The message of the batch that would come next stays under way, as in a long run.
     """

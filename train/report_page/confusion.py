@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from train.confusions import worst_confusions
+from train.evaluation.confusions import worst_confusions
 from train.report_page.markup import Child, Html, table, tag
-from train.report_page.numerals import percent
+from train.report_page.numbers import percent
 
 _MOST_IN_TABLE = 8
 _WORST = 8

@@ -5,10 +5,10 @@ html = page_header(stages, with_widths=True, with_exports=False)
 
 from collections.abc import Sequence
 
-from train.report_page.gains import by_data, measured_time
 from train.report_page.markup import Html, tag
-from train.report_page.numerals import count, megabytes, milliseconds, percent, short
-from train.report_page.stage import Stage
+from train.report_page.model_entries import Stage
+from train.report_page.numbers import count, megabytes, milliseconds, percent, short
+from train.report_page.results_section import by_data, measured_time
 
 
 def page_header(stages: Sequence[Stage], *, with_widths: bool, with_exports: bool) -> Html:

@@ -8,19 +8,16 @@ from pathlib import Path
 
 from data.errors import DataError
 from models.errors import ModelError
-from train.report_page.answers import PRECISION, Answers, collect_answers
-from train.report_page.behaviour import behaviour_section
-from train.report_page.courses import curves_section, runs_section
-from train.report_page.exports import exports_section
-from train.report_page.gains import gains_section
+from train.distillation.teacher import teacher_paths
+from train.report_page.charts.palette import COLOURS, DARK_COLOURS
+from train.report_page.error_section import behaviour_section
+from train.report_page.export_and_prune_records import Written
+from train.report_page.exports_section import exports_section
 from train.report_page.header import page_header
+from train.report_page.inputs import Material
+from train.report_page.latency import ROUNDS, subjects, time_stages
 from train.report_page.markup import Html, tag
-from train.report_page.material import Material
-from train.report_page.numerals import count
-from train.report_page.origins import bad_section, commands_section, widths_section
-from train.report_page.run_record import RunRecord
-from train.report_page.saved_model import read_meta
-from train.report_page.stage import (
+from train.report_page.model_entries import (
     BEFORE_EXPORT,
     EXPORTED,
     Stage,
@@ -31,10 +28,13 @@ from train.report_page.stage import (
     role_of,
     run_stage,
 )
-from train.report_page.stage_latency import ROUNDS, subjects, time_stages
-from train.report_page.style import STYLE
-from train.report_page.written import Written
-from train.teacher import teacher_paths
+from train.report_page.numbers import count
+from train.report_page.predictions import PRECISION, Answers, collect_answers
+from train.report_page.provenance_section import bad_section, commands_section, widths_section
+from train.report_page.results_section import gains_section
+from train.report_page.run_record import RunRecord
+from train.report_page.runs_section import curves_section, runs_section
+from train.report_page.saved_model import read_meta
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
@@ -194,3 +194,22 @@ def _measured(stage: Stage, answers: Answers | None) -> Stage:
         precision=PRECISION,
         part=f"{asked:,} of {photos:,} photos" if asked < photos else "",
     )
+
+
+_LIGHT = "--page:#fbfaf7;--card:#fff;--ink:#1b1f24;--soft:#5b6470;--rule:#e3e0d8;--tint:#eef3f8;--mark:0,114,178;"
+_DARK = "--page:#14171b;--card:#1c2127;--ink:#e8eaed;--soft:#9aa4b0;--rule:#323943;--tint:#222a33;--mark:86,180,233;"
+
+
+def _root(base: str, colours: tuple[str, ...]) -> str:
+    series = "".join(f"--series-{place}:{colour};" for place, colour in enumerate(colours))
+    return f":root{{{base}{series}}}"
+
+
+STYLE = "\n".join(
+    [
+        _root(f"color-scheme:light dark;{_LIGHT}", COLOURS),
+        f"@media (prefers-color-scheme:dark){{{_root(_DARK, DARK_COLOURS)}}}",
+        f"@media print{{{_root(_LIGHT, COLOURS)}}}",
+        Path(__file__).with_name("page.css").read_text(encoding="utf-8"),
+    ]
+)

@@ -15,11 +15,10 @@ from pydantic import BaseModel, ValidationError
 
 from models.artifact import ArtifactMeta
 from models.errors import ModelError
-from train.jsonl import read_lines
-from train.report_page.numerals import flat
-from train.report_page.saved_model import read_meta, weights_gap
-from train.report_page.wrong_values import first_wrong_value
-from train.run_folder import RunFolder
+from train.checkpoint.run_folder import RunFolder
+from train.report_page.numbers import flat
+from train.report_page.saved_model import first_wrong_value, read_meta, weights_gap
+from train.tracking.jsonl import read_lines
 
 Record = dict[str, Any]
 

@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.artifact import META_NAME, WEIGHTS_NAME, ArtifactMeta, load_artifact_meta
 from models.errors import ModelError
-from train.report_page.wrong_values import first_wrong_value
 
 
 class _Head(BaseModel):
@@ -55,3 +54,15 @@ def weights_gap(meta: ArtifactMeta) -> str | None:
     except OSError as error:
         return f"{file} cannot be read ({error.strerror})"
     return None if found == meta.sha256 else f"{file} is cut or changed: {META_NAME} was written for other weights"
+
+
+_LONGEST = 60  # characters of a value that is quoted
+
+
+def first_wrong_value(error: ValidationError) -> str:
+    """The first key that is wrong, what it should be and what it is."""
+    item = error.errors()[0]
+    key = ".".join(map(str, item["loc"]))
+    if item["type"] == "missing":
+        return f"the key {key!r} is missing"
+    return f"{key}: {item['msg'].removeprefix('Input ')}, not {repr(item['input'])[:_LONGEST]}"

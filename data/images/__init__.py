@@ -1,0 +1,1 @@
+"""Pixels: decoding, orientation, resizing, augmentation and test-time views."""

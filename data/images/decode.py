@@ -1,0 +1,172 @@
+"""Image bytes to RGB pixels, the same way for the shard writer and for the training loader.
+
+Use: `pixels = decode_image(jpeg_bytes)`  # uint8 [H, W, 3], upright
+
+JPEG goes through libjpeg-turbo (simplejpeg), everything else and CMYK through Pillow. The accurate DCT is used: on 400
+photos of 348x348 the fast one takes 252 instead of 264 us per image and moves pixels by 0.99 grey levels on average
+(at most 5), and five per cent of decoding is two per cent of a loader.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from data.errors import BadSample
+from data.images.orientation import orientation_of
+from data.images.resample import Box
+
+MAX_PIXELS = 64_000_000
+
+# Our own limit is checked from the header before decoding; Pillow's would warn at one size and raise at another.
+Image.MAX_IMAGE_PIXELS = None
+
+# What a picture says besides its pixels is read in data.images.orientation alone; Pillow would grumble about broken
+# blocks.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+# Formats whose decoders are memory-safe enough for foreign data. (EPS, for one, would start Ghostscript.)
+PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+
+WHOLE = 8  # eighths
+JPEG_START = b"\xff\xd8"
+# libjpeg-turbo's fast interface knows six chroma samplings; JPEGs with another one (4:1:0, say) are legal, too.
+_UNUSUAL_SAMPLING = "determine subsampling"
+# Orientations, after EXIF, whose stored rows are the picture's columns; then those that run from the right, or up.
+_TRANSPOSED, _MIRRORED, _UPSIDE_DOWN = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Pixels as they lie in the file, uint8 [H, W, 3].
+
+    A JPEG may be decoded at `eighths` / 8 of its size, exactly: pixel i covers 8 / eighths of the file's pixels from
+    8 / eighths * i on, and the last one may reach over the edge. height, width: of the whole upright picture.
+    """
+
+    pixels: np.ndarray
+    height: int
+    width: int
+    orientation: int = 1
+    eighths: int = WHOLE
+
+    def box(self, upright: Box) -> Box:
+        """Where a box of the whole upright picture lies in `pixels`."""
+        top, left, height, width = upright
+        if self.orientation in _UPSIDE_DOWN:
+            top = self.height - top - height
+        if self.orientation in _MIRRORED:
+            left = self.width - left - width
+        box = (left, top, width, height) if self.orientation in _TRANSPOSED else (top, left, height, width)
+        return Box(*(length * self.eighths / WHOLE for length in box))
+
+    def upright(self, part: np.ndarray) -> np.ndarray:
+        """A view of a part of the pixels, [h, w, 3], that shows it upright."""
+        if self.orientation in _TRANSPOSED:
+            part = part.transpose(1, 0, 2)
+        down = -1 if self.orientation in _UPSIDE_DOWN else 1
+        across = -1 if self.orientation in _MIRRORED else 1
+        return part[::down, ::across]
+
+    @property
+    def is_transposed(self) -> bool:
+        return self.orientation in _TRANSPOSED
+
+
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode to upright RGB, uint8 [H, W, 3], contiguous.
+
+    Transparency is composited on white, of an animation the first frame is taken, 16 bits are scaled to 8. Raises
+    BadSample when the bytes do not decode, are cut short, or hold more than `max_pixels` pixels (checked before
+    decoding).
+    """
+    decoded = decode_stored(data, max_pixels=max_pixels)
+    return np.ascontiguousarray(decoded.upright(decoded.pixels))
+
+
+def decode_stored(data: bytes, *, eighths: int = WHOLE, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """As decode_image, without turning the picture, and a JPEG at `eighths` (1 to 4, or 8) of its size.
+
+    (5 to 7 cost more than the whole: a photo of 348x348 takes 261 us whole, 401 us at 6/8, 333 us at 5/8, 197 at 4/8.)
+    """
+    if data[:2] != JPEG_START:
+        return _decode_with_pillow(data, max_pixels)
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+        if height * width > max_pixels:
+            raise BadSample(_too_large(height, width, max_pixels))
+        if colorspace == "CMYK" or colorspace == "YCCK":
+            return _decode_with_pillow(data, max_pixels)
+        if max(height, width) < WHOLE:  # two scales of so small a picture may be of one size
+            eighths = WHOLE
+        pixels = simplejpeg.decode_jpeg(
+            data, min_height=-(-height * eighths // WHOLE), min_width=-(-width * eighths // WHOLE)
+        )
+    except ValueError as error:
+        if _UNUSUAL_SAMPLING in str(error):
+            return _decode_with_pillow(data, max_pixels)
+        raise BadSample(f"JPEG does not decode: {error}") from error
+    return _stored(pixels, (height, width), orientation_of(data), eighths)
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """(height, width) in pixels of the upright picture, from the header. Raises BadSample."""
+    height, width = _stored_size(data)
+    return (width, height) if orientation_of(data) in _TRANSPOSED else (height, width)
+
+
+def _stored_size(data: bytes) -> tuple[int, int]:
+    if data[:2] == JPEG_START:
+        try:
+            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+            return height, width
+        except ValueError as error:
+            if _UNUSUAL_SAMPLING not in str(error):
+                raise BadSample(f"JPEG header does not decode: {error}") from error
+    with _open_with_pillow(data) as image:
+        return image.height, image.width
+
+
+def _stored(pixels: np.ndarray, size: tuple[int, int], orientation: int, eighths: int = WHOLE) -> Decoded:
+    height, width = size[::-1] if orientation in _TRANSPOSED else size
+    return Decoded(pixels, height, width, orientation, eighths)
+
+
+def _too_large(height: int, width: int, max_pixels: int) -> str:
+    return f"image of {width}x{height} is larger than the limit of {max_pixels:,} pixels"
+
+
+def _open_with_pillow(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=PILLOW_FORMATS)
+    except Exception as error:  # Pillow's plugins raise many kinds of errors on broken headers
+        if not data:
+            raise BadSample("image is empty (0 bytes)") from error
+        if data[:2] == JPEG_START:
+            raise BadSample("JPEG does not decode: its header is broken or cut short") from error
+        raise BadSample("not an image that can be read (JPEG, PNG, WebP, GIF, BMP)") from error
+
+
+def _decode_with_pillow(data: bytes, max_pixels: int) -> Decoded:
+    with _open_with_pillow(data) as image:
+        if image.height * image.width > max_pixels:
+            raise BadSample(_too_large(image.height, image.width, max_pixels))
+        try:
+            image.load()
+            pixels = np.asarray(_to_rgb(image))
+        except Exception as error:  # as above, now in the pixels
+            raise BadSample(f"{image.format} does not decode: {error}") from error
+    return _stored(pixels, pixels.shape[:2], orientation_of(data))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255 instead of scaling
+        scaled = np.asarray(image).astype(np.float64) / 257.0
+        return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer).convert("RGB")
+    return image.convert("RGB")

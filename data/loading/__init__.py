@@ -1,0 +1,1 @@
+"""Batches: loader processes that read, decode and augment, for training and for evaluation."""

@@ -1,0 +1,87 @@
+"""What a build was asked for, kept beside its shards, so that a second call continues only the same build.
+
+Use: `with lock_folder(folder): open_folder(folder, make_plan(source, settings), overwrite=False)`
+"""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from data.errors import DataError
+from data.index import INDEX_NAME
+from data.shards.writer import RECORDS_FOLDER, shard_name
+from data.sources import Source
+from data.staging import sweep, write_atomically
+
+PLAN_NAME = "plan.json"
+_CONTENT = "content of the source"
+
+Plan = dict[str, str | int | float | None]
+
+
+def make_plan(source: Source, settings: Mapping[str, str | int | float | None]) -> Plan:
+    """The settings that decide the bytes, and a hash over the records: keys, labels, and size and time of each file
+    (arrays: their bytes)."""
+    digest = hashlib.sha256(json.dumps(source.tasks).encode())
+    if source.arrays is not None:
+        digest.update(source.arrays.tobytes())
+    for record in source.records:
+        stamp: object = record.image
+        if isinstance(record.image, Path):
+            try:
+                status = record.image.stat()
+                stamp = (status.st_size, status.st_mtime_ns)
+            except OSError:
+                stamp = "missing"
+        digest.update(repr((record.key, record.labels, stamp)).encode("utf-8", "surrogateescape"))
+    return {**settings, _CONTENT: digest.hexdigest()}
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold `folder` for one build at a time. The lock is the system's and ends with the process, however it ends."""
+    lock = folder / RECORDS_FOLDER / "lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(f"{folder}: another build is writing it at this moment") from error
+        yield
+
+
+def open_folder(folder: Path, plan: Plan, *, overwrite: bool) -> None:
+    """Make the locked `folder` ready for shards of `plan`, without left-over temporary files. DataError when it holds
+    another build, or anything else's shards, and `overwrite` was not asked for."""
+    path = folder / RECORDS_FOLDER / PLAN_NAME
+    earlier = json.loads(path.read_bytes()) if path.is_file() else None
+    if earlier != plan:
+        shards = sorted(folder.glob("*.tar"))
+        if not overwrite and earlier is not None:
+            different = [name for name in plan.keys() | earlier.keys() if plan.get(name) != earlier.get(name)]
+            changes = ", ".join(_describe(name, earlier, plan) for name in sorted(different))
+            raise DataError(f"{folder}: holds another build ({changes}); choose another --out or add --overwrite")
+        if shards and earlier is None:
+            raise DataError(f"{folder}: already holds {shards[0].name}, which no build wrote; choose another --out")
+        _remove(folder)
+        write_atomically(path, json.dumps(plan, indent=1).encode())
+    for place in (folder, path.parent):
+        sweep(place, alone=True)
+
+
+def _remove(folder: Path) -> None:
+    """The earlier build and nothing else; its plan stays until the new one takes its place."""
+    (folder / INDEX_NAME).unlink(missing_ok=True)  # first: without it, what is left is no data set
+    number = "[0-9]" * len(shard_name(0).removesuffix(".tar"))
+    for pattern in (f"{number}.tar", f"{number}.idx", f"{RECORDS_FOLDER}/{number}.json"):
+        for file in folder.glob(pattern):
+            file.unlink()
+
+
+def _describe(name: str, earlier: Plan, plan: Plan) -> str:
+    if name == _CONTENT:
+        return "the source's files or labels have changed"
+    return f"{name} was {earlier.get(name)}, is {plan.get(name)}"

@@ -1,0 +1,147 @@
+"""Writes one shard: the tar, its .idx, and a small record that says it is finished.
+
+Use: `done = write_shard(settings, ShardJob(number=0, records=source.records[:1000]))`
+
+The record is written last, so a shard either has one and is whole, or is written again.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+from webdataset.writer import TarWriter
+
+from data.errors import BadSample
+from data.index import Shard, ShardIndex, idx_name, pack_keys, shard_index_to_bytes
+from data.shards.tar_scan import scan_tar
+from data.shards.transcode import recode_image
+from data.sources import Record, Source
+from data.staging import sync, write_atomically
+
+RECORDS_FOLDER = ".build"
+_OWNER = "slimheads"
+
+
+@dataclass(frozen=True)
+class WriterSettings:
+    """What all shards of a split share. `source.records` may be empty: each job brings its own."""
+
+    folder: Path
+    source: Source
+    resize: int | None
+    encode: str | None
+    quality: int
+    max_pixels: int
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """One shard to write."""
+
+    number: int
+    records: Sequence[Record]
+
+
+@dataclass(frozen=True)
+class FinishedShard:
+    """`shard` is None when every image was bad and there is no tar; `bad` lists (key, reason)."""
+
+    shard: Shard | None
+    bad: tuple[tuple[str, str], ...]
+
+
+def shard_name(number: int) -> str:
+    """`000007.tar`."""
+    return f"{number:06d}.tar"
+
+
+def write_shard(settings: WriterSettings, job: ShardJob) -> FinishedShard:
+    """Write shard `job.number`, or find it finished by an earlier call with the same bytes still in place."""
+    finished = _read_finished(settings.folder, job.number)
+    if finished is None:
+        finished = _write(settings, job)
+        text = json.dumps({"shard": finished.shard and asdict(finished.shard), "bad": finished.bad})
+        write_atomically(_record_path(settings.folder, job.number), text.encode())
+    return finished
+
+
+def _write(settings: WriterSettings, job: ShardJob) -> FinishedShard:
+    path = settings.folder / shard_name(job.number)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    kept: list[tuple[Record, int]] = []  # record, crc32c
+    bad = []
+    # The same bytes on every machine: no time, owner or mode of this one.
+    with temporary.open("wb") as file, TarWriter(file, _OWNER, _OWNER, encoder=False, mtime=0) as tar:
+        for record in job.records:
+            try:
+                suffix, data = _stored_image(settings, record)
+            except BadSample as error:
+                bad.append((record.key, error.reason))
+                continue
+            tar.write({"__key__": record.key, suffix: data, "json": _label_file(settings.source, record)})
+            kept.append((record, google_crc32c.value(data)))
+    if not kept:
+        temporary.unlink()
+        return FinishedShard(None, tuple(bad))
+    with temporary.open("rb+") as written:
+        images = [member for member in scan_tar(written, name=str(temporary)) if not member.name.endswith(".json")]
+        written.seek(0)
+        sha256 = hashlib.file_digest(written, "sha256").hexdigest()
+        os.fsync(written.fileno())
+    rows = ShardIndex(
+        np.array([member.offset for member in images], np.int64),
+        np.array([member.size for member in images], np.int32),
+        np.array([crc32c for _, crc32c in kept], np.uint32),
+        np.array([record.labels for record, _ in kept], np.int32),
+        *pack_keys([record.key for record, _ in kept]),
+    )
+    idx = shard_index_to_bytes(rows)
+    write_atomically(path.with_name(idx_name(path.name)), idx)
+    num_bytes = temporary.stat().st_size
+    temporary.replace(path)
+    sync(settings.folder)
+    return FinishedShard(Shard(path.name, len(kept), num_bytes, sha256, google_crc32c.value(idx)), tuple(bad))
+
+
+def _stored_image(settings: WriterSettings, record: Record) -> tuple[str, bytes]:
+    return recode_image(
+        settings.source.image_bytes(record),
+        resize=settings.resize,
+        encode=settings.encode,
+        quality=settings.quality,
+        max_pixels=settings.max_pixels,
+    )
+
+
+def _label_file(source: Source, record: Record) -> bytes:
+    """{task: class name}; a missing label is left out."""
+    named = zip(source.tasks.items(), record.labels, strict=True)
+    labels = {task: names[label] for (task, names), label in named if label >= 0}
+    return json.dumps(labels, ensure_ascii=False).encode()
+
+
+def _record_path(folder: Path, number: int) -> Path:
+    return folder / RECORDS_FOLDER / f"{number:06d}.json"
+
+
+def _read_finished(folder: Path, number: int) -> FinishedShard | None:
+    """The finished shard, if its record is there and tar and .idx still have the recorded bytes."""
+    try:
+        content = json.loads(_record_path(folder, number).read_bytes())
+        bad = tuple((key, reason) for key, reason in content["bad"])
+        if content["shard"] is None:
+            return FinishedShard(None, bad)
+        shard = Shard(**content["shard"])
+        idx = (folder / idx_name(shard.name)).read_bytes()
+        with (folder / shard.name).open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+    if google_crc32c.value(idx) != shard.idx_crc32c or sha256 != shard.sha256:
+        return None
+    return FinishedShard(shard, bad)

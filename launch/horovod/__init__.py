@@ -1,0 +1,1 @@
+"""Whether the installed Horovod fits the torch beside it, and the patches that make it so."""

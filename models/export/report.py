@@ -1,0 +1,173 @@
+"""What an export gained and lost, as JSON-able values, and whether a task lost too much.
+
+content = export_report(...); losses = losses_over_gate(results, gate=0.01)
+"""
+
+import importlib.metadata
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from data.errors import DataError
+from models.artifact import ArtifactMeta
+from models.errors import ModelError
+from train.evaluation.comparison import Comparison
+
+FORMAT = "slimheads-export/1"
+REFERENCE = "torch fp32"
+_PACKAGES = ("torch", "onnx", "onnxruntime", "executorch")
+
+
+def export_report(
+    meta: ArtifactMeta,
+    *,
+    files: Mapping[str, Path],
+    image_size: int,
+    results: Mapping[str, Comparison],
+    milliseconds: Mapping[str, float],
+    data: str | None,
+    quantisation: Mapping[str, Any],
+    gate: float | None,
+    command: str,
+) -> dict[str, Any]:
+    """files: variant -> file (of the reference: the weights). results and milliseconds may lack variants.
+
+    `agreement` is the share of photos with the answer of torch fp32, `difference` the largest difference of a
+    log-probability. Latency is of one image on one thread.
+    """
+    variants = {}
+    for name, path in files.items():
+        variant: dict[str, Any] = {"file": path.name, "bytes": path.stat().st_size}
+        if name in milliseconds:
+            variant["milliseconds"] = milliseconds[name]
+        if name in results:
+            variant["mean_top1"] = results[name].mean_top1
+            variant["tasks"] = {
+                task: {
+                    **{measure: _finite(value) for measure, value in values.items()},
+                    "agreement": results[name].agreement[task],
+                    "difference": _finite(results[name].difference[task]),
+                }
+                for task, values in results[name].tasks.items()
+            }
+        variants[name] = variant
+    return {
+        "format": FORMAT,
+        "command": command,
+        "model": {"path": str(meta.path), "sha256": meta.sha256, "num_parameters": meta.num_parameters},
+        "image_size": image_size,
+        "data": data,
+        "variants": variants,
+        "quantisation": dict(quantisation),
+        "gate": None if gate is None else {"limit": gate, "lost": losses_over_gate(results, gate=gate)},
+        "machine": {"processor": _processor(), "vnni": "vnni" in _flags(), "threads": 1},
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+
+
+def export_table(content: Mapping[str, Any]) -> Table:
+    """Size, time and accuracy per variant, from the content of `export_report`."""
+    table = Table(title="export")
+    tasks = list(dict.fromkeys(task for variant in content["variants"].values() for task in variant.get("tasks", {})))
+    table.add_column("variant")
+    for heading in ("bytes", "ms, one thread", *(f"{escape(task)} top-1" for task in tasks)):
+        table.add_column(heading, justify="right")
+    for name, variant in content["variants"].items():
+        time = f"{variant['milliseconds']:.2f}" if "milliseconds" in variant else "-"
+        shares = [variant["tasks"][task]["top1"] for task in tasks]
+        cells = ["-" if share is None else f"{100 * share:.2f} %" for share in shares]
+        table.add_row(name, f"{variant['bytes']:,}", time, *cells)
+    return table
+
+
+def require_measured(results: Mapping[str, Comparison], tasks: Sequence[str], *, data: str) -> None:
+    """A gate over a task that no photo is labelled for would always pass. DataError naming it."""
+    for task in tasks:
+        if not results[REFERENCE].tasks.get(task, {}).get("count"):
+            raise DataError(f"--gate: no photo of {data} is labelled for task {task!r}, so nobody knows what it loses")
+
+
+def require_answers(results: Mapping[str, Comparison], *, data: str) -> None:
+    """ModelError naming the files that give no numbers, the model itself among them: such a one loses nothing against
+    another, and would pass every gate."""
+    for name, result in results.items():
+        if result.num_without_answer:
+            tasks = [
+                f"{report['no_answer']:.0f} of {report['count']:.0f} for task {task!r}"
+                for task, report in result.tasks.items()
+                if report["no_answer"]
+            ]
+            raise ModelError(
+                f"{name} gives answers that are not numbers (NaN or infinity) on the photos of {data}: "
+                f"{', '.join(tasks)}; nothing was written"
+            )
+
+
+def losses_over_gate(results: Mapping[str, Comparison], *, gate: float) -> dict[str, dict[str, float]]:
+    """variant -> task -> top-1 that it lost against torch fp32, where that is more than `gate`."""
+    reference = results[REFERENCE]
+    over: dict[str, dict[str, float]] = {}
+    for name, result in results.items():
+        for task, values in result.tasks.items():
+            lost = reference.tasks[task]["top1"] - values["top1"]
+            if lost > gate + 1e-12:
+                over.setdefault(name, {})[task] = lost
+    return over
+
+
+def gate_message(
+    lost: Mapping[str, Mapping[str, float]],
+    *,
+    gate: float,
+    worst: Mapping[str, Mapping[str, Sequence[tuple[str, float]]]],
+) -> str:
+    """One line per loss, and what to do about it. worst: variant -> task -> (layer or tensor, damage), worst first."""
+    lines = [f"the gate of {100 * gate:g} points of top-1 is missed:"]
+    for name, tasks in lost.items():
+        parts = "tensors" if name == "uint8 storage" else "layers"
+        for task, points in tasks.items():
+            lines.append(f"  {name}, task {task}: {100 * points:.2f} points lost")
+            if name in worst:
+                named = ", ".join(f"{part} ({damage:.2g})" for part, damage in worst[name][task])
+                lines.append(f"    {parts} that hurt it most (KL divergence of each alone in 8 bits): {named}")
+    if "onnx int8" in worst:
+        lines.append("  keep the worst layers in float with --keep-float N (or their names), or train longer")
+    if "executorch int8" in lost:
+        lines.append(
+            "  layers of an ExecuTorch program cannot be told apart, it is quantised as a whole; --format onnx --int8 "
+            "names those of the same network"
+        )
+    return "\n".join(lines)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpuinfo(field: str) -> str:
+    path = Path("/proc/cpuinfo")  # on other systems the report says less
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(field)), "")
+
+
+def _processor() -> str:
+    return _cpuinfo("model name") or platform.machine()
+
+
+def _flags() -> str:
+    return _cpuinfo("flags")

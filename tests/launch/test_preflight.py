@@ -1,0 +1,235 @@
+"""The preflight: one line per thing that a run needs of its hosts, and exit 1 with the fix where one is missing."""
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.preflight import Finding, Host, judge
+from tests.conftest import REPOSITORY, rank_environment
+from tests.end_to_end.test_ranks import write_config
+from tests.launch.test_worker import free_port
+
+FACTS: dict[str, Any] = {
+    "versions": {"python": "3.11.7", "torch": "2.14.1", "horovod": "0.28.1", "numpy": "2.4", "timm": "1.0"},
+    "horovod": "",
+    "interfaces": {"eth0": "10.0.0.1"},
+    "interface": "eth0",
+    "folder": "/runs",
+    "token": "0",
+    "trouble": "",
+    "disk_gb": 100.0,
+    "memory_gb": 10.0,
+    "shared_memory_gb": 0.06,
+    "gpus": 0,
+    "clock": 0.0,
+}
+
+
+def findings(**second: Any) -> dict[str, tuple[bool, str]]:
+    """What comes out for two hosts of which the second differs: first word -> (ok, line)."""
+    other = {**copy.deepcopy(FACTS), "token": "1", **second}
+    hosts = [Host("a", 1, FACTS), Host("b", 1, other)]
+    return {
+        finding.text.split(":")[0].split()[0]: (finding.ok, finding.text)
+        for finding in judge(hosts, promised=2, read=lambda index: str(index), loader_gb=1.0)
+    }
+
+
+def test_fit_hosts_pass_every_line() -> None:
+    told = findings()
+    things = ["ranks", "versions", "Horovod", "network", "folder", "free", "memory", "/dev/shm", "GPUs", "clock"]
+    assert list(told) == things
+    assert [line for ok, line in told.values() if not ok] == []
+
+
+@pytest.mark.parametrize(
+    ("what", "differs", "words"),
+    [
+        ("versions", {"versions": {**FACTS["versions"], "torch": "2.13.0"}}, "b has torch 2.13.0; install one set"),
+        ("Horovod", {"horovod": "built for torch 2.1: run `make setup`"}, "b: built for torch 2.1: run `make setup`"),
+        (
+            "network",
+            {"interfaces": {"ib0": "10.0.0.2", "lo": "127.0.0.1"}},
+            "--interface: b has no eth0 with an IPv4 address, but ib0, lo; name one that all hosts have",
+        ),
+        ("folder", {"trouble": "Read-only file system"}, "b cannot write there (Read-only file system); put run.dir"),
+        ("folder", {"token": "x"}, "a does not see what b wrote: not the same folder; put run.dir"),
+        ("free", {"disk_gb": 0.5}, "0.5 GB on b, at least 5 wanted; free some"),
+        (
+            "memory",
+            {"memory_gb": 1.5},
+            "1.5 GB free on b, the batches of its 1 ranks' loaders take 1.00 GB; take a smaller batch_size",
+        ),
+        ("GPUs", {"gpus": 8}, "a 0, b 8; a has 1 ranks: start one rank a GPU"),
+        ("clock", {"clock": -7.3}, "b differs by -7.3 s from a; start a time service"),
+    ],
+)
+def test_what_is_not_fit_is_named_with_its_host_and_the_fix(what: str, differs: dict, words: str) -> None:
+    told = findings(**differs)
+    assert [name for name, (ok, _) in told.items() if not ok] == [what]
+    assert words in told[what][1]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "free", "ok", "words"),
+    [
+        (0, 0.06, True, "not used"),
+        (2, 0.06, False, "0.1 GB on a, at least 1 wanted; mount a larger one"),
+        (2, 1.5, True, "1.5 GB on a"),
+    ],
+)
+def test_shared_memory_is_asked_only_of_hosts_with_several_gpus(gpus: int, free: float, ok: bool, words: str) -> None:
+    host = Host("a", 2, {**FACTS, "gpus": gpus, "shared_memory_gb": free})
+    found = judge([host], promised=1, read=lambda index: "0")
+    (finding,) = [finding for finding in found if finding.text.startswith("/dev/shm")]
+    assert (finding.ok, words in finding.text) == (ok, True)
+
+
+def test_without_a_config_free_memory_is_told() -> None:
+    found = judge([Host("a", 4, FACTS)], promised=1, read=lambda index: "0")
+    (finding,) = [finding for finding in found if finding.text.startswith("memory")]
+    assert finding == Finding(
+        True, "memory: 10.0 GB free on a; name the training command after -- to see what its loaders need"
+    )
+
+
+def test_workers_of_one_node_share_its_memory() -> None:
+    hosts = [Host("a", 3, FACTS), Host("a", 3, FACTS), Host("b", 5, FACTS)]
+    found = judge(hosts, promised=3, read=lambda index: "0", loader_gb=1.0)
+    (finding,) = [finding for finding in found if finding.text.startswith("memory")]
+    assert not finding.ok
+    assert "10.0 GB free on a, the batches of its 6 ranks' loaders take 6.00 GB" in finding.text
+
+
+def test_workers_that_did_not_come_are_counted() -> None:
+    (finding, *_) = judge([Host("a", 4, FACTS)], promised=2, read=lambda index: "0")
+    assert str(finding) == (
+        "FAILED ranks: 4 by 1 of 2 promised workers on 1 nodes; see the logs of the workers that did not come"
+    )
+
+
+def check(
+    folder: Path, index: int, port: int, *options: str, python: Sequence[str] = (sys.executable,)
+) -> subprocess.Popen[str]:
+    variables = {"RANK": str(index), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return subprocess.Popen(
+        [*python, "-m", "launch.worker", "--check", "--folder", str(folder), *options],
+        env=rank_environment({**variables, "SLIMHEADS_SECRET": "of this preflight alone"}),
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_two_workers_check_each_other_and_leave_nothing(tmp_path: Path) -> None:
+    port = free_port()
+    workers = [check(tmp_path, index, port, "--ranks", "2") for index in (1, 0)]
+    outputs = [worker.communicate(timeout=60)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
+    lines = outputs[1].splitlines()
+    assert len(lines) == 10
+    assert lines[0] == "ok     ranks: 4 by 2 of 2 promised workers on 1 nodes"
+    assert all(line.startswith("ok     ") for line in lines)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_that_does_not_come_and_a_folder_that_cannot_be_made_fail_the_check(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    worker = check(tmp_path / "file/folder", 0, free_port(), "--wait", "1")
+    output, _ = worker.communicate(timeout=60)
+    assert worker.returncode == 1
+    assert "FAILED ranks: 1 by 1 of 2 promised workers" in output
+    assert "cannot write there (Not a directory)" in output
+    assert "worker: exit 1: not fit to train yet, see above" in output
+
+
+def check_alone(folder: Path, *options: str, python: Sequence[str] = (sys.executable,)) -> tuple[int, str]:
+    """(exit code, output) of a worker that the other of two does not join."""
+    worker = check(folder, 0, free_port(), "--wait", "1", *options, python=python)
+    output, _ = worker.communicate(timeout=60)
+    return worker.returncode, output
+
+
+def test_an_interface_that_this_host_lacks_fails_the_check_with_those_that_it_has(tmp_path: Path) -> None:
+    code, output = check_alone(tmp_path, "--interface", "eth99")
+    assert code == 1
+    line = next(line for line in output.splitlines() if "network" in line)
+    assert line.startswith("FAILED network: --interface: ")
+    assert " has no eth99 with an IPv4 address, but " in line
+    assert line.endswith("; name one that all hosts have")
+    assert "lo" in line
+
+
+def test_a_host_without_horovod_is_told_to_set_it_up(tmp_path: Path) -> None:
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for path in Path(sysconfig.get_paths()["purelib"]).iterdir():
+        if not path.name.startswith("horovod"):
+            (packages / path.name).symlink_to(path)
+    # Without the environment's own packages, and with all of them but Horovod.
+    path = f"PYTHONPATH={packages}:{REPOSITORY}"
+    python = ["env", path, sys.executable, "-S"]
+    code, output = check_alone(tmp_path / "run", python=python)
+    assert code == 1
+    assert "FAILED Horovod build: " in output
+    assert "Horovod is not installed: run `make setup`" in output
+    start = subprocess.run(
+        [*python, "-m", "launch.worker", "--", "true"],
+        env=rank_environment({"PYTHONPATH": ""}),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert start.returncode == 2
+    assert start.stderr.startswith("worker: exit 2: Horovod is not installed: run `make setup`")
+
+
+def test_the_check_of_an_elastic_job_waits_for_all_that_were_promised(tmp_path: Path) -> None:
+    config = write_config(tmp_path, tmp_path, elastic={"min_ranks": 1, "max_ranks": 2})
+    port, command = free_port(), ["--wait", "60", "--", "python", "train/main.py", "--config", str(config)]
+    first = check(tmp_path, 0, port, *command)
+    time.sleep(9)  # longer than such a job waits for more ranks than it needs
+    second = check(tmp_path, 1, port, *command)
+    outputs = [worker.communicate(timeout=60)[0] for worker in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], outputs
+    assert "ok     ranks: 2 by 2 of 2 promised workers" in outputs[0]
+    # 4 rows of 24 x 24 pixels for each rank, five times.
+    assert " GB free on " in outputs[0]
+    assert "the batches of its 2 ranks' loaders take 0.00 GB" in outputs[0]
+
+
+def test_a_run_folder_that_cannot_be_written_fails_the_check_and_the_start(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        reason = "a read-only mount needs root and util-linux"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+    inside = ["unshare", "--mount", "sh", "-c", mount, str(folder), sys.executable]
+    code, output = check_alone(folder, python=inside)
+    assert code == 1
+    assert f"FAILED folder {folder}: " in output
+    assert "cannot write there (Read-only file system); put run.dir where all hosts can write" in output
+    start = subprocess.run(
+        [*inside, "-m", "launch.worker", "--folder", str(folder), "--", "true"],
+        env=rank_environment(),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert start.returncode == 74
+    assert f"Read-only file system: '{folder}/logs'" in start.stderr

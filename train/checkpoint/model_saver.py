@@ -1,0 +1,54 @@
+"""Saves the model of a run as an artifact, on rank 0 only.
+
+saver = ModelSaver(config, parts, progress, comm); saver.save(folder.best, metrics)
+"""
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data.index import Index
+from models.artifact import save_artifact
+from train.checkpoint.progress import Progress
+from train.config.schema import Config, describe
+from train.distributed.comm import Comm
+from train.setup.experiment import Parts
+from train.setup.model import preprocessing
+
+
+class ModelSaver:
+    """Knows what an artifact says beside the weights."""
+
+    def __init__(self, config: Config, parts: Parts, progress: Progress, comm: Comm) -> None:
+        self._config, self._parts, self._progress, self._comm = config, parts, progress, comm
+
+    def save(self, directory: Path, metrics: Mapping[str, float]) -> None:
+        if self._comm.rank != 0:
+            return
+        index = self._parts.train_index
+        save_artifact(
+            self._parts.measured,
+            directory,
+            tasks={task: index.tasks[task] for task in self._parts.tasks},
+            preprocessing=preprocessing(self._config, self._parts.model),
+            metrics=metrics,
+            provenance=provenance(self._config, index, step=self._progress.step, ranks=self._comm.size),
+            ema=self._parts.ema is not None,
+        )
+
+
+_PACKAGES = ("torch", "torchvision", "timm", "horovod", "webdataset", "numpy")
+
+
+def provenance(config: Config, index: Index, *, step: int, ranks: int) -> dict[str, Any]:
+    """JSON-able; the artifact keeps it."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    data = {"train": config.data.train, "samples": index.num_samples, "shards": len(index.shards)}
+    return {"config": describe(config), "versions": versions, "data": data, "step": step, "ranks": ranks}

@@ -1,0 +1,179 @@
+"""Saved or exported models that answer together: the mean of their softmax probabilities over models and views.
+
+    ensemble = load_ensemble(paths, device=device, image_size=None, precision=None)
+    log_probabilities = ensemble(batch)
+
+The models may differ in heads, input sizes and normalisation. Classes are matched by name.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from data.index.labels import missing_names
+from data.loading.eval_loader import PhotoBatch
+from models.artifact import ArtifactMeta
+from models.errors import ModelError
+from models.formats.loading import LoadedModel, load_model
+from models.preprocessing import PRECISIONS, Normalise
+from models.student import Student
+from models.trial_pass import require_size
+from train.evaluation.answer import is_answer
+
+Tasks = Mapping[str, Sequence[str]]  # task -> class names in label order
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model on its device. order: task -> int64 [C], this model's position of each class of the ensemble.
+    normalise: pixels as a batch has them -> what the model takes. precision: of PRECISIONS, or an exported file's."""
+
+    path: str
+    meta: ArtifactMeta
+    model: nn.Module
+    normalise: nn.Module
+    image_size: int
+    precision: str
+    order: Mapping[str, Tensor]
+
+    def log_probabilities(self, image: Tensor) -> dict[str, Tensor]:
+        """image uint8 [N, S, S, 3] -> float32 [N, C] for each task of `order`; NaN throughout where a logit is not
+        finite: one of -inf would pass for a class that is out of the question."""
+        dtype = PRECISIONS.get(self.precision, torch.float32)
+        with torch.autocast(image.device.type, dtype, enabled=dtype != torch.float32):
+            logits = self.model(self.normalise(image))
+        return {task: _log_softmax(logits[task].float())[:, order] for task, order in self.order.items()}
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    return torch.where(is_answer(logits)[:, None], logits.log_softmax(dim=1), torch.nan)
+
+
+class Ensemble:
+    """Attributes: members, and tasks {name: class names} that at least one member answers."""
+
+    def __init__(self, members: Sequence[Member], tasks: Tasks) -> None:
+        self.members, self.tasks = members, tasks
+
+    @property
+    def sizes(self) -> list[int]:
+        """The image sizes that a batch must have."""
+        return sorted({member.image_size for member in self.members})
+
+    @torch.inference_mode()
+    def __call__(self, batch: PhotoBatch) -> dict[str, Tensor]:
+        """task -> log of the mean probability, float32 [N, C]. One forward pass per model and view."""
+        answers: dict[str, list[Tensor]] = {task: [] for task in self.tasks}
+        for member in self.members:
+            for image in batch.image[member.image_size]:
+                for task, values in member.log_probabilities(image).items():
+                    answers[task].append(values)
+        # Summed as logarithms, so that a model that is all but sure gives no log of 0.
+        return {task: reduce(torch.logaddexp, values) - math.log(len(values)) for task, values in answers.items()}
+
+
+def load_ensemble(
+    paths: Sequence[str],
+    *,
+    device: torch.device,
+    tasks: Tasks | None = None,
+    image_size: int | None = None,
+    precision: str | None = None,
+) -> tuple[Ensemble, list[str]]:
+    """The models, and remarks for the user.
+
+    tasks: those of the data; without it, all tasks of the models, with classes in the order of the first that has the
+    task. Classes that the models know beyond those of the data come behind them. image_size: default each model's own
+    eval size. precision: default the one each model was trained in. Raises ModelError for files that do not load, for
+    classes that a model does not know, and where no model knows a task of the data.
+    """
+    loaded = [(path, load_model(path)) for path in paths]
+    known = _all_tasks(loaded)
+    wanted = known if tasks is None else {task: _with_more(names, known.get(task, ())) for task, names in tasks.items()}
+    notes, members = [], []
+    for path, one in loaded:
+        own = one.meta.tasks
+        order = {task: _class_order(path, task, own[task], wanted[task]) for task in wanted if task in own}
+        if not order:
+            notes.append(f"{path} has none of the tasks {', '.join(wanted)} and is left out")
+            continue
+        if len(paths) > 1 and (missing := [task for task in wanted if task not in own]):
+            notes.append(f"{path} has no task {', '.join(missing)} and is left out there")
+        if precision is not None and one.precision not in (None, precision):
+            notes.append(f"{path} computes in {one.precision}, whatever --precision says")
+        members.append(_member(path, one, order, device=device, image_size=image_size, precision=precision))
+    if not members:
+        raise ModelError(
+            f"the data has the tasks {', '.join(wanted)}, the models have {', '.join(known)}: none in common"
+        )
+    answered = {task: tuple(names) for task, names in wanted.items() if any(task in m.order for m in members)}
+    notes += [f"no model has the data's task {task}: not measured" for task in wanted if task not in answered]
+    return Ensemble(members, answered), notes
+
+
+def _member(
+    path: str,
+    loaded: LoadedModel,
+    order: Mapping[str, Tensor],
+    *,
+    device: torch.device,
+    image_size: int | None,
+    precision: str | None,
+) -> Member:
+    meta = loaded.meta
+    size = image_size or loaded.image_size or int(meta.preprocessing["eval_size"])
+    _require_size(path, loaded, size)
+    normalise = (
+        nn.Identity() if loaded.takes_pixels else Normalise(meta.preprocessing["mean"], meta.preprocessing["std"])
+    )
+    return Member(
+        path=str(Path(path)),
+        meta=meta,
+        model=loaded.model.to(memory_format=torch.channels_last).to(device),
+        normalise=normalise.to(device),
+        image_size=size,
+        precision=loaded.precision or precision or _trained_precision(meta),
+        order={task: positions.to(device) for task, positions in order.items()},
+    )
+
+
+def _all_tasks(loaded: Sequence[tuple[str, LoadedModel]]) -> dict[str, tuple[str, ...]]:
+    tasks: dict[str, tuple[str, ...]] = {}
+    for _, one in loaded:
+        for task, names in one.meta.tasks.items():
+            tasks.setdefault(task, names)
+    return tasks
+
+
+def _with_more(names: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*names, *others]))
+
+
+def _class_order(path: str, task: str, own: Sequence[str], wanted: Sequence[str]) -> Tensor:
+    """Both must be the same names, in any order."""
+    if missing := missing_names(wanted, own):
+        raise ModelError(f"{path}: does not know {missing}, classes of task {task!r} in the data or another model")
+    if more := missing_names(own, wanted):
+        raise ModelError(f"{path}: alone knows {more} of task {task!r}; models answer together about the same classes")
+    place = {name: number for number, name in enumerate(own)}
+    return torch.tensor([place[name] for name in wanted])
+
+
+def _trained_precision(meta: ArtifactMeta) -> str:
+    config = meta.provenance.get("config", {})
+    return config.get("precision", "fp32")
+
+
+def _require_size(path: str, loaded: LoadedModel, size: int) -> None:
+    """A size that the network cannot take is found before the data is read."""
+    if loaded.image_size is None:
+        assert isinstance(loaded.model, Student)
+        require_size(loaded.model, size, whose=path)
+    elif size != loaded.image_size:
+        own = f"{loaded.image_size}x{loaded.image_size}"
+        raise ModelError(f"{path}: takes {own} images, not {size}x{size}; leave out --image-size")

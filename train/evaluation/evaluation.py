@@ -1,0 +1,209 @@
+"""Measures a model on a shard set, exact over any number of ranks.
+
+result = measure(predict, batches, comm, num_samples=500, num_classes={"age": 5}, device=device)
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.loading.batch import BadRecord, require_all
+from train.distributed.comm import Comm
+from train.evaluation.answer import is_answer
+from train.evaluation.confusions import MOST_CLASSES, filled_cells
+from train.evaluation.ensemble import Ensemble
+from train.evaluation.metrics import TaskCounts
+
+
+class Labelled(Protocol):
+    """What is asked of a batch; only `predict` looks at its images."""
+
+    @property
+    def label(self) -> dict[str, Tensor]: ...
+
+    @property
+    def bad(self) -> list[BadRecord]: ...
+
+    @property
+    def key(self) -> list[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device) -> Self: ...
+
+
+_NAMED = 5  # keys of samples without an answer, per rank
+_ASKED_TOGETHER = 64  # batches
+
+AnyBatch = TypeVar("AnyBatch", bound=Labelled)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, the same on every rank."""
+
+    tasks: dict[str, dict[str, float]]  # task -> measure -> value
+    confusion: dict[str, Tensor]  # task -> float64 [C, C], rows are the true classes
+    num_bad: int  # over all ranks
+    bad: list[BadRecord]  # of this rank
+    no_answer: list[str]  # keys of some of the samples for which the model gave no number, of all ranks
+
+    @property
+    def is_finite(self) -> bool:
+        """Every measure of the tasks that have a labelled sample is a number."""
+        reports = [report for report in self.tasks.values() if report["count"]]
+        return all(math.isfinite(value) for report in reports for value in report.values())
+
+    @property
+    def answers_nothing(self) -> bool:
+        """For one task at least, no labelled sample has an answer."""
+        return any(report["count"] and report["no_answer"] == report["count"] for report in self.tasks.values())
+
+    @property
+    def unanswered(self) -> str:
+        """How many samples of which task have no answer, and some of them by name; empty where all have one."""
+        parts = [
+            f"{report['no_answer']:.0f} of {report['count']:.0f} for task {task!r}"
+            for task, report in self.tasks.items()
+            if report["no_answer"]
+        ]
+        if not parts:
+            return ""
+        return f"{', '.join(parts)} (such as {', '.join(self.no_answer[:_NAMED])})"
+
+    @property
+    def mean_top1(self) -> float:
+        """Over the tasks that have a labelled sample."""
+        values = [report["top1"] for report in self.tasks.values() if report["count"]]
+        return sum(values) / len(values) if values else float("nan")
+
+    def flat(self) -> dict[str, float]:
+        """`task.measure` -> value, and `mean_top1`."""
+        flat = {f"{task}.{name}": value for task, report in self.tasks.items() for name, value in report.items()}
+        return {**flat, "mean_top1": self.mean_top1}
+
+
+@torch.inference_mode()
+def measure(
+    predict: Callable[[AnyBatch], dict[str, Tensor]],
+    batches: Iterable[AnyBatch],
+    comm: Comm,
+    *,
+    num_samples: int,
+    num_classes: dict[str, int],
+    device: torch.device,
+    progress: Callable[[int], None] = lambda count: None,
+) -> Evaluation:
+    """Every rank measures its part of the samples; one sum over the ranks at the end.
+
+    predict: a batch on the device -> {task: logits [N, C]}. num_samples: of all ranks, good and bad; LoaderLost when
+    another number came.
+    """
+    counts = {task: TaskCounts(classes, device) for task, classes in num_classes.items()}
+    bad: list[BadRecord] = []
+    num_good = 0
+    unanswered = _Unanswered()
+    for batch in batches:
+        bad += batch.bad
+        num_good += len(batch)
+        if len(batch):
+            on_device = batch.to(device)
+            logits = predict(on_device)
+            for task, count in counts.items():
+                count.add(logits[task], on_device.label[task])
+            unanswered.add([logits[task] for task in counts], batch.key)
+        progress(len(batch))
+    seen = torch.tensor([num_good, len(bad)], dtype=torch.float64)
+    flat = torch.cat([*(count.flat.cpu() for count in counts.values()), seen])
+    comm.allreduce(flat, name="evaluation")
+    require_all(int(flat[-2:].sum()), num_samples, what="measuring")
+    parts = flat[:-2].split([len(count.flat) for count in counts.values()])
+    for count, part in zip(counts.values(), parts, strict=True):
+        count.flat = part
+    reports = {task: count.report() for task, count in counts.items()}
+    no_answer: list[str] = []
+    if any(report["no_answer"] for report in reports.values()):  # the same on every rank
+        everyone = comm.allgather_object(unanswered.names(), name="evaluation.no_answer")
+        no_answer = [key for rank in everyone for key in rank]
+    return Evaluation(
+        tasks=reports,
+        confusion={task: count.confusion for task, count in counts.items()},
+        num_bad=int(flat[-1]),
+        bad=bad,
+        no_answer=no_answer,
+    )
+
+
+class _Unanswered:
+    """The first samples of a rank for which a task's logits are not finite. Most batches have none, and to ask the
+    device in each of them would make it wait."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._flags: list[Tensor] = []
+        self._keys: list[str] = []
+
+    def add(self, logits: Sequence[Tensor], keys: Sequence[str]) -> None:
+        self._flags.append(~torch.stack([is_answer(one) for one in logits]).all(dim=0))
+        self._keys += keys
+        if len(self._flags) == _ASKED_TOGETHER:
+            self.names()
+
+    def names(self) -> list[str]:
+        """At most _NAMED. Waits for the device."""
+        if self._flags:
+            found = torch.cat(self._flags).nonzero().flatten().tolist()
+            self._names += [self._keys[at] for at in found[: _NAMED - len(self._names)]]
+            self._flags, self._keys = [], []
+        return self._names
+
+
+def evaluation_report(
+    evaluation: Evaluation, *, ensemble: Ensemble, data: str, num_views: int, bad: Sequence[Sequence[str]]
+) -> dict[str, Any]:
+    """Measures with confusion matrices (rows are the true classes) and class names, and what was measured how.
+
+    Of more than MOST_CLASSES classes `confusion_cells`, the cells that are not 0, stand for the matrix. bad: (shard,
+    key, reason). A measure without a labelled sample is null, and so is the loss where there is no_answer: samples
+    whose logits are not finite, which count as wrong.
+    """
+    return {
+        "data": data,
+        "views": num_views,
+        "models": [
+            {
+                "path": member.path,
+                "sha256": member.meta.sha256,
+                "num_parameters": member.meta.num_parameters,
+                "image_size": member.image_size,
+                "precision": member.precision,
+                "tasks": list(member.order),
+            }
+            for member in ensemble.members
+        ],
+        "mean_top1": _finite(evaluation.mean_top1),
+        "tasks": {
+            task: {
+                **{name: _finite(value) for name, value in measures.items()},
+                "classes": list(ensemble.tasks[task]),
+                **_confusion(evaluation.confusion[task].numpy()),
+            }
+            for task, measures in evaluation.tasks.items()
+        },
+        "bad_samples": [{"shard": shard, "key": key, "reason": reason} for shard, key, reason in bad],
+    }
+
+
+def _confusion(matrix: np.ndarray) -> dict[str, Any]:
+    if len(matrix) > MOST_CLASSES:
+        return {"confusion_cells": [list(cell) for cell in filled_cells(matrix)]}
+    return {"confusion": matrix.astype(int).tolist()}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,123 @@
+"""What models say about each photo of a batch, in the order of the photos.
+
+for prediction in predictions(batch, ensemble, device): print(prediction.key, prediction.probabilities)
+"""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from data.loading.eval_loader import PhotoBatch
+from data.staging import sweep, sync, temporary_beside
+from train.evaluation.ensemble import Ensemble
+
+NOT_A_NUMBER = "the model's answer is not a number; try --precision fp32"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Either probabilities (task -> one per class), or the error that explains their absence."""
+
+    key: str
+    probabilities: Mapping[str, Sequence[float]]
+    error: str = ""
+
+
+def predictions(batch: PhotoBatch, ensemble: Ensemble, device: torch.device) -> Iterator[Prediction]:
+    """One for every photo of the batch, also for those that could not be used."""
+    answers = {task: values.exp().tolist() for task, values in ensemble(batch.to(device)).items()} if len(batch) else {}
+    by_row = {record.row: Prediction(record.key, {}, record.reason) for record in batch.bad}
+    for at, (row, key) in enumerate(zip(batch.row, batch.key, strict=True)):
+        probabilities = {task: values[at] for task, values in answers.items()}
+        finite = all(math.isfinite(value) for values in probabilities.values() for value in values)
+        by_row[row] = Prediction(key, probabilities) if finite else Prediction(key, {}, NOT_A_NUMBER)
+    for row in sorted(by_row):
+        yield by_row[row]
+
+
+# What spreadsheets take for the start of a formula (the last four as wide letters), and our own mark.
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_MARK = "'"
+
+
+def harmless(text: str) -> str:
+    """A cell that a spreadsheet shows and does not compute; `bare` gives the text back."""
+    return _MARK + text if text.startswith((*_FORMULAS, _MARK)) else text
+
+
+def bare(cell: str) -> str:
+    """The text that `harmless` was given."""
+    return cell.removeprefix(_MARK)
+
+
+def column_names(tasks: Mapping[str, Sequence[str]], *, all_probabilities: bool) -> list[str]:
+    """key; per task its class name, `<task>_probability`, and `<task>=<class>` for each class if all probabilities are
+    wanted; error. Where two would be the same (a task `key`, or `a_probability` beside `a`), the tasks' columns say
+    what they hold: `class "a"`, `probability "a"`, `probability "a"="b"`."""
+    plain: list[str] = []
+    telling: list[str] = []
+    for task, names in tasks.items():
+        classes = names if all_probabilities else ()
+        plain += [task, f"{task}_probability", *(f"{task}={name}" for name in classes)]
+        quoted = _quote(task)
+        telling += [f"class {quoted}", f"probability {quoted}"]
+        telling += [f"probability {quoted}={_quote(name)}" for name in classes]
+    columns = ["key", *plain, "error"]
+    return columns if len(set(columns)) == len(columns) else ["key", *telling, "error"]
+
+
+def _quote(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)
+
+
+class PredictionTable:
+    """The columns are those of `column_names`. Keys and errors are `harmless`. The file takes its name when it is
+    complete, or not at all."""
+
+    def __init__(self, path: Path, *, tasks: Mapping[str, Sequence[str]], all_probabilities: bool) -> None:
+        self.path, self.tasks, self.all_probabilities = path, tasks, all_probabilities
+        self._part = temporary_beside(path, "part")
+
+    def __enter__(self) -> Self:
+        sweep(self.path.parent, of=self.path.name)
+        self._file = self._part.open("w", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file)
+        columns = column_names(self.tasks, all_probabilities=self.all_probabilities)
+        self._writer.writerow(columns)
+        self._num_cells = len(columns) - 2  # but key and error
+        return self
+
+    def add(self, prediction: Prediction) -> None:
+        """A photo's row; without an answer its cells are empty."""
+        cells = [""] * self._num_cells if prediction.error else self._cells(prediction.probabilities)
+        self._writer.writerow([harmless(prediction.key), *cells, harmless(prediction.error)])
+
+    def _cells(self, probabilities: Mapping[str, Sequence[float]]) -> list[str]:
+        cells: list[str] = []
+        for task, names in self.tasks.items():
+            values = probabilities[task]
+            best = max(range(len(names)), key=values.__getitem__)
+            cells += [names[best], f"{values[best]:.6f}"]
+            cells += [f"{value:.6f}" for value in values] if self.all_probabilities else []
+        return cells
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._file:
+            if error is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        if error is None:
+            self._part.replace(self.path)
+            sync(self.path.parent)
+        else:
+            self._part.unlink()

@@ -1,0 +1,1 @@
+"""Charts as SVG text, with nothing to load."""

@@ -1,0 +1,80 @@
+"""What the folders of a report hold: runs, pruned models, exports.
+
+material = read_material([Path("runs/student"), Path("exported")]); material.records
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from data.staging import settle_if_allowed
+from models.errors import ModelError
+from models.formats.manifest import EXPORT_NAME
+from prune.plan import PLAN_NAME as PRUNE_NAME
+from train.report_page.export_and_prune_records import Written, read_written
+from train.report_page.run_record import RunRecord, is_run, read_run
+
+
+@dataclass
+class Material:
+    """No two folders have the same name. notes: what could not be read, in words."""
+
+    records: list[RunRecord] = field(default_factory=list)
+    prunes: list[Written] = field(default_factory=list)
+    exports: list[Written] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """Of all folders; one that holds a plan and an export is named twice."""
+        return [one.name for one in self.records] + [one.name for one in (*self.prunes, *self.exports)]
+
+
+def read_material(folders: Sequence[Path]) -> Material:
+    """Run folders, folders with a prune.json and folders with an export.json, in the order given; the folder that a
+    run started from is looked at for its prune.json, too. ModelError for a folder that is none of these."""
+    found = Material()
+    for folder in folders:
+        settle_if_allowed(folder)
+        files = [name for name in (PRUNE_NAME, EXPORT_NAME) if (folder / name).exists()]
+        if not folder.is_dir() or not (files or is_run(folder)):
+            raise ModelError(
+                f"{folder}: neither a run (config.yaml, metrics.jsonl) nor a folder with {PRUNE_NAME} or {EXPORT_NAME}"
+            )
+        for name in files:
+            _add_written(found, folder, name)
+        if is_run(folder) and not _holds(found.records, folder):
+            record = read_run(folder)
+            found.records.append(record)
+            origin = Path((record.config.get("model") or {}).get("artifact") or folder)
+            if (origin / PRUNE_NAME).exists():
+                _add_written(found, origin, PRUNE_NAME)
+    _tell_apart(found)
+    return found
+
+
+def _add_written(found: Material, folder: Path, name: str) -> None:
+    target = found.prunes if name == PRUNE_NAME else found.exports
+    if _holds(target, folder):
+        return
+    try:
+        target.append(read_written(folder, name))
+    except ModelError as error:
+        found.notes.append(f"{error}.")
+
+
+def _holds(target: Sequence[RunRecord | Written], folder: Path) -> bool:
+    return any(one.path.resolve() == folder.resolve() for one in target)
+
+
+def _tell_apart(found: Material) -> None:
+    """Folders of the same name go by their paths."""
+    folders: dict[str, set[Path]] = {}
+    named = [(one.name, one.path) for one in found.records]
+    for name, path in named + [(one.name, one.path) for one in (*found.prunes, *found.exports)]:
+        folders.setdefault(name, set()).add(path.resolve())
+    found.records = [replace(one, name=str(one.path)) if len(folders[one.name]) > 1 else one for one in found.records]
+    found.prunes, found.exports = (
+        [replace(one, name=str(one.path)) if len(folders[one.name]) > 1 else one for one in target]
+        for target in (found.prunes, found.exports)
+    )

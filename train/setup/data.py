@@ -1,0 +1,155 @@
+"""The data of a run from its config: indices, sample order, loaders.
+
+train_index, val_index = open_data(config)
+"""
+
+from collections.abc import Mapping
+
+from data.errors import DataError
+from data.images.augment import OPERATION_NAMES, POLICIES, Operations
+from data.images.transform import Pixels
+from data.index import Index, load_index, match_classes
+from data.loading.loader import Loader, TeacherData
+from data.sampling.sampler import EvalOrder, SampleOrder
+from data.sampling.view_schedule import Views
+from data.shards.range_cache import shard_cache_folder
+from data.storage import is_remote
+from models.artifact import load_artifact_meta
+from train.config.loading import ConfigError
+from train.config.schema import AugmentConfig, Config
+from train.distributed.comm import Comm
+from train.distributed.device import num_decoders
+
+
+def open_data(config: Config, taught: Mapping[str, tuple[str, ...]]) -> tuple[Index, Index | None]:
+    """The training and validation index, with classes in the order of the model to fine-tune, else of the training
+    data; all are matched by name. Raises DataError or ConfigError.
+
+    taught: task -> class names of the teacher. A task that the config names and only the teacher knows has no label
+    anywhere and is learnt from the teacher alone.
+    """
+    train = _with_taught(_open(config.data.train), config, taught)
+    chosen = choose_tasks(config, train)
+    known = {task: classes for task, classes in _model_tasks(config).items() if task in chosen}
+    train = match_classes(train, known, of=str(config.model.artifact))
+    if config.data.val is None:
+        return train, None
+    val = _with_taught(_open(config.data.val), config, taught)
+    for task in chosen:
+        if task not in val.tasks:
+            raise DataError(f"task {task!r} is in {config.data.train} but not in {config.data.val}")
+    return train, match_classes(val, {task: train.tasks[task] for task in chosen}, of=config.data.train)
+
+
+def choose_tasks(config: Config, index: Index) -> dict[str, int]:
+    """Task -> number of classes, in the order of the model to fine-tune, else of the config (default: all of the
+    index). Raises ConfigError."""
+    names = list(index.tasks) if config.tasks is None else list(config.tasks)
+    for name in names:
+        if name not in index.tasks:
+            raise ConfigError(f"tasks.{name}: {config.data.train} has no such task; it has {', '.join(index.tasks)}")
+    if not names:
+        why = "" if index.tasks else f"; {config.data.train} has no labels, so a teacher must bring them"
+        raise ConfigError(f"tasks: at least one task is needed{why}")
+    model_tasks = _model_tasks(config)
+    ordered = list(model_tasks) if set(names) == set(model_tasks) else names
+    return {name: len(index.tasks[name]) for name in ordered}
+
+
+def _model_tasks(config: Config) -> dict[str, tuple[str, ...]]:
+    """Task -> class names of the model to fine-tune, {} without one. Raises ModelError."""
+    return {} if config.model.artifact is None else load_artifact_meta(config.model.artifact).tasks
+
+
+def _open(url: str) -> Index:
+    index = load_index(url)
+    if index.num_samples == 0:
+        raise DataError(f"{url}: the index has no samples")
+    return index
+
+
+def _with_taught(index: Index, config: Config, taught: Mapping[str, tuple[str, ...]]) -> Index:
+    """Data without any label has the teacher's tasks unless the config names some."""
+    wanted = config.tasks if config.tasks is not None else ({} if index.tasks else taught)
+    return index.with_unlabelled({task: taught[task] for task in wanted if task in taught and task not in index.tasks})
+
+
+def operations(augment: AugmentConfig) -> Operations:
+    """The policy's operations with the single ones that the config sets."""
+    chosen = {name: getattr(augment, name) for name in OPERATION_NAMES}
+    set_by_hand = {name: value for name, value in chosen.items() if value is not None}
+    return Operations(**{**POLICIES[augment.policy].__dict__, **set_by_hand})
+
+
+def num_workers(config: Config, comm: Comm) -> int:
+    """Decoding processes of a rank."""
+    return num_decoders(comm) if config.data.workers == "auto" else config.data.workers
+
+
+def shard_cache(config: Config, *urls: str | None) -> tuple[str, int] | None:
+    """(folder, bytes) of the cache of remote files; None where none of the places is remote."""
+    if not any(url is not None and is_remote(url) for url in urls):
+        return None
+    return config.data.cache.dir or str(shard_cache_folder()), int(config.data.cache.max_gigabytes * 1e9)
+
+
+def train_loader(
+    config: Config, index: Index, comm: Comm, *, views: Views, teacher: TeacherData
+) -> tuple[SampleOrder, Loader]:
+    """The order of all epochs and this rank's loader."""
+    if config.data.lanes < comm.size:
+        raise ConfigError(
+            f"data.lanes is {config.data.lanes}, but there are {comm.size} ranks; every rank needs a lane: "
+            f"set it to {comm.size} or more"
+        )
+    if config.batch_size < comm.size:
+        raise ConfigError(
+            f"batch_size is {config.batch_size} over all ranks, but there are {comm.size} ranks; a rank would be idle: "
+            f"raise it or start fewer ranks"
+        )
+    order = SampleOrder(
+        index.counts,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        block=config.data.block,
+        lanes=config.data.lanes,
+        window=config.data.window,
+    )
+    loader = Loader(
+        index,
+        order,
+        train_pixels(config, size=config.data.image_size),
+        rank=comm.rank,
+        num_ranks=comm.size,
+        workers=num_workers(config, comm),
+        sharers=comm.local_size,
+        cache=shard_cache(config, index.root, teacher.cache),
+        views=views,
+        teacher=teacher,
+    )
+    return order, loader
+
+
+def train_pixels(config: Config, *, size: int) -> Pixels:
+    """The augmented views at a size."""
+    return Pixels(
+        size=size, operations=operations(config.augment), seed=config.augment.seed, max_pixels=config.data.max_pixels
+    )
+
+
+def eval_loader(config: Config, index: Index, comm: Comm) -> Loader:
+    """Every sample once, at eval_size, without augmentation."""
+    size = config.data.eval_size or config.data.image_size
+    batch_size = config.micro_batch or max(1, config.batch_size // comm.size)
+    order = EvalOrder(index.counts, batch_size=batch_size, num_ranks=comm.size)
+    pixels = Pixels(size=size, operations=POLICIES["none"], max_pixels=config.data.max_pixels)
+    return Loader(
+        index,
+        order,
+        pixels,
+        rank=comm.rank,
+        num_ranks=comm.size,
+        workers=num_workers(config, comm),
+        sharers=comm.local_size,
+        cache=shard_cache(config, index.root),
+    )
