@@ -12,7 +12,7 @@ import numpy as np
 
 from data.errors import BadArgument, BadSample, DataError
 from data.images.augment import POLICIES
-from data.images.transform import Pixels
+from data.images.transform import ImageTransform
 from data.index import Index, load_index
 from data.index.class_counts import count_classes
 from data.names import print_any_name
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if is_remote(options.folder):
             raise BadArgument(f"{options.folder}: a preview needs a local folder")
         index = load_index(options.folder)
-        views = Pixels(options.size, POLICIES[options.policy], seed=options.seed)
+        views = ImageTransform(options.size, POLICIES[options.policy], seed=options.seed)
         strips = [
             make_strip(index, shard, sample, views=views, num_views=options.views)
             for shard, sample in choose_samples(index, options.samples)
@@ -60,12 +60,12 @@ def choose_samples(index: Index, count: int) -> list[tuple[int, int]]:
     return [(int(shard), int(number - starts[shard])) for shard, number in zip(shards, chosen, strict=True)]
 
 
-def make_strip(index: Index, shard: int, sample: int, *, views: Pixels, num_views: int) -> Strip:
+def make_strip(index: Index, shard: int, sample: int, *, views: ImageTransform, num_views: int) -> Strip:
     """The sample's centre square, then `num_views` augmented views; a bad sample shows its reason instead."""
     reader = ShardReader(index)
     rows = reader.info(shard)
     key = rows.key(sample)
-    plain = Pixels(views.size, POLICIES["none"])
+    plain = ImageTransform(views.size, POLICIES["none"])
     pictures = []
     try:
         data = reader.read(shard, sample)

@@ -1,6 +1,6 @@
 """Where a worker stands among the others, as its scheduler's variables say.
 
-place = read_place(os.environ, hostname="a")
+place = read_worker_env(os.environ, hostname="a")
 """
 
 import re
@@ -19,7 +19,7 @@ _SEVERAL = "SLURM_STEP_NUM_TASKS"
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerEnv:
     """Worker `index` of `count`, on the node called `node`; worker 0 listens on `port` of `head`.
 
     num_nodes is None where the scheduler does not say. port 0: any, for a worker that is alone.
@@ -34,24 +34,28 @@ class Place:
     num_nodes: int | None = None
 
 
-def read_place(environment: Mapping[str, str], *, hostname: str) -> Place:
+def read_worker_env(environment: Mapping[str, str], *, hostname: str) -> WorkerEnv:
     """From SLURM's step, a Kubernetes Indexed Job, or RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; else alone.
     SLIMHEADS_PORT goes before the port that follows from these.
 
     Raises LaunchError where variables are missing or contradict each other.
     """
     if "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment:
-        place = _slurm(environment, hostname)
+        worker_env = _slurm(environment, hostname)
     elif "JOB_COMPLETION_INDEX" in environment:
-        place = _kubernetes(environment, hostname)
+        worker_env = _kubernetes(environment, hostname)
     elif "RANK" in environment or "WORLD_SIZE" in environment:
-        place = _plain(environment, hostname)
+        worker_env = _plain(environment, hostname)
     else:
-        place = Place(0, 1, hostname, "127.0.0.1", 0, "no scheduler", 1)
-    return replace(place, port=_port(environment, "SLIMHEADS_PORT")) if "SLIMHEADS_PORT" in environment else place
+        worker_env = WorkerEnv(0, 1, hostname, "127.0.0.1", 0, "no scheduler", 1)
+    return (
+        replace(worker_env, port=_port(environment, "SLIMHEADS_PORT"))
+        if "SLIMHEADS_PORT" in environment
+        else worker_env
+    )
 
 
-def _slurm(environment: Mapping[str, str], hostname: str) -> Place:
+def _slurm(environment: Mapping[str, str], hostname: str) -> WorkerEnv:
     index, count = _number(environment, "SLURM_PROCID"), _number(environment, _SEVERAL)
     tasks = environment.get("SLURM_NTASKS", str(count))
     if tasks != str(count):
@@ -68,10 +72,10 @@ def _slurm(environment: Mapping[str, str], hostname: str) -> Place:
     job, step = _number(environment, "SLURM_JOB_ID"), _number(environment, "SLURM_STEP_ID")
     port = _SLURM_PORTS[(job * 31 + step) % len(_SLURM_PORTS)]
     node = environment.get("SLURMD_NODENAME", hostname)
-    return Place(index, count, node, first_host(nodes), port, "SLURM", num_nodes)
+    return WorkerEnv(index, count, node, first_host(nodes), port, "SLURM", num_nodes)
 
 
-def _kubernetes(environment: Mapping[str, str], hostname: str) -> Place:
+def _kubernetes(environment: Mapping[str, str], hostname: str) -> WorkerEnv:
     index, count = _number(environment, "JOB_COMPLETION_INDEX"), _number(environment, "SLIMHEADS_WORKERS")
     _check_index("JOB_COMPLETION_INDEX", index, "SLIMHEADS_WORKERS", count)
     job, service = environment.get("SLIMHEADS_JOB", ""), environment.get("SLIMHEADS_SERVICE", "")
@@ -79,18 +83,18 @@ def _kubernetes(environment: Mapping[str, str], hostname: str) -> Place:
         raise LaunchError(
             "JOB_COMPLETION_INDEX is set, so SLIMHEADS_JOB and SLIMHEADS_SERVICE must name job and service"
         )
-    return Place(index, count, f"{job}-{index}", f"{job}-0.{service}", _KUBERNETES_PORT, "Kubernetes", count)
+    return WorkerEnv(index, count, f"{job}-{index}", f"{job}-0.{service}", _KUBERNETES_PORT, "Kubernetes", count)
 
 
-def _plain(environment: Mapping[str, str], hostname: str) -> Place:
+def _plain(environment: Mapping[str, str], hostname: str) -> WorkerEnv:
     index, count = _number(environment, "RANK"), _number(environment, "WORLD_SIZE")
     _check_index("RANK", index, "WORLD_SIZE", count)
     if count == 1:
-        return Place(0, 1, hostname, "127.0.0.1", 0, "variables", 1)
+        return WorkerEnv(0, 1, hostname, "127.0.0.1", 0, "variables", 1)
     head = environment.get("MASTER_ADDR", "")
     if not head:
         raise LaunchError(f"WORLD_SIZE={count}, so MASTER_ADDR must name the host of the worker with RANK=0")
-    return Place(index, count, hostname, head, _port(environment, "MASTER_PORT"), "variables")
+    return WorkerEnv(index, count, hostname, head, _port(environment, "MASTER_PORT"), "variables")
 
 
 def _port(environment: Mapping[str, str], name: str) -> int:

@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from launch.cache_folder import cache_folder
 from launch.horovod.compatibility import HorovodError, check_horovod_matches_torch, installed_version
 from launch.horovod.patches import COMMON_FLAGS, GPU_FLAGS, apply_patches, patch_level
 
@@ -46,12 +47,6 @@ def wheel_name(*, local: str) -> str:
     python_tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
     platform_tag = sysconfig.get_platform().replace("-", "_").replace(".", "_")
     return f"horovod-{HOROVOD_VERSION}+{local}-{python_tag}-{python_tag}-{platform_tag}.whl"
-
-
-def cache_folder() -> Path:
-    """Where wheels and build logs are kept, shared by all checkouts of this user."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "slimheads" / "wheels"
 
 
 def missing_tools() -> list[str]:
@@ -203,7 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def install(*, local: str, gpu: bool) -> None:
     """Put the wheel with this local version into the running environment, building it when the cache lacks it."""
-    cache, name = cache_folder(), wheel_name(local=local)
+    cache, name = cache_folder("wheels"), wheel_name(local=local)
     log = cache / f"{name}.log"
     wheel = ensure_wheel(cache, name=name, build=lambda folder: build_wheel(folder, local=local, gpu=gpu, log=log))
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--force-reinstall"]

@@ -10,7 +10,7 @@ from collections.abc import Collection
 import psutil
 
 from launch.channel import Channel
-from launch.cluster import Place, slurm_address
+from launch.cluster import WorkerEnv, slurm_address
 from launch.errors import LaunchError
 
 
@@ -53,32 +53,32 @@ def is_loopback(address: str) -> bool:
 _EVERYWHERE = "0.0.0.0"
 
 
-def head_address(place: Place) -> str:
+def head_address(worker_env: WorkerEnv) -> str:
     """A name or address of worker 0 that every host can use: loopback where there is only one. Raises LaunchError."""
-    if place.num_nodes == 1:
+    if worker_env.num_nodes == 1:
         return "127.0.0.1"
-    if place.scheduler != "SLURM" or _resolve(place.head):
-        return place.head
-    return slurm_address(place.head)
+    if worker_env.scheduler != "SLURM" or _resolve(worker_env.head):
+        return worker_env.head
+    return slurm_address(worker_env.head)
 
 
-def listening_address(place: Place, *, interface: str | None) -> str:
+def listening_address(worker_env: WorkerEnv, *, interface: str | None) -> str:
     """The address of this host that worker 0 listens on: only that which the others use. Raises LaunchError.
 
     Where the host knows its own name as a loopback address (Debian does so) and others may be elsewhere, that is every
     interface; --interface narrows it.
     """
-    if place.num_nodes == 1:
+    if worker_env.num_nodes == 1:
         return "127.0.0.1"
     if interface is not None:
         return address_of(interface)
-    head = head_address(place)
+    head = head_address(worker_env)
     address = _resolve(head)
     if address is None:
         raise LaunchError(f"worker 0 is to be found at {head}, which this host cannot resolve")
     if not is_loopback(address):
         return address
-    return "127.0.0.1" if head in ("127.0.0.1", "localhost") and place.num_nodes is None else _EVERYWHERE
+    return "127.0.0.1" if head in ("127.0.0.1", "localhost") and worker_env.num_nodes is None else _EVERYWHERE
 
 
 def own_address(listening: str) -> str:

@@ -22,10 +22,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.loading.step_memory import SLOTS
-from launch.agent.agent import Member
-from launch.cluster import Place, read_place, read_secret
-from launch.coordinator.coordinator import Head
-from launch.coordinator.listener import Door, Peer
+from launch.agent.agent import WorkerAgent
+from launch.cluster import WorkerEnv, read_secret, read_worker_env
+from launch.coordinator.coordinator import Coordinator
+from launch.coordinator.listener import Listener, Peer
 from launch.coordinator.membership import Quorum
 from launch.coordinator.outcome import Codes, Outcome
 from launch.errors import LaunchError
@@ -54,9 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     speaks = True
     try:
-        place = read_place(os.environ, hostname=socket.gethostname())
-        outcome = _work(options, place, _config_of(options.command))
-        speaks = place.index == 0 or outcome.code not in (0, CODES.stopped)
+        worker_env = read_worker_env(os.environ, hostname=socket.gethostname())
+        outcome = _work(options, worker_env, _config_of(options.command))
+        speaks = worker_env.index == 0 or outcome.code not in (0, CODES.stopped)
     except (LaunchError, ConfigError, HorovodError) as error:
         outcome = Outcome(ExitCode.BAD_CONFIG, str(error))
     except OSError as error:
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(outcome.code)
 
 
-def _work(options: argparse.Namespace, place: Place, config: Config | None) -> Outcome:
+def _work(options: argparse.Namespace, worker_env: WorkerEnv, config: Config | None) -> Outcome:
     if not options.check:
         check_horovod_is_patched()
     interface = _interface(options)
@@ -74,37 +74,37 @@ def _work(options: argparse.Namespace, place: Place, config: Config | None) -> O
         raise LaunchError(
             f"--ranks {options.ranks} is more than elastic.max_ranks {config.elastic.max_ranks}: start fewer"
         )
-    secret = read_secret(os.environ, alone=place.count == 1)
+    secret = read_secret(os.environ, alone=worker_env.count == 1)
     folder = Path(config.run.dir) if config else Path(options.folder)
-    facts = collect(folder, index=place.index, interface=options.interface) if options.check else {}
-    address, port, head = head_address(place), place.port, None
-    if place.index == 0:
-        listening = listening_address(place, interface=interface)
-        door = Door(listening, place.port, secret)
-        address, port = own_address(listening), door.port
-        head = _start_head(options, place, config, door, folder)
-    member = Member(
-        place,
+    facts = collect(folder, index=worker_env.index, interface=options.interface) if options.check else {}
+    address, port, coordinator = head_address(worker_env), worker_env.port, None
+    if worker_env.index == 0:
+        listening = listening_address(worker_env, interface=interface)
+        listener = Listener(listening, worker_env.port, secret)
+        address, port = own_address(listening), listener.port
+        coordinator = _start_head(options, worker_env, config, listener, folder)
+    agent = WorkerAgent(
+        worker_env,
         options.command,
-        head=(address, port),
+        coordinator=(address, port),
         secret=secret,
         num_ranks=options.ranks,
         facts=facts,
         logs=Path(options.logs) if options.logs else folder / "logs",
         interface=interface,
         wait_seconds=options.wait,
-        reconnects=0 if head else options.restarts,
+        reconnects=0 if coordinator else options.restarts,
         codes=CODES,
-        say=lambda text: print(f"worker {place.index}: {text}", file=sys.stderr, flush=True),
+        say=lambda text: print(f"worker {worker_env.index}: {text}", file=sys.stderr, flush=True),
     )
     try:
-        return member.run()
+        return agent.run()
     finally:
-        if head is not None:
-            head.join(30)  # it still tells the others
+        if coordinator is not None:
+            coordinator.join(30)  # it still tells the others
         if options.check:
             with contextlib.suppress(OSError):  # it could not be written
-                mark_of(folder, place.index).unlink()
+                mark_of(folder, worker_env.index).unlink()
 
 
 def _interface(options: argparse.Namespace) -> str | None:
@@ -119,32 +119,32 @@ def _interface(options: argparse.Namespace) -> str | None:
 
 
 def _start_head(
-    options: argparse.Namespace, place: Place, config: Config | None, door: Door, folder: Path
+    options: argparse.Namespace, worker_env: WorkerEnv, config: Config | None, listener: Listener, folder: Path
 ) -> threading.Thread:
     elastic = config.elastic if config else None
     # The preflight is for all hosts that were promised, also where a job could do with fewer.
     bounds = (elastic.min_ranks, elastic.max_ranks) if elastic and not options.check else None
-    head = Head(
-        door,
-        Quorum(place.count, bounds),
+    coordinator = Coordinator(
+        listener,
+        Quorum(worker_env.count, bounds),
         restarts=options.restarts,
         wait_seconds=options.wait,
         grow_seconds=options.grow_after,
-        workers_return=place.scheduler != "SLURM",
+        workers_return=worker_env.scheduler != "SLURM",
         codes=CODES,
         progress=lambda: _newest_checkpoint(folder),
         say=lambda text: print(f"worker: {text}", flush=True),
     )
 
     def check() -> None:
-        head.check(lambda peers: _print_findings(peers, place, folder, config))
+        coordinator.check(lambda peers: _print_findings(peers, worker_env, folder, config))
 
-    thread = threading.Thread(target=check if options.check else head.run, name="head", daemon=True)
+    thread = threading.Thread(target=check if options.check else coordinator.run, name="head", daemon=True)
     thread.start()
     return thread
 
 
-def _print_findings(peers: Sequence[Peer], place: Place, folder: Path, config: Config | None) -> bool:
+def _print_findings(peers: Sequence[Peer], worker_env: WorkerEnv, folder: Path, config: Config | None) -> bool:
     """Whether all is well."""
 
     def read(number: int) -> str:
@@ -155,7 +155,7 @@ def _print_findings(peers: Sequence[Peer], place: Place, folder: Path, config: C
 
     hosts = [Host(peer.node, peer.num_ranks, peer.facts) for peer in peers]
     loader_gb = _loader_bytes(config, sum(host.num_ranks for host in hosts)) / 1e9 if config else None
-    findings = judge(hosts, promised=place.count, read=read, loader_gb=loader_gb)
+    findings = judge(hosts, promised=worker_env.count, read=read, loader_gb=loader_gb)
     for finding in findings:
         print(finding, flush=True)
     return all(finding.ok for finding in findings)

@@ -24,7 +24,7 @@ if __name__ == "__main__":  # before torch is loaded
 from rich.console import Console
 from torch import Tensor
 
-from data.loading.image_sets import Photos, PhotoSubset, open_photos
+from data.loading.image_sets import ImageSet, ImageSubset, open_images
 from launch.exit_codes import ExitCode
 from models.artifact import ArtifactMeta, load_artifact
 from models.channel_groups import KINDS
@@ -43,7 +43,7 @@ from prune.selection import RULES, find_candidates
 from train.cli.arguments import not_negative, positive
 from train.cli.command import run_command
 from train.distributed.comm import Comm, CommError
-from train.evaluation.model_inputs import labelled_photos, model_inputs
+from train.evaluation.model_inputs import labelled_images, model_inputs
 
 BATCH_SIZE = 64
 _SEEDS = 2**63
@@ -145,11 +145,11 @@ def _prune(options: argparse.Namespace, comm: Comm) -> ExitCode:
     _check(options)
     student, meta = load_artifact(options.model)
     _check_folder(options.out, meta)
-    photos, notes = open_photos(options.data) if options.data else (None, [])
+    photos, notes = open_images(options.data) if options.data else (None, [])
     size = int(meta.preprocessing["eval_size"])
     require_size(student, size, whose=options.model)
     if options.score in NEEDS_DATA and photos is not None:
-        photos = labelled_photos(photos, meta)
+        photos = labelled_images(photos, meta)
     console = Console(stderr=True)
     with console.status("reading") as status:
 
@@ -258,13 +258,13 @@ def _absolute(budget: int | Share | None, now: int) -> int | None:
     return int(budget * now) if isinstance(budget, Share) else budget
 
 
-def _spread_batches(photos: Photos | None, meta: ArtifactMeta, size: int, count: int) -> Iterator[Batch]:
+def _spread_batches(photos: ImageSet | None, meta: ArtifactMeta, size: int, count: int) -> Iterator[Batch]:
     """Of photos from all over the set: the first ones may be of one class."""
-    some = PhotoSubset(photos, count=count * BATCH_SIZE, shuffled=True) if photos is not None else None
+    some = ImageSubset(photos, count=count * BATCH_SIZE, shuffled=True) if photos is not None else None
     return _batches(some, meta, size, batch_size=BATCH_SIZE)
 
 
-def _batches(photos: Photos | None, meta: ArtifactMeta, size: int, *, batch_size: int) -> Iterator[Batch]:
+def _batches(photos: ImageSet | None, meta: ArtifactMeta, size: int, *, batch_size: int) -> Iterator[Batch]:
     if photos is None:
         return iter(())
     return model_inputs(photos, meta, size=size, batch_size=batch_size, max_batches=sys.maxsize)

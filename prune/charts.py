@@ -74,7 +74,7 @@ _ROW, _BAR, _LABEL, _BARS, _MARGIN = 20, 12, 330, 420, 16
 _BEFORE, _AFTER, _TEXT = "#cfd8e3", "#2f6db3", "#1c2733"
 
 
-def width_picture(rows: Sequence[tuple[str, int, int]], *, title: str) -> str:
+def width_chart(rows: Sequence[tuple[str, int, int]], *, title: str) -> str:
     """rows: (name, channels before, channels after). The light bar is the width before, the dark one what stayed."""
     widest = max(before for _, before, _ in rows)
     width, height = _LABEL + _BARS + 120, _MARGIN * 3 + _ROW * (len(rows) + 1)

@@ -26,8 +26,8 @@ if __name__ == "__main__":  # before torch is loaded
 from rich.table import Table
 
 from data.index import load_index
-from data.loading.eval_loader import photo_batches
-from data.loading.image_sets import ShardPhotos
+from data.loading.eval_loader import eval_batches
+from data.loading.image_sets import ShardImages
 from data.staging import staged, write_atomically
 from launch.exit_codes import ExitCode
 from models.artifact import load_artifact, load_artifact_meta, save_artifact
@@ -121,8 +121,15 @@ class Meter:
         index = load_index(self.data)
         device = choose_device("auto", self.comm, deterministic=True)
         ensemble, _ = load_ensemble([str(path)], device=device, tasks=index.tasks, precision="fp32")
-        batches = photo_batches(
-            ShardPhotos(index), sizes=ensemble.sizes, num_views=1, batch_size=64, workers=0, comm=self.comm
+        batches = eval_batches(
+            ShardImages(index),
+            sizes=ensemble.sizes,
+            num_views=1,
+            batch_size=64,
+            workers=0,
+            rank=self.comm.rank,
+            num_ranks=self.comm.size,
+            sharers=self.comm.local_size,
         )
         num_classes = {task: len(names) for task, names in ensemble.tasks.items()}
         evaluation = measure(
@@ -211,7 +218,7 @@ def _prune(model: Path, folder: Path, rate: float, options: argparse.Namespace) 
     goal = Goal("ratio", rate, image_size=size)
     candidates = find_candidates(student, score=options.score)
     photos = model_inputs(
-        ShardPhotos(load_index(options.data)), meta, size=size, batch_size=NUM_IMAGES, max_batches=sys.maxsize
+        ShardImages(load_index(options.data)), meta, size=size, batch_size=NUM_IMAGES, max_batches=sys.maxsize
     )
     inputs = proof_inputs(size, (images for images, _ in photos))
     pruned = prune_student(student, candidates, limits=limits, goal=goal, inputs=inputs)

@@ -22,7 +22,7 @@ class ProofError(ModelError):
 
 
 @dataclass(frozen=True)
-class Proof:
+class Equivalence:
     """Of one kind of input: the largest difference of a logit and the largest logit, over all tasks."""
 
     num_images: int
@@ -44,14 +44,14 @@ def random_images(size: int, *, seed: int = 0) -> Tensor:
 
 
 @torch.no_grad()
-def prove(masked: Student, narrow: Student, inputs: Mapping[str, Tensor]) -> dict[str, Proof]:
+def prove(masked: Student, narrow: Student, inputs: Mapping[str, Tensor]) -> dict[str, Equivalence]:
     """Compare in float64. inputs: name -> images [N, 3, H, W]. Raises ProofError beyond TOLERANCE and for logits that
     are not finite."""
     proofs = {}
     for name, images in inputs.items():
         theirs = torch.cat(list(masked(images.double()).values()), dim=1)
         ours = torch.cat(list(narrow(images.double()).values()), dim=1)
-        proof = Proof(len(images), float((ours - theirs).abs().max()), float(theirs.abs().max()))
+        proof = Equivalence(len(images), float((ours - theirs).abs().max()), float(theirs.abs().max()))
         if not math.isfinite(proof.largest_logit):
             raise ProofError(
                 f"the model gives logits that are not finite (nan or inf) on {name} input, pruned or not: its training "

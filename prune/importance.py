@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from data.index.labels import MISSING
 from models.channel_groups import Group, Member
 from models.channel_groups.narrow import Norm
 from models.errors import ModelError
 
-MISSING = -1  # a label that is not there
 Batch = tuple[Tensor, Mapping[str, Tensor]]  # images [N, 3, H, W] normalised, {task: labels [N]}
 Scores = dict[str, np.ndarray]
 Score = Callable[[nn.Module, Sequence[Group], Iterable[Batch]], Scores]

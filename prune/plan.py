@@ -14,13 +14,13 @@ from models.artifact import META_NAME, WEIGHTS_NAME, ArtifactMeta, artifact_file
 from models.errors import ModelError
 from models.finite import require_finite
 from models.formats.latency import Latency
+from models.prune_record import PRUNE_FORMAT, PRUNE_NAME
 from models.student import Student
-from prune.charts import width_picture
+from prune.charts import width_chart
 from prune.equivalence import TOLERANCE
 from prune.pruner import Goal, Limits, Pruned
 from prune.selection import Candidates
 
-FORMAT = "slimheads-prune/1"
 KEPT_WIDER = "kept wider: "  # before the limit that did it
 
 
@@ -43,7 +43,7 @@ def make_plan(
     the units that stayed, and what became of the constants of those that went. latency: before, after."""
     before, after = latency
     return {
-        "format": FORMAT,
+        "format": PRUNE_FORMAT,
         "command": command,
         "source": dict(source),
         "goal": {"kind": goal.kind, "value": goal.value},
@@ -81,8 +81,8 @@ def _layer(group: Any, pruned: Pruned, candidates: Candidates, folded: bool) -> 
     return {**entry, "constants": "folded" if folded and group.foldable else "dropped", "kept_units": list(kept)}
 
 
-PLAN_NAME, PICTURE_NAME = "prune.json", "widths.svg"
-WRITTEN = (META_NAME, WEIGHTS_NAME, PLAN_NAME, PICTURE_NAME)
+PICTURE_NAME = "widths.svg"
+WRITTEN = (META_NAME, WEIGHTS_NAME, PRUNE_NAME, PICTURE_NAME)
 _SUMMARY = ("source", "goal", "rule", "score", "parameters", "macs")
 
 
@@ -98,7 +98,7 @@ def save_pruned(student: Student, meta: ArtifactMeta, directory: Path, plan: Map
         provenance={**meta.provenance, "pruned": {key: plan[key] for key in _SUMMARY}},
         ema=meta.ema,
     )
-    picture = width_picture(
+    picture = width_chart(
         [(layer["name"], layer["before"], layer["after"]) for layer in plan["layers"]],
         title=f"{_share(plan['parameters'])} of the parameters, {_share(plan['macs'])} of the MACs",
     )
@@ -106,28 +106,15 @@ def save_pruned(student: Student, meta: ArtifactMeta, directory: Path, plan: Map
         for name, content in {**contents, PICTURE_NAME: picture.encode()}.items():
             (stage / name).write_bytes(content)
         files = {name: sha256_of(stage / name) for name in (*contents, PICTURE_NAME)}
-        (stage / PLAN_NAME).write_bytes(seal({**plan, "files": files}, indent=1))
-    return [directory / name for name in (META_NAME, PLAN_NAME, PICTURE_NAME)]
-
-
-def plan_gap(plan: Mapping[str, Any], meta: ArtifactMeta) -> str | None:
-    """Why a plan is not of the pruning that wrote the model beside it; None where it is."""
-    listed = (plan.get("files") or {}).get(META_NAME)
-    if listed is None:  # of a version that listed no hashes
-        summary = meta.provenance.get("pruned") or {}
-        is_same = all(summary.get(key) == plan.get(key) for key in summary)
-    else:
-        is_same = sha256_of(meta.path / META_NAME) == listed
-    return (
-        None if is_same else f"{meta.path / PLAN_NAME} and the {META_NAME} beside it are of two prunings; prune again"
-    )
+        (stage / PRUNE_NAME).write_bytes(seal({**plan, "files": files}, indent=1))
+    return [directory / name for name in (META_NAME, PRUNE_NAME, PICTURE_NAME)]
 
 
 def require_replaceable(folder: Path) -> None:
     """ModelError where a pruning would take the place of files that none has written."""
     settle(folder)
     found = [name for name in WRITTEN if (folder / name).exists()]
-    if found and PLAN_NAME not in found and not _is_cut_pruning(folder):
+    if found and PRUNE_NAME not in found and not _is_cut_pruning(folder):
         raise ModelError(f"--out {folder}: holds a {found[0]} that is not of a pruning; name another folder")
 
 

@@ -17,7 +17,7 @@ from models.cost import Cost, count_cost, without_weights
 from models.errors import ModelError
 from models.formats.latency import measure_latency
 from models.student import Student
-from prune.equivalence import Proof, prove
+from prune.equivalence import Equivalence, prove
 from prune.rewrite import rewrite
 from prune.selection import Candidates, Selection, rank_of, select
 
@@ -55,7 +55,7 @@ class Pruned:
     selection: Selection
     before: Cost
     after: Cost
-    proofs: dict[str, Proof]
+    proofs: dict[str, Equivalence]
 
 
 def prune_student(

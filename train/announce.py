@@ -5,19 +5,19 @@ announce(config, comm, parts)
 
 from train.config.schema import Config
 from train.distributed.comm import Comm
-from train.setup.experiment import Parts
+from train.setup.experiment import Experiment
 
 
-def announce(config: Config, comm: Comm, parts: Parts) -> None:
+def log_run_summary(config: Config, comm: Comm, experiment: Experiment) -> None:
     if comm.rank != 0:
         return
     ranks = f"{comm.size} rank{'s' if comm.size > 1 else ''}"
-    named = ", ".join(f"{task} ({count})" for task, count in parts.tasks.items())
-    validated = f", {parts.val_index.num_samples:,} to validate" if parts.val_index else ""
+    named = ", ".join(f"{task} ({count})" for task, count in experiment.tasks.items())
+    validated = f", {experiment.val_index.num_samples:,} to validate" if experiment.val_index else ""
     print(
-        f"{ranks}, {config.precision}; {parts.train_index.num_samples:,} samples to train{validated}; tasks {named}; "
-        f"{parts.model.num_parameters:,} parameters; run folder {config.run.dir}",
+        f"{ranks}, {config.precision}; {experiment.train_index.num_samples:,} samples to train{validated}; "
+        f"tasks {named}; {experiment.model.num_parameters:,} parameters; run folder {config.run.dir}",
         flush=True,
     )
-    if parts.lessons.description:
-        print(parts.lessons.description, flush=True)
+    if experiment.distillation.description:
+        print(experiment.distillation.description, flush=True)

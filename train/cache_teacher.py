@@ -17,11 +17,11 @@ from functools import partial
 import torch
 
 from data.errors import DataError
-from data.images.transform import Pixels
+from data.images.transform import ImageTransform
 from data.index import Index
 from data.loading.loader import Loader
-from data.sampling.sampler import Order
-from data.sampling.view_schedule import Views
+from data.sampling.sampler import Sampler
+from data.sampling.view_schedule import ViewSchedule
 from data.teacher_logits import LogitReader
 from data.teacher_logits.record import record_bytes
 from launch.exit_codes import ExitCode
@@ -32,23 +32,23 @@ from train.config.schema import Config, describe
 from train.distillation.cache.compute import teacher_blocks
 from train.distillation.cache.fill import WAIT_SECONDS, TeacherCaching, caching_progress
 from train.distillation.cache.folder import CacheFolder
-from train.distillation.cache.verify import TOLERANCE, Check, EntryWalk, check_entries, draw_entries
+from train.distillation.cache.verify import TOLERANCE, Check, EntrySampler, check_entries, draw_entries
 from train.distillation.loss_terms import teacher_columns
 from train.distillation.teacher import Teacher, load_teacher
 from train.distributed.comm import Comm, RankLost
-from train.distributed.consistency import check_agreement
+from train.distributed.consistency import check_consistency
 from train.distributed.preemption import StopSignal
 from train.distributed.watchdog import Watchdog
 from train.setup.data import choose_tasks, num_workers, open_data, shard_cache, train_pixels
 from train.setup.distillation import cache_manifest, require_teacher_size, teacher_classes, teacher_size
 from train.setup.model import choose_device
-from train.tracking.console import photo_progress
+from train.tracking.console import image_progress
 
 START_SECONDS = 600.0  # weights and folders can be far
 # Enough to fill any device; the shards' batches, and with them the last bits, must not depend on the number of ranks.
 LARGEST_BATCH = 256
 SHOWN = 20
-NEW_VIEWS = Views()  # every epoch its own
+NEW_VIEWS = ViewSchedule()  # every epoch its own
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Work:
     device: torch.device
     teacher: Teacher
     index: Index
-    pixels: Pixels
+    pixels: ImageTransform
     batch_size: int
 
 
@@ -79,11 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
 
 def _run(options: argparse.Namespace, comm: Comm) -> ExitCode:
     config = load_config(options.config, options.overrides)
-    check_agreement(comm, config={**describe(config), "--views": options.views, "--verify": options.verify})
+    check_consistency(comm, config={**describe(config), "--views": options.views, "--verify": options.verify})
     require_named_models(config)
     stop = StopSignal()
     signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))  # Ctrl-C asks for the same
-    with Watchdog(config.watchdog_seconds, rank=comm.rank, trail=comm.trail) as watchdog:
+    with Watchdog(config.watchdog_seconds, rank=comm.rank, flight_recorder=comm.flight_recorder) as watchdog:
         watchdog.feed("reading the data's index and the cache's manifest", at_least=START_SECONDS)
         try:
             return _cache(config, options, comm, watchdog, stop.wanted)
@@ -168,8 +168,8 @@ def _verify(work: Work, folder: CacheFolder, *, views: int, num_entries: int, st
     of any rank is wrong."""
     entries = draw_entries(work.index.counts, views=views, num=num_entries, seed=work.config.seed)
     mine = entries[work.comm.rank :: work.comm.size]
-    walk = EntryWalk(mine, batch_size=work.batch_size)
-    with photo_progress("Verifying", total=len(mine), shown=work.comm.rank == 0) as advance:
+    walk = EntrySampler(mine, batch_size=work.batch_size)
+    with image_progress("Verifying", total=len(mine), shown=work.comm.rank == 0) as advance:
 
         def progress(num_photos: int) -> None:
             work.watchdog.feed("verifying a batch")
@@ -194,7 +194,7 @@ def _verify(work: Work, folder: CacheFolder, *, views: int, num_entries: int, st
     return True
 
 
-def _loader(work: Work, walk: Order, views: Views = NEW_VIEWS) -> Loader:
+def _loader(work: Work, walk: Sampler, views: ViewSchedule = NEW_VIEWS) -> Loader:
     """The photos of a walk, which is this rank's alone."""
     cache = shard_cache(work.config, work.index.root)
     workers = num_workers(work.config, work.comm)

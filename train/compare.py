@@ -26,8 +26,8 @@ from rich.table import Table
 from data.errors import BadArgument, DataError
 from data.index import Index, load_index
 from data.loading.batch import BadRecord, require_all
-from data.loading.eval_loader import photo_batches
-from data.loading.image_sets import ShardPhotos
+from data.loading.eval_loader import eval_batches
+from data.loading.image_sets import ShardImages
 from data.staging import write_result
 from launch.exit_codes import ExitCode
 from models.terminal import print_table
@@ -38,7 +38,7 @@ from train.distributed.device import choose_device, num_decoders
 from train.evaluation.answer import NO_ANSWER, answer
 from train.evaluation.ensemble import Ensemble, load_ensemble
 from train.evaluation.paired_bootstrap import PairedDifference, paired_difference
-from train.tracking.console import photo_progress
+from train.tracking.console import image_progress
 
 _BATCH = 64
 _SHOWN = 20
@@ -95,18 +95,20 @@ def _answers(
     models: Sequence[Ensemble], index: Index, tasks: Sequence[str], device: torch.device, comm: Comm
 ) -> tuple[dict[str, np.ndarray], dict[str, list[int]]]:
     """Task -> bool [models, labelled photos]: was the answer right; and task -> of each model, how many were none."""
-    batches = photo_batches(
-        ShardPhotos(index),
+    batches = eval_batches(
+        ShardImages(index),
         sizes=sorted({size for model in models for size in model.sizes}),
         num_views=1,
         batch_size=_BATCH,
         workers=num_decoders(comm),
-        comm=comm,
+        rank=comm.rank,
+        num_ranks=comm.size,
+        sharers=comm.local_size,
     )
     found: dict[str, list[np.ndarray]] = {task: [] for task in tasks}
     none = {task: np.zeros(len(models), dtype=np.int64) for task in tasks}
     num_good, bad = 0, list[BadRecord]()
-    with photo_progress("Comparing", total=index.num_samples, shown=True) as advance:
+    with image_progress("Comparing", total=index.num_samples, shown=True) as advance:
         for batch in batches:
             num_good += len(batch)
             bad += batch.bad

@@ -13,11 +13,11 @@ from data.loading.loader import Loader
 from data.loading.step_memory import num_slots
 from launch.exit_codes import ExitCode
 from launch.free_memory import free_memory
-from train.announce import announce
+from train.announce import log_run_summary
 from train.config.schema import Config
 from train.distributed.comm import Comm
-from train.loop.step_sync import Control
-from train.setup.experiment import build_parts
+from train.loop.step_sync import StepSync
+from train.setup.experiment import build_experiment
 from train.tracking.tracker import readable_seconds
 
 _STEPS = 3
@@ -25,23 +25,23 @@ _STEPS = 3
 
 def dry_run(config: Config, comm: Comm) -> ExitCode:
     """Prints parameters, seconds a step (the best of three), time to go and peak memory."""
-    parts = build_parts(config, comm)
-    announce(config, comm, parts)
-    control = Control(parts.objective, comm)
+    experiment = build_experiment(config, comm)
+    log_run_summary(config, comm, experiment)
+    step_sync = StepSync(experiment.objective, comm)
     seconds = []
-    for step, batch in enumerate(itertools.islice(parts.loader.batches(), _STEPS)):
+    for step, batch in enumerate(itertools.islice(experiment.loader.batches(), _STEPS)):
         begin = time.monotonic()
-        control.start(batch, stop=False)
-        parts.stepper.update(batch, control.finish(), step=step)
-        parts.stepper.meter.norm.cpu()  # waits for the device
+        step_sync.start(batch, stop=False)
+        experiment.train_step.update(batch, step_sync.finish(), step=step)
+        experiment.train_step.metrics.norm.cpu()  # waits for the device
         seconds.append(time.monotonic() - begin)
     if comm.rank == 0:
-        print(_told_loader(parts.loader))
-        epochs, steps = config.schedule.epochs, parts.order.steps_per_epoch
+        print(_told_loader(experiment.loader))
+        epochs, steps = config.schedule.epochs, experiment.order.steps_per_epoch
         print(
             f"dry run: {min(seconds):.3f} s a step of {config.batch_size} samples, {steps} steps an epoch, about "
             f"{readable_seconds(min(seconds) * steps * epochs)} (hours:minutes:seconds) for {epochs} epochs "
-            f"(without validation); peak memory {_peak_gigabytes(parts.device):.2f} GB a rank"
+            f"(without validation); peak memory {_peak_gigabytes(experiment.device):.2f} GB a rank"
         )
     return ExitCode.DONE
 

@@ -24,21 +24,21 @@ from data.bad_samples import most_allowed
 from data.errors import DataError
 from data.index import Index, load_index
 from data.loading.batch import BadRecord
-from data.loading.eval_loader import photo_batches
-from data.loading.image_sets import ShardPhotos
+from data.loading.eval_loader import eval_batches
+from data.loading.image_sets import ShardImages
 from data.staging import write_result
 from launch.exit_codes import ExitCode
 from models.terminal import print_table
-from train.cli.arguments import add_photo_arguments, output_file
+from train.cli.arguments import add_evaluation_arguments, output_file
 from train.cli.command import run_command
 from train.config.schema import DataConfig
 from train.distributed.comm import Comm
-from train.distributed.consistency import check_agreement
+from train.distributed.consistency import check_consistency
 from train.distributed.device import choose_device, num_decoders
 from train.distributed.watchdog import Watchdog
 from train.evaluation.ensemble import Ensemble, load_ensemble
 from train.evaluation.evaluation import Evaluation, evaluation_report, measure
-from train.tracking.console import photo_progress
+from train.tracking.console import image_progress
 from train.tracking.result_table import task_table
 
 MAX_BAD_SHARE = DataConfig.model_fields["max_bad_share"].default
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     parser = argparse.ArgumentParser(
         prog="python -m train.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_photo_arguments(parser, data_help="shard folder with labels (path, http(s):// or s3://)")
+    add_evaluation_arguments(parser, data_help="shard folder with labels (path, http(s):// or s3://)")
     parser.add_argument(
         "--json",
         type=output_file,
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
 
 
 def _evaluate(options: argparse.Namespace, comm: Comm) -> ExitCode:
-    check_agreement(comm, config={f"--{name}": str(value) for name, value in vars(options).items()})
+    check_consistency(comm, config={f"--{name}": str(value) for name, value in vars(options).items()})
     require_models(*options.model)
     device = choose_device(options.device, comm, deterministic=True)
     index = load_index(options.data)
@@ -77,17 +77,19 @@ def _evaluate(options: argparse.Namespace, comm: Comm) -> ExitCode:
     if comm.rank == 0:
         for note in notes:
             print(f"note: {note}", flush=True)
-    batches = photo_batches(
-        ShardPhotos(index),
+    batches = eval_batches(
+        ShardImages(index),
         sizes=ensemble.sizes,
         num_views=options.tta,
         batch_size=options.batch_size,
         workers=num_decoders(comm) if options.workers is None else options.workers,
-        comm=comm,
+        rank=comm.rank,
+        num_ranks=comm.size,
+        sharers=comm.local_size,
     )
     with (
-        Watchdog(STUCK_SECONDS, rank=comm.rank, trail=comm.trail) as watchdog,
-        photo_progress("Evaluating", total=-(-index.num_samples // comm.size), shown=comm.rank == 0) as advance,
+        Watchdog(STUCK_SECONDS, rank=comm.rank, flight_recorder=comm.flight_recorder) as watchdog,
+        image_progress("Evaluating", total=-(-index.num_samples // comm.size), shown=comm.rank == 0) as advance,
     ):
 
         def progress(count: int) -> None:

@@ -22,7 +22,7 @@ from train.cli.command import run_command
 from train.config.loading import load_config, require_named_models
 from train.config.schema import describe
 from train.distributed.comm import Comm, CommError, promised_size
-from train.distributed.consistency import check_agreement
+from train.distributed.consistency import check_consistency
 
 
 def main(arguments: Sequence[str] | None = None) -> ExitCode:
@@ -45,7 +45,7 @@ def _check_horovod() -> None:
 
 def _train(options: argparse.Namespace, comm: Comm) -> ExitCode:
     config = load_config(options.config, options.overrides)
-    check_agreement(comm, config=describe(config))
+    check_consistency(comm, config=describe(config))
     require_named_models(config)
     from train.dry_run import dry_run
     from train.run import train

@@ -17,16 +17,16 @@ if __name__ == "__main__":  # before torch is loaded
     exit_if_missing(*given_as("--model"))
 
 from data.loading.batch import require_all
-from data.loading.eval_loader import photo_batches
-from data.loading.image_sets import open_photos
+from data.loading.eval_loader import eval_batches
+from data.loading.image_sets import open_images
 from launch.exit_codes import ExitCode
-from train.cli.arguments import add_photo_arguments, output_file
+from train.cli.arguments import add_evaluation_arguments, output_file
 from train.cli.command import run_command
 from train.distributed.comm import Comm, CommError
 from train.distributed.device import choose_device, num_decoders
 from train.evaluation.ensemble import load_ensemble
 from train.evaluation.prediction import NOT_A_NUMBER, PredictionTable, predictions
-from train.tracking.console import photo_progress
+from train.tracking.console import image_progress
 
 SHOWN = 20
 
@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     parser = argparse.ArgumentParser(
         prog="python -m train.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_photo_arguments(parser, data_help="shard folder (path, http(s):// or s3://), folder of photos, or one photo")
+    add_evaluation_arguments(
+        parser, data_help="shard folder (path, http(s):// or s3://), folder of photos, or one photo"
+    )
     parser.add_argument("--out", required=True, type=output_file, metavar="CSV", help="file to write")
     parser.add_argument("--probabilities", action="store_true", help="a column for each class, too")
     options = parser.parse_args(arguments)
@@ -47,25 +49,27 @@ def _predict(options: argparse.Namespace, comm: Comm) -> ExitCode:
         raise CommError("train.predict writes one file from one process; start it without horovodrun or srun")
     require_models(*options.model)
     device = choose_device(options.device, comm, deterministic=True)
-    photos, notes = open_photos(options.data)
+    photos, notes = open_images(options.data)
     ensemble, remarks = load_ensemble(
         options.model, device=device, image_size=options.image_size, precision=options.precision
     )
     for note in [*notes, *remarks]:
         print(f"note: {note}", flush=True)
     num_photos = int(photos.counts.sum())
-    batches = photo_batches(
+    batches = eval_batches(
         photos,
         sizes=ensemble.sizes,
         num_views=options.tta,
         batch_size=options.batch_size,
         workers=num_decoders(comm) if options.workers is None else options.workers,
-        comm=comm,
+        rank=comm.rank,
+        num_ranks=comm.size,
+        sharers=comm.local_size,
     )
     failed = []
     num_rows = 0
     with (
-        photo_progress("Predicting", total=num_photos) as advance,
+        image_progress("Predicting", total=num_photos) as advance,
         PredictionTable(options.out, tasks=ensemble.tasks, all_probabilities=options.probabilities) as table,
     ):
         for batch in batches:

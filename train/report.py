@@ -19,7 +19,7 @@ from train.distributed.comm import Comm
 from train.distributed.device import choose_device, num_decoders
 from train.report_page.inputs import read_material
 from train.report_page.page import build_page
-from train.tracking.console import photo_progress
+from train.tracking.console import image_progress
 
 
 def main(arguments: Sequence[str] | None = None) -> ExitCode:
@@ -53,7 +53,7 @@ def _report(options: argparse.Namespace, comm: Comm, command: str) -> ExitCode:
         most_photos=options.photos,
         thumbnails=options.thumbnails,
         workers=workers,
-        bar=lambda what, total: photo_progress(what, total=total),
+        bar=lambda what, total: image_progress(what, total=total),
     )
     write_result(options.out, page.encode("utf-8", "backslashreplace"))
     for record in material.records:

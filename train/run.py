@@ -11,11 +11,11 @@ from typing import Any
 from data.index import Index
 from launch.exit_codes import ExitCode
 from models.finite import broken_tensors
-from train.announce import announce
+from train.announce import log_run_summary
 from train.checkpoint.model_saver import ModelSaver
 from train.checkpoint.progress import Progress
 from train.checkpoint.run_folder import RunFolder
-from train.checkpoint.state import SavedState, resume
+from train.checkpoint.state import RunState, resume
 from train.checkpoint.store import CheckpointStore
 from train.config.loading import ConfigError
 from train.config.schema import Config, describe
@@ -24,15 +24,15 @@ from train.distributed.preemption import StopSignal
 from train.distributed.watchdog import Watchdog
 from train.evaluation.evaluation import Evaluation, measure
 from train.loop.skipped_updates import NumbersExploded
-from train.loop.step_sync import Control
+from train.loop.step_sync import StepSync
 from train.loop.trainer import Trainer
 from train.setup.data import eval_loader
-from train.setup.experiment import Parts, build_parts
-from train.tracking.bad_samples import BadLedger
+from train.setup.experiment import Experiment, build_experiment
+from train.tracking.bad_samples import BadSampleLog
 from train.tracking.jsonl import JsonLines, cut_lines, without_nan
 from train.tracking.result_table import print_result
-from train.tracking.tracker import GammaTracker, JsonlSink, PlainSink, Sink, Tracker
-from train.tracking.wandb_logger import WandbSink, new_run_id
+from train.tracking.tracker import GammaTracker, JsonlLogger, MetricLogger, PlainLogger, Tracker
+from train.tracking.wandb_logger import WandbLogger, new_run_id
 
 # What happens once before the first step may take this long, whatever a step may take: folders and weights can be far.
 _START_SECONDS = 600.0
@@ -40,7 +40,7 @@ _START_SECONDS = 600.0
 
 def train(config: Config, comm: Comm) -> ExitCode:
     """Train to the end of the schedule, or continue there. Returns the exit code."""
-    with Watchdog(config.watchdog_seconds, rank=comm.rank, trail=comm.trail) as watchdog:
+    with Watchdog(config.watchdog_seconds, rank=comm.rank, flight_recorder=comm.flight_recorder) as watchdog:
         return _train(config, comm, watchdog)
 
 
@@ -55,52 +55,54 @@ def _train(config: Config, comm: Comm, watchdog: Watchdog) -> ExitCode:
             print_result(done)
         return ExitCode.DONE
     watchdog.feed("building the model", at_least=_START_SECONDS)
-    parts = build_parts(config, comm)
+    experiment = build_experiment(config, comm)
     progress = Progress()
-    saved = SavedState(
-        model=parts.trainee,
-        optimizer=parts.stepper.optimizer,
+    saved = RunState(
+        model=experiment.trainee,
+        optimizer=experiment.train_step.optimizer,
         progress=progress,
-        ema=parts.ema,
-        scale=parts.stepper.scale,
+        ema=experiment.ema,
+        scale=experiment.train_step.scale,
         wandb_id=new_run_id(),
-        data=parts.train_index.fingerprint,
+        data=experiment.train_index.fingerprint,
         other_data_allowed=config.run.allow_changes,
     )
     store = CheckpointStore(folder.checkpoints, keep=config.checkpoint.keep)
     watchdog.feed("reading the checkpoint", at_least=_START_SECONDS)
     problems = resume(store, saved, comm)
     _cut_logs(folder, progress, comm)
-    announce(config, comm, parts)
+    log_run_summary(config, comm, experiment)
     if comm.rank == 0:
         for problem in problems:
             print(f"not used: {problem}", flush=True)
         if progress.step:
             print(f"continues after step {progress.step}", flush=True)
-    tracker = _build_tracker(config, folder, parts, saved, comm)
-    saver = ModelSaver(config, parts, progress, comm)
+    tracker = _build_tracker(config, folder, experiment, saved, comm)
+    saver = ModelSaver(config, experiment, progress, comm)
     watchdog.feed("the first batch", at_least=_START_SECONDS)
     trainer = Trainer(
-        stepper=parts.stepper,
-        control=Control(parts.objective, comm),
+        train_step=experiment.train_step,
+        step_sync=StepSync(experiment.objective, comm),
         comm=comm,
-        batches=parts.loader.batches(
-            start=divmod(progress.step, parts.order.steps_per_epoch), stop_epoch=config.schedule.epochs
+        batches=experiment.loader.batches(
+            start=divmod(progress.step, experiment.order.steps_per_epoch), stop_epoch=config.schedule.epochs
         ),
-        steps_per_epoch=parts.order.steps_per_epoch,
+        steps_per_epoch=experiment.order.steps_per_epoch,
         epochs=config.schedule.epochs,
         progress=progress,
         tracker=tracker,
-        ledger=BadLedger(
+        bad_samples=BadSampleLog(
             folder.bad_samples,
             writes=comm.rank == 0,
-            num_samples=parts.train_index.num_samples,
+            num_samples=experiment.train_index.num_samples,
             max_share=config.data.max_bad_share,
         ),
         watchdog=watchdog,
         stop_wanted=stop.wanted,
-        find_bad=parts.lessons.find_bad,
-        evaluate=partial(_evaluate, config, parts, parts.val_index, comm, watchdog) if parts.val_index else None,
+        find_bad=experiment.distillation.find_bad,
+        evaluate=partial(_evaluate, config, experiment, experiment.val_index, comm, watchdog)
+        if experiment.val_index
+        else None,
         save_checkpoint=partial(_save_checkpoint, store, saved, comm),
         save_best=lambda evaluation: saver.save(folder.best, evaluation.flat()),
         monitor=config.checkpoint.monitor,
@@ -114,7 +116,7 @@ def _train(config: Config, comm: Comm, watchdog: Watchdog) -> ExitCode:
     code = trainer.train()
     watchdog.feed("saving the model")
     if code is ExitCode.DONE:
-        _require_numbers(parts)
+        _require_numbers(experiment)
         _finish(folder, saver, progress, tracker, comm)
     else:
         tracker.finish()
@@ -155,58 +157,58 @@ def _cut_logs(folder: RunFolder, progress: Progress, comm: Comm) -> None:
     comm.allgather_object(None, name="logs are cut")
 
 
-def _build_tracker(config: Config, folder: RunFolder, parts: Parts, saved: SavedState, comm: Comm) -> Tracker:
+def _build_tracker(config: Config, folder: RunFolder, experiment: Experiment, saved: RunState, comm: Comm) -> Tracker:
     if comm.rank != 0:
         return Tracker([])
-    sinks: list[Sink] = [JsonlSink(folder.metrics)]
+    sinks: list[MetricLogger] = [JsonlLogger(folder.metrics)]
     if sys.stdout.isatty():
-        from train.tracking.console import ProgressSink
+        from train.tracking.console import ProgressBarLogger
 
-        sinks.append(ProgressSink(list(parts.tasks), epochs=config.schedule.epochs))
+        sinks.append(ProgressBarLogger(list(experiment.tasks), epochs=config.schedule.epochs))
     else:
-        sinks.append(PlainSink(list(parts.tasks), epochs=config.schedule.epochs))
+        sinks.append(PlainLogger(list(experiment.tasks), epochs=config.schedule.epochs))
     settings = config.tracking.wandb
     if settings.mode != "disabled":
         sinks.append(
-            WandbSink(
+            WandbLogger(
                 mode=settings.mode,
                 project=settings.project,
                 name=settings.name,
                 directory=folder.path,
                 run_id=saved.wandb_id,
                 config=describe(config),
-                classes=parts.train_index.tasks,
+                classes=experiment.train_index.tasks,
             )
         )
-    return GammaTracker(sinks, parts.sparsity.norms)
+    return GammaTracker(sinks, experiment.sparsity.norms)
 
 
-def _evaluate(config: Config, parts: Parts, index: Index, comm: Comm, watchdog: Watchdog) -> Evaluation:
-    model = parts.measured
+def _evaluate(config: Config, experiment: Experiment, index: Index, comm: Comm, watchdog: Watchdog) -> Evaluation:
+    model = experiment.eval_model
     was_training = model.training
     model.eval()
     try:
         return measure(
-            lambda batch: parts.stepper.predict(model, batch),
+            lambda batch: experiment.train_step.predict(model, batch),
             eval_loader(config, index, comm).batches(),
             comm,
             num_samples=index.num_samples,
-            num_classes=parts.tasks,
-            device=parts.device,
+            num_classes=experiment.tasks,
+            device=experiment.device,
             progress=lambda count: watchdog.feed("validation"),
         )
     finally:
         model.train(was_training)
 
 
-def _save_checkpoint(store: CheckpointStore, saved: SavedState, comm: Comm) -> None:
+def _save_checkpoint(store: CheckpointStore, saved: RunState, comm: Comm) -> None:
     if comm.rank == 0:
         store.save(saved.tensors(), saved.values(), step=saved.progress.step)
 
 
-def _require_numbers(parts: Parts) -> None:
+def _require_numbers(experiment: Experiment) -> None:
     """The last update may have been the one that broke the weights; all ranks have the same."""
-    if broken := broken_tensors(parts.measured):
+    if broken := broken_tensors(experiment.eval_model):
         raise NumbersExploded(
             f"the weights are not finite at the end: {broken}; no model is saved but best/, where an earlier one was "
             "measured. Try a lower optimizer.lr"

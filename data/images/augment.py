@@ -47,7 +47,7 @@ OPERATION_NAMES = tuple(field.name for field in fields(Operations))
 
 
 @dataclass(frozen=True)
-class View:
+class AugmentParams:
     """One drawn augmentation of one photo: a box in pixels and what follows the resize."""
 
     top: int
@@ -67,7 +67,7 @@ def view_key(seed: int, shard: str, key: str, view: int) -> int:
     return int(mix(_VIEW, seed, text_key(f"{shard}/{key}"), view))
 
 
-def draw_view(operations: Operations, *, height: int, width: int, key: int) -> View:
+def draw_view(operations: Operations, *, height: int, width: int, key: int) -> AugmentParams:
     """Draw the parameters for a photo of height x width pixels. The draws have fixed places: an operation that is
     switched off does not move the others."""
     draws = iter(draw_uniform(key, _NUM_DRAWS).tolist())
@@ -77,7 +77,7 @@ def draw_view(operations: Operations, *, height: int, width: int, key: int) -> V
         box = centre_square(height, width)
     else:
         box = _draw_crop(operations.crop_scale, operations.crop_ratio, height, width, draws)
-    return View(
+    return AugmentParams(
         *box,
         flip=flip_at < operations.flip,
         angle=operations.rotate * (2 * angle_at - 1),
@@ -94,7 +94,7 @@ def centre_square(height: int, width: int) -> tuple[int, int, int, int]:
     return (height - side) // 2, (width - side) // 2, side, side
 
 
-def finish(pixels: np.ndarray, view: View) -> np.ndarray:
+def finish(pixels: np.ndarray, view: AugmentParams) -> np.ndarray:
     """What follows the crop and the resize: uint8 [size, size, 3] of a view's box -> uint8 [size, size, 3]."""
     size = pixels.shape[0]
     if view.flip:
@@ -110,7 +110,7 @@ def finish(pixels: np.ndarray, view: View) -> np.ndarray:
     return pixels
 
 
-def _jitter(pixels: np.ndarray, view: View) -> np.ndarray:
+def _jitter(pixels: np.ndarray, view: AugmentParams) -> np.ndarray:
     if view.brightness != 1:
         pixels = cv2.convertScaleAbs(pixels, alpha=view.brightness)
     if view.contrast != 1:

@@ -1,6 +1,6 @@
 """How the bytes of a photo become a view of it: uint8 [size, size, 3].
 
-pixels = Pixels(size=224, operations=POLICIES["standard"], seed=0)
+pixels = ImageTransform(size=224, operations=POLICIES["standard"], seed=0)
 pixels.make(jpeg, shard="000000.tar", key="cat_7", view=3, out=out)
 
 Evaluation sees the photo as Pillow's bilinear resize of the whole of it would show it, within a grey level on average:
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.images.augment import Operations, View, centre_square, draw_view, finish, view_key
+from data.images.augment import AugmentParams, Operations, centre_square, draw_view, finish, view_key
 from data.images.decode import MAX_PIXELS, WHOLE, Decoded, decode_stored, image_size
 from data.images.resample import Box, resample
 
@@ -28,7 +28,7 @@ _FAST_SOFT_ABOVE = 2.0  # down to half the size the two taps of the linear filte
 
 
 @dataclass(frozen=True)
-class Pixels:
+class ImageTransform:
     """How a sample's bytes become pixels: uint8 [size, size, 3]."""
 
     size: int
@@ -46,7 +46,7 @@ class Pixels:
 
 
 def render_bytes(
-    data: bytes, view: View, *, height: int, width: int, size: int, max_pixels: int, out: np.ndarray
+    data: bytes, view: AugmentParams, *, height: int, width: int, size: int, max_pixels: int, out: np.ndarray
 ) -> None:
     """A view of a photo of height x width pixels into `out` (uint8 [size, size, 3]), as evaluation sees it."""
     eighths = _fewest(_EXACT_EIGHTHS, min(view.height, view.width), _EXACT_RATIO * size)
@@ -57,7 +57,7 @@ def render_bytes(
 
 
 def render_snapped(
-    data: bytes, view: View, *, height: int, width: int, size: int, max_pixels: int, out: np.ndarray
+    data: bytes, view: AugmentParams, *, height: int, width: int, size: int, max_pixels: int, out: np.ndarray
 ) -> None:
     """As render_bytes, faster: decoded only as finely as the crop needs, its box moved to whole decoded pixels."""
     eighths = _fewest(_FAST_EIGHTHS, min(view.height, view.width), size)
@@ -77,9 +77,9 @@ def resize_photo(data: bytes, *, height: int, width: int, max_pixels: int = MAX_
     return np.ascontiguousarray(decoded.upright(resample(decoded.pixels, box, height=down, width=across)))
 
 
-def centre_view(height: int, width: int) -> View:
+def centre_view(height: int, width: int) -> AugmentParams:
     """The view that evaluation takes: the largest centred square."""
-    return View(*centre_square(height, width))
+    return AugmentParams(*centre_square(height, width))
 
 
 def _fewest(choices: tuple[int, ...], length: int, needed: int) -> int:

@@ -62,7 +62,7 @@ def require_all(count: int, planned: int, *, what: str) -> None:
 
 
 @dataclass(frozen=True)
-class Part:
+class WorkerBatch:
     """One loader process's samples of one step, but for the arrays, which it has written into the step's memory: row i
     of the rank's planned rows at place i."""
 
@@ -134,7 +134,7 @@ class Batch:
 
 
 def join_parts(
-    parts: Sequence[Part],
+    parts: Sequence[WorkerBatch],
     arrays: Mapping[str, np.ndarray],
     *,
     at: tuple[int, int],

@@ -1,6 +1,6 @@
 """Batches of photos, each rendered at one or more sizes and in one or more views, for evaluation and prediction.
 
-    for batch in photo_batches(photos, sizes=[224], num_views=8, batch_size=64, workers=1): batch.image[224]
+    for batch in eval_batches(photos, sizes=[224], num_views=8, batch_size=64, workers=1): batch.image[224]
 
 A photo is read once; the order is that of the index, and the batches do not depend on the number of workers.
 """
@@ -17,15 +17,14 @@ from data.images.decode import MAX_PIXELS, image_size
 from data.images.transform import render_bytes
 from data.images.tta import evaluation_view
 from data.loading.batch import BadRecord, require_whole
-from data.loading.image_sets import Photos
+from data.loading.image_sets import ImageSet
 from data.loading.step_memory import Arrays, Layout
 from data.loading.worker_processes import side_by_side
-from data.sampling.sampler import EvalOrder, Owner
-from train.distributed.comm import Comm
+from data.sampling.sampler import EvalSampler, WorkerInfo
 
 
 @dataclass(frozen=True)
-class PhotoBatch:
+class EvalBatch:
     """One rank's photos of one step."""
 
     image: dict[int, Tensor]  # size -> uint8 [num_views, N, size, size, 3]
@@ -37,7 +36,7 @@ class PhotoBatch:
     def __len__(self) -> int:
         return len(self.key)
 
-    def to(self, device: torch.device) -> "PhotoBatch":
+    def to(self, device: torch.device) -> "EvalBatch":
         """Images and labels on `device`."""
         return replace(
             self,
@@ -61,9 +60,9 @@ class _Piece:
 class _Plan:
     """This rank's steps; loader processes work on copies."""
 
-    photos: Photos
-    order: EvalOrder
-    owner: Owner
+    photos: ImageSet
+    order: EvalSampler
+    owner: WorkerInfo
     sizes: Sequence[int]
     num_views: int
 
@@ -75,7 +74,7 @@ class _Plan:
     def places(self, at: tuple[int, int]) -> np.ndarray:
         return self.order.places(*at, self.owner)
 
-    def join(self, made: tuple[tuple[int, int], Arrays, list[_Piece]]) -> PhotoBatch:
+    def join(self, made: tuple[tuple[int, int], Arrays, list[_Piece]]) -> EvalBatch:
         """The pieces are stretches of neighbours, in order. Raises LoaderLost when they are not the whole step."""
         at, arrays, pieces = made
         places = self.places(at)
@@ -83,7 +82,7 @@ class _Plan:
         row = np.concatenate([piece.row for piece in pieces])
         kept = slice(len(row)) if len(row) == len(places) else np.searchsorted(places, row)
         labels = torch.from_numpy(np.concatenate([piece.labels for piece in pieces]))
-        return PhotoBatch(
+        return EvalBatch(
             image={int(size): torch.from_numpy(views[:, kept]) for size, views in arrays.items()},
             label={task: labels[:, column] for column, task in enumerate(self.photos.tasks)},
             key=[key for piece in pieces for key in piece.key],
@@ -98,13 +97,13 @@ class _Plan:
 @dataclass(frozen=True)
 class _PieceMaker:
     plan: _Plan
-    owner: Owner
+    owner: WorkerInfo
 
     def make(self, at: tuple[int, int], arrays: Arrays) -> _Piece:
         photos, rows = self.plan.photos, self.plan.order.rows(*at, self.owner)
         for group in np.unique(rows.shard).tolist():
             numbers = rows.sample[rows.shard == group]
-            photos.will_need(group, int(numbers[0]), int(numbers[-1]) + 1)
+            photos.prefetch(group, int(numbers[0]), int(numbers[-1]) + 1)
         kept: list[int] = []
         labels: list[np.ndarray] = []
         keys: list[str] = []
@@ -129,16 +128,24 @@ class _PieceMaker:
         return None
 
 
-def photo_batches(
-    photos: Photos, *, sizes: Sequence[int], num_views: int, batch_size: int, workers: int, comm: Comm
-) -> Iterator[PhotoBatch]:
-    """Every photo once, over all ranks. batch_size: photos per rank and step; workers=0 decodes in this process.
-    Raises DataError, LoaderLost."""
-    order = EvalOrder(photos.counts, batch_size=batch_size, num_ranks=comm.size)
-    plan = _Plan(photos, order, Owner(comm.rank, comm.size), sizes, num_views)
+def eval_batches(
+    photos: ImageSet,
+    *,
+    sizes: Sequence[int],
+    num_views: int,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    num_ranks: int = 1,
+    sharers: int = 1,
+) -> Iterator[EvalBatch]:
+    """Every photo once, over all ranks. batch_size: photos per rank and step; workers=0 decodes in this process;
+    sharers: ranks that share this host's memory. Raises DataError, LoaderLost."""
+    order = EvalSampler(photos.counts, batch_size=batch_size, num_ranks=num_ranks)
+    plan = _Plan(photos, order, WorkerInfo(rank, num_ranks), sizes, num_views)
     steps = ((0, step) for step in range(order.steps_per_epoch))
     # A map keeps nothing: the memory of a batch is free when the caller drops it.
-    return map(plan.join, side_by_side(plan, steps, workers=workers, sharers=comm.local_size))
+    return map(plan.join, side_by_side(plan, steps, workers=workers, sharers=sharers))
 
 
 def _render(data: bytes, *, shard: str, key: str, out: dict[int, np.ndarray]) -> None:

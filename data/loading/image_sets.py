@@ -1,6 +1,6 @@
 """Where the photos to evaluate or predict come from: a shard folder, a folder of photos, or one photo.
 
-photos = open_photos("holiday/"); photos.read(0, 3)
+photos = open_images("holiday/"); photos.read(0, 3)
 """
 
 import os
@@ -13,17 +13,17 @@ import numpy as np
 
 from data.errors import BadSample, DataError
 from data.index import INDEX_NAME, Index, load_index
+from data.index.labels import MISSING
 from data.names import as_text
 from data.sampling.sampler import Run
-from data.shards.range_cache import RangeCache, shard_cache_folder
+from data.shards.range_cache import DEFAULT_CACHE_BYTES, RangeCache
 from data.shards.shard_reader import ShardReader
 from data.storage import is_remote
 from data.walk import walk
-from train.config.schema import CacheConfig
-from train.losses.classification import MISSING
+from launch.cache_folder import cache_folder
 
 
-class Photos(Protocol):
+class ImageSet(Protocol):
     """Numbered photos in groups (shards). Loader processes work on copies: nothing is open until the first read."""
 
     @property
@@ -48,12 +48,12 @@ class Photos(Protocol):
         """The encoded image. Raises BadSample."""
         ...
 
-    def will_need(self, group: int, first: int, last: int) -> None:
+    def prefetch(self, group: int, first: int, last: int) -> None:
         """Photos first..last-1 are read next."""
         ...
 
 
-class ShardPhotos:
+class ShardImages:
     """The samples of a shard index, checked against its hashes."""
 
     def __init__(self, index: Index) -> None:
@@ -74,19 +74,19 @@ class ShardPhotos:
     def read(self, group: int, number: int) -> bytes:
         return self._open().read(group, number)
 
-    def will_need(self, group: int, first: int, last: int) -> None:
-        self._open().will_need([Run(group, first, last)])
+    def prefetch(self, group: int, first: int, last: int) -> None:
+        self._open().prefetch([Run(group, first, last)])
 
     def _open(self) -> ShardReader:
         if self._reader is None:
-            max_bytes = int(CacheConfig().max_gigabytes * 1e9)
-            cache = RangeCache(shard_cache_folder(), max_bytes=max_bytes) if is_remote(self.index.root) else None
+            max_bytes = DEFAULT_CACHE_BYTES
+            cache = RangeCache(cache_folder("shards"), max_bytes=max_bytes) if is_remote(self.index.root) else None
             self._reader = ShardReader(self.index, cache)
         return self._reader
 
 
 @dataclass(frozen=True)
-class FilePhotos:
+class FileImages:
     """Image files below a folder; their keys are their paths from there as text, so the folder may move. A folder that
     cannot be read stands for its photos; its path ends with a slash."""
 
@@ -113,18 +113,18 @@ class FilePhotos:
         except OSError as error:
             raise BadSample(f"cannot be read ({error.strerror})") from error
 
-    def will_need(self, group: int, first: int, last: int) -> None:
+    def prefetch(self, group: int, first: int, last: int) -> None:
         return None
 
 
-def open_photos(place: str) -> tuple[ShardPhotos | FilePhotos, list[str]]:
+def open_images(place: str) -> tuple[ShardImages | FileImages, list[str]]:
     """The photos of a shard folder (local or remote), a folder (recursive, sorted by path) or a file, and remarks for
     the user. Raises DataError when there are none."""
     path = Path(place.removeprefix("file://"))
     if is_remote(place) or (path / INDEX_NAME).exists():
-        return ShardPhotos(load_index(place)), []
+        return ShardImages(load_index(place)), []
     if path.is_file():
-        return FilePhotos(path.parent, [path.name]), []
+        return FileImages(path.parent, [path.name]), []
     if not path.is_dir():
         raise DataError(f"--data {place}: no such file or folder")
     found = walk(path, pass_unreadable=True)
@@ -132,17 +132,17 @@ def open_photos(place: str) -> tuple[ShardPhotos | FilePhotos, list[str]]:
         splits = sorted(str(index.parent) for index in path.glob(f"*/{INDEX_NAME}"))
         hint = f"; it holds shard folders, take one of {', '.join(splits)}" if splits else ""
         raise DataError(f"--data {place}: no photos found (.jpg, .jpeg, .png, .webp, .bmp, .gif){hint}")
-    return FilePhotos(path, sorted([*found.images, *found.unreadable])), found.notes()
+    return FileImages(path, sorted([*found.images, *found.unreadable])), found.notes()
 
 
-class PhotoSubset:
+class ImageSubset:
     """At most `count` photos as one group; the same ones in the same order every time.
 
     shuffled: a set may be ordered by class, and each batch shall have photos from all over it; batch norms measured on
     one class at a time would miss how the classes differ.
     """
 
-    def __init__(self, photos: Photos, *, count: int, shuffled: bool = False) -> None:
+    def __init__(self, photos: ImageSet, *, count: int, shuffled: bool = False) -> None:
         self._photos = photos
         ends = np.cumsum(photos.counts)
         total = int(ends[-1]) if len(ends) else 0
@@ -169,10 +169,10 @@ class PhotoSubset:
     def read(self, group: int, number: int) -> bytes:
         return self._photos.read(*self._place(number))
 
-    def will_need(self, group: int, first: int, last: int) -> None:
+    def prefetch(self, group: int, first: int, last: int) -> None:
         for number in range(first, last):
             at, photo = self._place(number)
-            self._photos.will_need(at, photo, photo + 1)
+            self._photos.prefetch(at, photo, photo + 1)
 
     def _place(self, number: int) -> tuple[int, int]:
         return int(self._group[number]), int(self._number[number])

@@ -1,6 +1,7 @@
 """Batches of one rank, in the promised order, decoded and augmented by worker processes.
 
-    loader = Loader(index, order, Pixels(size=224, operations=POLICIES["standard"]), rank=0, num_ranks=2, workers=4)
+    transform = ImageTransform(size=224, operations=POLICIES["standard"])
+    loader = Loader(index, sampler, transform, rank=0, num_ranks=2, workers=4)
     for batch in loader.batches(start=(3, 17), stop_epoch=60): ...
 
 Each worker owns some of the rank's lanes and makes its part of every step, each row at its place in the rank's batch:
@@ -14,14 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.errors import BadSample
-from data.images.transform import Pixels
+from data.images.transform import ImageTransform
 from data.index import Index
-from data.loading.batch import BadRecord, Batch, Part, join_parts
+from data.loading.batch import BadRecord, Batch, WorkerBatch, join_parts
 from data.loading.step_memory import Arrays, Layout, step_bytes
 from data.loading.worker_processes import side_by_side
-from data.sampling.prefetch import Lookahead
-from data.sampling.sampler import Order, Owner, Rows, Run, SampleOrder
-from data.sampling.view_schedule import Views
+from data.sampling.prefetch import Prefetcher
+from data.sampling.sampler import Rows, Run, Sampler, TrainSampler, WorkerInfo
+from data.sampling.view_schedule import ViewSchedule
 from data.shards.range_cache import RangeCache
 from data.shards.shard_reader import ShardReader
 from data.teacher_logits import LogitReader
@@ -34,10 +35,10 @@ class TeacherData:
     that is not how the student does."""
 
     cache: str | None = None
-    pixels: Pixels | None = None
+    pixels: ImageTransform | None = None
 
 
-_OWN_VIEWS, _NO_TEACHER = Views(), TeacherData()
+_OWN_VIEWS, _NO_TEACHER = ViewSchedule(), TeacherData()
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,14 @@ class BatchPlan:
     """All steps of one rank, from `start` to the end of `stop_epoch - 1`: what loader processes are given to do."""
 
     index: Index
-    order: Order
-    pixels: Pixels
+    order: Sampler
+    pixels: ImageTransform
     rank: int
     num_ranks: int
     start_at: tuple[int, int]
     stop_epoch: int
     cache: tuple[str, int] | None
-    views: Views
+    views: ViewSchedule
     teacher: TeacherData
     num_logits: int | None  # columns of the teacher's cache
 
@@ -74,7 +75,7 @@ class BatchPlan:
 
     def places(self, at: tuple[int, int]) -> np.ndarray:
         """The rank's rows of a step, ascending."""
-        return self.order.places(*at, Owner(self.rank, self.num_ranks))
+        return self.order.places(*at, WorkerInfo(self.rank, self.num_ranks))
 
     def used(self, at: tuple[int, int]) -> set[str]:
         """The arrays that a step fills. Logits from the cache need no picture for the teacher."""
@@ -87,42 +88,42 @@ class BatchPlan:
             used.add("teacher_image")
         return used
 
-    def join(self, made: tuple[tuple[int, int], Arrays, list[Part]]) -> Batch:
+    def join(self, made: tuple[tuple[int, int], Arrays, list[WorkerBatch]]) -> Batch:
         at, arrays, parts = made
         filled = {name: arrays[name] for name in self.used(at)}
         return join_parts(parts, filled, at=at, places=self.places(at), tasks=list(self.index.tasks))
 
     def start(self, worker: int, num_workers: int) -> "_PartMaker":
-        return _PartMaker(self, Owner(self.rank, self.num_ranks, worker, num_workers))
+        return _PartMaker(self, WorkerInfo(self.rank, self.num_ranks, worker, num_workers))
 
 
 class _PartMaker:
     """Reads, decodes and augments one worker's part of each step."""
 
-    def __init__(self, plan: BatchPlan, owner: Owner) -> None:
+    def __init__(self, plan: BatchPlan, owner: WorkerInfo) -> None:
         self._plan, self._owner = plan, owner
         cache = RangeCache(plan.cache[0], max_bytes=plan.cache[1]) if plan.cache else None
         self._reader = ShardReader(plan.index, cache)
         self._logits: LogitReader | None = None
         if plan.teacher.cache is not None:
             self._logits = LogitReader(plan.teacher.cache, plan.index, num_views=plan.views.num_views, cache=cache)
-        self._lookahead: Lookahead | None = None
-        if isinstance(plan.order, SampleOrder):
-            self._lookahead = Lookahead(plan.order, owner, plan.start_at, self._announce, stop_epoch=plan.stop_epoch)
+        self._lookahead: Prefetcher | None = None
+        if isinstance(plan.order, TrainSampler):
+            self._lookahead = Prefetcher(plan.order, owner, plan.start_at, self._announce, stop_epoch=plan.stop_epoch)
 
     def _announce(self, epoch: int, runs: list[Run]) -> None:
-        self._reader.will_need(runs)
+        self._reader.prefetch(runs)
         if self._logits is not None:
-            self._logits.will_need(runs, view=epoch % self._plan.views.num_views)
+            self._logits.prefetch(runs, view=epoch % self._plan.views.num_views)
 
-    def make(self, at: tuple[int, int], arrays: Arrays) -> Part:
+    def make(self, at: tuple[int, int], arrays: Arrays) -> WorkerBatch:
         plan, used = self._plan, self._plan.used(at)
         view, _ = plan.views.at(*at)
         rows = plan.order.rows(*at, self._owner)
         if self._lookahead is not None:
             self._lookahead.consume(len(rows.row))
         else:
-            self._reader.will_need(_neighbours(rows))
+            self._reader.prefetch(_neighbours(rows))
         pictures = [(plan.pixels, arrays["image"])]
         if "teacher_image" in used and plan.teacher.pixels is not None:
             pictures.append((plan.teacher.pixels, arrays["teacher_image"]))
@@ -147,7 +148,7 @@ class _PartMaker:
             labels[len(kept)] = info.labels[sample]
             kept.append(number)
             keys.append(key)
-        return Part(
+        return WorkerBatch(
             at=at,
             labels=labels[: len(kept)],
             index=np.stack([rows.shard[kept], rows.sample[kept]], axis=1),
@@ -171,7 +172,7 @@ def _neighbours(rows: Rows) -> list[Run]:
     return runs
 
 
-def _picture(rows: int, pixels: Pixels) -> tuple[int, ...]:
+def _picture(rows: int, pixels: ImageTransform) -> tuple[int, ...]:
     return rows, pixels.size, pixels.size, 3
 
 
@@ -182,15 +183,15 @@ class Loader:
     def __init__(
         self,
         index: Index,
-        order: Order,
-        pixels: Pixels,
+        order: Sampler,
+        pixels: ImageTransform,
         *,
         rank: int = 0,
         num_ranks: int = 1,
         workers: int = 0,
         sharers: int = 1,
         cache: tuple[str, int] | None = None,
-        views: Views = _OWN_VIEWS,
+        views: ViewSchedule = _OWN_VIEWS,
         teacher: TeacherData = _NO_TEACHER,
     ) -> None:
         self.index, self.order, self.pixels = index, order, pixels

@@ -1,6 +1,6 @@
 """Reads ahead of the consumer: announces the stretches of shards that an owner's lanes will read next.
 
-lookahead = Lookahead(order, owner, start=(epoch, step), announce=lambda epoch, runs: reader.will_need(runs))
+lookahead = Prefetcher(order, owner, start=(epoch, step), announce=lambda epoch, runs: reader.prefetch(runs))
 lookahead.consume(num_rows)  # before each step
 """
 
@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from data.sampling.sampler import Owner, Run, SampleOrder
+from data.sampling.sampler import Run, TrainSampler, WorkerInfo
 
 
-class Lookahead:
+class Prefetcher:
     """Keeps the announcements about one block's share ahead of what was consumed, across blocks and epochs, up to the
     end of epoch `stop_epoch - 1`. announce(epoch, runs) is told what will be read."""
 
     def __init__(
         self,
-        order: SampleOrder,
-        owner: Owner,
+        order: TrainSampler,
+        owner: WorkerInfo,
         start: tuple[int, int],
         announce: Callable[[int, list[Run]], None],
         *,
@@ -41,7 +41,7 @@ class Lookahead:
 
 
 def _windows(
-    order: SampleOrder, owner: Owner, start: tuple[int, int], stop_epoch: int | None
+    order: TrainSampler, owner: WorkerInfo, start: tuple[int, int], stop_epoch: int | None
 ) -> Iterator[tuple[int, list[Run]]]:
     """(epoch, runs) of the owner's lanes in the order in which they are first read; without a stop, for ever."""
     epoch, position = start[0], start[1] * order.batch_size

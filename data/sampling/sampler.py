@@ -1,7 +1,7 @@
 """Which sample is at which place of an epoch: a pure function, the same for any number of ranks and workers.
 
-    order = SampleOrder(index.counts, seed=0, batch_size=256)
-    rows = order.rows(epoch=3, step=17, owner=Owner(rank=2, num_ranks=8))
+    order = TrainSampler(index.counts, seed=0, batch_size=256)
+    rows = order.rows(epoch=3, step=17, owner=WorkerInfo(rank=2, num_ranks=8))
 
 An epoch permutes the shards and walks them in *blocks* of whole shards. A block of N samples is cut into L pieces
 ("lanes") which are dealt in random order; each lane starts at its own place of its piece, wraps, and is shuffled in
@@ -25,7 +25,7 @@ _CACHED_WINDOWS = 8192
 
 
 @dataclass(frozen=True)
-class Owner:
+class WorkerInfo:
     """Who reads: worker `worker` of `num_workers` on rank `rank` of `num_ranks`. The default owns every lane."""
 
     rank: int = 0
@@ -90,7 +90,7 @@ class Block:
         return self.shards[at], place - self.offsets[at]
 
 
-class SampleOrder:
+class TrainSampler:
     """The order of all epochs over shards with the given sample counts.
 
     Args:
@@ -123,15 +123,15 @@ class SampleOrder:
         self._shards_of = lru_cache(maxsize=2)(self._deal_shards)
         self._block_of = lru_cache(maxsize=3)(self._deal_lanes)
 
-    def rows(self, epoch: int, step: int, owner: Owner | None = None) -> Rows:
+    def rows(self, epoch: int, step: int, owner: WorkerInfo | None = None) -> Rows:
         """The samples of `step` of `epoch`, in position order; with an owner, only those of the owner's lanes."""
         if not 0 <= step < self.steps_per_epoch:
             raise ValueError(f"step {step} is outside the epoch's {self.steps_per_epoch} steps")
-        owner = owner or Owner()
+        owner = owner or WorkerInfo()
         parts = [self._rows_of_block(*stretch, owner) for stretch in self._stretches(epoch, step)]
         return Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
-    def places(self, epoch: int, step: int, owner: Owner) -> np.ndarray:
+    def places(self, epoch: int, step: int, owner: WorkerInfo) -> np.ndarray:
         """`rows(...).row` alone, which costs little."""
         stretches = self._stretches(epoch, step)
         return np.concatenate([row[owner.owns(inside % self.lanes)] for _, inside, row in stretches])
@@ -199,7 +199,7 @@ class SampleOrder:
         return base, min(size, length - base)
 
     def _rows_of_block(
-        self, block: Block, inside: np.ndarray, row: np.ndarray, owner: Owner
+        self, block: Block, inside: np.ndarray, row: np.ndarray, owner: WorkerInfo
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         lanes = inside % self.lanes
         mine = owner.owns(lanes)
@@ -268,7 +268,7 @@ class SampleOrder:
         )
 
 
-class ShardWalk:
+class ShardSampler:
     """An order of the loader; it knows no ranks, since the shards are already one rank's."""
 
     def __init__(self, counts: np.ndarray, *, shards: Sequence[int], batch_size: int) -> None:
@@ -283,13 +283,13 @@ class ShardWalk:
         """(shard, first sample, sample after the last) of a step."""
         return self._spans[step]
 
-    def rows(self, epoch: int, step: int, owner: Owner | None = None) -> Rows:
+    def rows(self, epoch: int, step: int, owner: WorkerInfo | None = None) -> Rows:
         """The samples of a step, the same in every epoch."""
         shard, first, _ = self._spans[step]
-        row = self.places(epoch, step, owner or Owner())
+        row = self.places(epoch, step, owner or WorkerInfo())
         return Rows(row=row, shard=np.full(len(row), shard), sample=first + row)
 
-    def places(self, epoch: int, step: int, owner: Owner) -> np.ndarray:
+    def places(self, epoch: int, step: int, owner: WorkerInfo) -> np.ndarray:
         _, first, last = self._spans[step]
         return owner.cut(last - first)
 
@@ -297,14 +297,14 @@ class ShardWalk:
         return self._batch_size
 
 
-class Order(Protocol):
-    """What decides which samples a step has: SampleOrder for training, EvalOrder for measuring."""
+class Sampler(Protocol):
+    """What decides which samples a step has: TrainSampler for training, EvalSampler for measuring."""
 
     steps_per_epoch: int
 
-    def rows(self, epoch: int, step: int, owner: Owner | None = None) -> Rows: ...
+    def rows(self, epoch: int, step: int, owner: WorkerInfo | None = None) -> Rows: ...
 
-    def places(self, epoch: int, step: int, owner: Owner) -> np.ndarray:
+    def places(self, epoch: int, step: int, owner: WorkerInfo) -> np.ndarray:
         """`rows(...).row` alone, at little cost."""
         ...
 
@@ -313,7 +313,7 @@ class Order(Protocol):
         ...
 
 
-class EvalOrder:
+class EvalSampler:
     """Every sample once, in index order; step k of W ranks takes W x batch_size neighbours and cuts them W ways."""
 
     def __init__(self, counts: np.ndarray, *, batch_size: int, num_ranks: int) -> None:
@@ -322,15 +322,15 @@ class EvalOrder:
         self.batch_size, self.global_batch = batch_size, batch_size * num_ranks
         self.steps_per_epoch = -(-self.num_samples // self.global_batch)
 
-    def rows(self, epoch: int, step: int, owner: Owner | None = None) -> Rows:
+    def rows(self, epoch: int, step: int, owner: WorkerInfo | None = None) -> Rows:
         """The samples of a step; an owner's rank, and there its worker, gets neighbours."""
-        row = self.places(epoch, step, owner or Owner())
+        row = self.places(epoch, step, owner or WorkerInfo())
         place = step * self.global_batch + row
         shard = np.searchsorted(self.ends, place, side="right")
         start = np.concatenate([[0], self.ends])[shard]
         return Rows(row=row, shard=shard, sample=place - start)
 
-    def places(self, epoch: int, step: int, owner: Owner) -> np.ndarray:
+    def places(self, epoch: int, step: int, owner: WorkerInfo) -> np.ndarray:
         return owner.cut(min(self.global_batch, self.num_samples - step * self.global_batch))
 
     def most_rows(self, num_ranks: int) -> int:

@@ -1,6 +1,6 @@
 """Which augmented view of the photos a step sees: a pure function of epoch and step.
 
-view, is_fresh = Views(num_views=4).at(epoch=9, step=0)  # (1, False)
+view, is_fresh = ViewSchedule(num_views=4).at(epoch=9, step=0)  # (1, False)
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _FRESH = 107  # domain of the random keys of the steps that see a new view
 
 
 @dataclass(frozen=True)
-class Views:
+class ViewSchedule:
     """num_views: K views in turn, epoch e sees view e mod K; 0: every epoch its own. fresh_share: share of the steps
     that see a new view nevertheless, drawn by (seed, epoch, step)."""
 

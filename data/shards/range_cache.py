@@ -1,7 +1,7 @@
 """A size-bounded disk cache of byte ranges of remote shards.
 
     cache = RangeCache(directory, max_bytes=50_000_000_000)
-    cache.will_need(index, shard, first, last)      # fetched in the background
+    cache.prefetch(index, shard, first, last)      # fetched in the background
     data = cache.read(index, shard, offset, size)   # from disk, or fetched now
 
 A rank owns stretches of many shards, seldom a whole one, so the cache keeps pages, not shards: per shard one sparse
@@ -28,6 +28,7 @@ from data.errors import BadSample, DataError
 from data.index import Index
 
 PAGE = 4096  # bytes; small, so that a run of photos fetches hardly more than itself
+DEFAULT_CACHE_BYTES = 50_000_000_000
 _THREADS = 8
 _ATTEMPTS = 5
 _FIRST_PAUSE_SECONDS = 0.5
@@ -85,7 +86,7 @@ class RangeCache:
         self._lock = threading.RLock()
         self._pool: ThreadPoolExecutor | None = None
 
-    def will_need(self, index: Index, shard: int, first: int, last: int) -> None:
+    def prefetch(self, index: Index, shard: int, first: int, last: int) -> None:
         """Fetch bytes [first, last) of a shard in the background. Errors show when the bytes are read."""
         with self._lock:
             entry = self._entry(index, shard)
@@ -213,8 +214,3 @@ def fetch_range(url: str, start: int, end: int) -> bytes:
             time.sleep(pause)
             pause *= 2
     raise DataError(f"{url}: bytes {start} to {end} cannot be read after {_ATTEMPTS} attempts ({failure})")
-
-
-def shard_cache_folder() -> Path:
-    """Where ranges of remote shards are kept unless the user says otherwise."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "slimheads" / "shards"

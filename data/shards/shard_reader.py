@@ -64,14 +64,14 @@ class ShardReader:
             raise BadSample("the bytes differ from the indexed ones (crc32c); was the shard damaged or rewritten?")
         return data
 
-    def will_need(self, runs: Sequence[Run]) -> None:
+    def prefetch(self, runs: Sequence[Run]) -> None:
         """Announce what will be read soon: remote ranges are fetched in the background, local ones read ahead."""
         for run in runs:
             info = self.info(run.shard)
             first = int(info.offset[run.first : run.last].min())
             last = int((info.offset[run.first : run.last] + info.size[run.first : run.last]).max())
             if self._cache is not None and self._remote:
-                self._cache.will_need(self.index, run.shard, first, last)
+                self._cache.prefetch(self.index, run.shard, first, last)
             elif (file := self._open(run.shard)) is not None:
                 os.posix_fadvise(file, first, last - first, os.POSIX_FADV_WILLNEED)
 

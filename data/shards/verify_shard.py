@@ -3,7 +3,8 @@
 Use: `found = verify_shard(VerifySettings(load_index("shards/train"), "class", 64_000_000), 0); found.problems`
 
 What training asks of a shard is asked by training's own functions: `Index.load_shard` for the rows, `ShardReader.read`
-and `Pixels.make` for each image. What training never looks at (the tar around the images, label members) comes on top.
+and `ImageTransform.make` for each image. What training never looks at (the tar around the images, label members) comes
+on top.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import numpy as np
 
 from data.errors import BadSample, DataError
 from data.images.augment import POLICIES
-from data.images.transform import Pixels
+from data.images.transform import ImageTransform
 from data.index import INDEX_NAME, Index, ShardIndex
 from data.index.labels import class_positions, to_numbers
 from data.shards.shard_reader import ShardReader
@@ -69,7 +70,7 @@ def _check_images(path: Path, rows: ShardIndex, settings: VerifySettings, shard:
     """Read and decode every image as training does."""
     problems = []
     reader = ShardReader(settings.index)
-    pixels = Pixels(size=_SIZE, operations=POLICIES["none"], max_pixels=settings.max_pixels)
+    pixels = ImageTransform(size=_SIZE, operations=POLICIES["none"], max_pixels=settings.max_pixels)
     out = np.empty((_SIZE, _SIZE, 3), np.uint8)
     for number in range(len(rows)):
         if number in rows.bad:

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.errors import DataError
-from data.sources.source import MISSING, SPLIT_NAMES, Record, Source, make_keys
+from data.index.labels import MISSING
+from data.sources.source import SPLIT_NAMES, Record, Source, make_keys
 from data.walk import Found, walk
 
 CLASSES = (

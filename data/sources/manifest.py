@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.errors import DataError
-from data.index.labels import order_classes
+from data.index.labels import MISSING, order_classes
 from data.names import class_name, on_disk
 from data.sources.cells import MISSING_WORDS, BadCell, read_labels
-from data.sources.source import MISSING, SPLIT_NAMES, Record, Source, make_keys
+from data.sources.source import SPLIT_NAMES, Record, Source, make_keys
 
 IMAGE_COLUMN = "image"
 SPLIT_COLUMN = "split"

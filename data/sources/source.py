@@ -15,7 +15,6 @@ from PIL import Image
 from data.errors import BadSample
 from data.names import as_text
 
-MISSING = -1
 # Folder names in the wild -> the split's name in a shard folder.
 SPLIT_NAMES = {
     "train": "train",

@@ -75,14 +75,14 @@ class LogitReader:
             raise self._damaged(shard, sample, view)
         return logits
 
-    def will_need(self, runs: Sequence[Run], *, view: int) -> None:
+    def prefetch(self, runs: Sequence[Run], *, view: int) -> None:
         """Announce what will be read soon: remote ranges are fetched in the background."""
         if self._cache is None or not self._remote:
             return
         for run in runs:
             first = view * self._counts[run.shard]
             low, high = ((first + sample) * self._record for sample in (run.first, run.last))
-            self._cache.will_need(self._sidecars, run.shard, low, high)
+            self._cache.prefetch(self._sidecars, run.shard, low, high)
 
     def _list_sidecars(self, index: Index, *, identity: str) -> Index:
         """The sidecars as shards, in the order of the data's: what RangeCache asks an index for. Their identity is the

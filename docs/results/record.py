@@ -17,13 +17,13 @@ import torch
 
 from data.index import load_index
 from models.artifact import load_artifact_meta
-from train.report_page.predictions import collect_answers
+from train.report_page.predictions import collect_predictions
 
 
 def main() -> None:
     lines, unit, model, data = sys.argv[1:]
     index = load_index(data)
-    answers, refused = collect_answers({unit: Path(model)}, data, most=index.num_samples, workers=1)
+    answers, refused = collect_predictions({unit: Path(model)}, data, most=index.num_samples, workers=1)
     if refused:
         sys.exit(f"{model}: {refused[unit]}")
     meta = load_artifact_meta(model)

@@ -1,6 +1,6 @@
 """A worker: joins the head, starts the ranks of this worker when told to, passes signals on, reports how ranks end.
 
-code, reason = Member(place, command, secret=secret, ...).run()
+code, reason = WorkerAgent(place, command, secret=secret, ...).run()
 """
 
 import os
@@ -17,7 +17,7 @@ from typing import Any
 
 from launch.agent.rank_process import RankProcess, rank_variables
 from launch.channel import Channel, ChannelClosed, join
-from launch.cluster import Place
+from launch.cluster import WorkerEnv
 from launch.coordinator.listener import BEAT_SECONDS, SILENT_SECONDS
 from launch.coordinator.outcome import Codes, Outcome
 from launch.network import interface_of
@@ -29,7 +29,7 @@ _CUT_OFF_SECONDS = 5.0  # for ranks whose head is gone
 _STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
-class Member:
+class WorkerAgent:
     """`head`: address and port of worker 0. reconnects: how often it joins anew when the head was lost.
 
     interface: the one for the ranks' traffic, or None for the one that leads to the head.
@@ -37,10 +37,10 @@ class Member:
 
     def __init__(
         self,
-        place: Place,
+        worker_env: WorkerEnv,
         command: Sequence[str],
         *,
-        head: tuple[str, int],
+        coordinator: tuple[str, int],
         secret: bytes,
         num_ranks: int,
         facts: Mapping[str, Any],
@@ -51,7 +51,7 @@ class Member:
         codes: Codes,
         say: Callable[[str], None],
     ) -> None:
-        self._place, self._command, self._head, self._secret = place, command, head, secret
+        self._place, self._command, self._head, self._secret = worker_env, command, coordinator, secret
         self._num_ranks, self._facts, self._logs, self._interface = num_ranks, facts, logs, interface
         self._wait_seconds, self._reconnects, self._codes, self._say = wait_seconds, reconnects, codes, say
         self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()

@@ -1,6 +1,6 @@
 """One start of all ranks, followed to the end of the last one.
 
-current = Round([(peer, [0, 1])], codes); current.end(peer, rank=1, code=77); current.over
+current = Attempt([(peer, [0, 1])], codes); current.end(peer, rank=1, code=77); current.over
 """
 
 import time
@@ -17,7 +17,7 @@ _KILLED_SECONDS = 10.0  # from the order to end the ranks to the report
 _CHECK_SECONDS = 0.5
 
 
-class Round:
+class Attempt:
     """changing: the ranks were asked to save because the set of workers changes."""
 
     def __init__(self, ranks: Sequence[tuple[Peer, list[int]]], codes: Codes) -> None:

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from launch.coordinator.attempt import Round
-from launch.coordinator.listener import BEAT_SECONDS, Door, Event, Peer
+from launch.coordinator.attempt import Attempt
+from launch.coordinator.listener import BEAT_SECONDS, Event, Listener, Peer
 from launch.coordinator.membership import Quorum, num_ranks
 from launch.coordinator.outcome import Codes, Outcome, RestartLimit, judge
 from launch.coordinator.slots import assign
@@ -22,7 +22,7 @@ from launch.network import is_loopback, where_ranks_meet
 _SETTLE_SECONDS = 5.0  # without a new worker, before an elastic job starts with fewer ranks than it could have
 
 
-class Head:
+class Coordinator:
     """progress: names the run's newest checkpoint. say: prints.
 
     workers_return: the scheduler starts a lost worker again.
@@ -30,7 +30,7 @@ class Head:
 
     def __init__(
         self,
-        door: Door,
+        listener: Listener,
         quorum: Quorum,
         *,
         restarts: int,
@@ -41,7 +41,7 @@ class Head:
         progress: Callable[[], str],
         say: Callable[[str], None],
     ) -> None:
-        self._door, self._quorum = door, quorum
+        self._door, self._quorum = listener, quorum
         self._limit, self._wait_seconds, self._grow_seconds = RestartLimit(restarts), wait_seconds, grow_seconds
         self._workers_return, self._codes, self._progress, self._say = workers_return, codes, progress, say
         self._peers: dict[int, Peer] = {}
@@ -127,7 +127,7 @@ class Head:
             if final is not None:
                 return final
 
-    def _one_round(self, peers: list[Peer]) -> Round:
+    def _one_round(self, peers: list[Peer]) -> Attempt:
         from launch.coordinator.rendezvous import Rendezvous
 
         self._rounds += 1
@@ -150,7 +150,7 @@ class Head:
                     rendezvous=[address, rendezvous.port, rendezvous.secret],
                     address=address if is_loopback(remote) else remote,
                 )
-            current = Round(
+            current = Attempt(
                 [(peer, [slot.rank for slot in worker]) for peer, worker in zip(peers, slots, strict=True)], self._codes
             )
             grow_at = time.monotonic() + self._grow_seconds
@@ -164,7 +164,7 @@ class Head:
                     current.save_and_end()
         return current
 
-    def _during(self, current: Round, peer: Peer, message: dict[str, Any]) -> None:
+    def _during(self, current: Attempt, peer: Peer, message: dict[str, Any]) -> None:
         """What happens while ranks run."""
         if message["kind"] == "join":
             before = self._peers.get(peer.index)
@@ -185,7 +185,7 @@ class Head:
             elif peer.leaving:
                 self._send_away(peer)
 
-    def _after(self, outcome: Outcome, finished: Round) -> Outcome | None:
+    def _after(self, outcome: Outcome, finished: Attempt) -> Outcome | None:
         """The job's outcome, or None for another round."""
         if outcome.code == 0 or self._stop_asked or outcome.code in self._codes.hopeless:
             return outcome

@@ -1,6 +1,6 @@
 """The workers as the head sees them: it lets in those that know the secret and hands their messages on in one queue.
 
-door = Door("0.0.0.0", 29400, secret); peer, message = door.events.get(timeout=1)
+door = Listener("0.0.0.0", 29400, secret); peer, message = door.events.get(timeout=1)
 """
 
 import contextlib
@@ -42,7 +42,7 @@ class Peer:
 Event = tuple[Peer, dict[str, Any]]
 
 
-class Door:
+class Listener:
     """Listens on one port. Events are {"kind": "join" | "lost" | ...}, in the order in which they came."""
 
     def __init__(self, address: str, port: int, secret: bytes) -> None:

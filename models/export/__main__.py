@@ -28,7 +28,7 @@ from rich.console import Console
 
 from data.images import axis, orientation
 from data.index import load_index
-from data.loading.image_sets import PhotoSubset, ShardPhotos
+from data.loading.image_sets import ImageSubset, ShardImages
 from data.sealed_json import seal
 from data.staging import staged
 from launch.exit_codes import ExitCode
@@ -38,7 +38,6 @@ from models.export.calibration import Int8Choice, choose_int8, worst_parts
 from models.export.measurement import calibration_batches, measure_files, shard_photos
 from models.export.options import EXAMPLE_NAME, FILES, check_options, chosen_variants
 from models.export.report import (
-    REFERENCE,
     export_report,
     export_table,
     gate_message,
@@ -50,7 +49,7 @@ from models.finite import require_finite
 from models.formats.executorch import write_program
 from models.formats.latency import measure_milliseconds
 from models.formats.loading import load_model
-from models.formats.manifest import EXPORT_NAME, hashes_in, remove_left_overs
+from models.formats.manifest import EXPORT_NAME, REFERENCE, hashes_in, remove_left_overs
 from models.formats.onnx_graph import export_graph, save_graph, with_pixel_input
 from models.formats.parity import require_parity, require_same_logits
 from models.formats.quantization import METHODS, require_enough_photos
@@ -165,7 +164,7 @@ def _export(options: argparse.Namespace, comm: Comm) -> ExitCode:
     return ExitCode.DONE
 
 
-def _photos(export: Export, option: str) -> ShardPhotos:
+def _photos(export: Export, option: str) -> ShardImages:
     return shard_photos(load_index(getattr(export.options, option)), export.meta, option=f"--{option}")
 
 
@@ -200,7 +199,7 @@ def _write_graphs(export: Export) -> None:
         graph,
         export.meta,
         export.batches,
-        photos if options.data else PhotoSubset(photos, count=options.samples or SAMPLES),
+        photos if options.data else ImageSubset(photos, count=options.samples or SAMPLES),
         photos.index.tasks,
         methods=list(METHODS) if options.method in (None, "best") else [options.method],
         keep_float=options.keep_float,

@@ -15,7 +15,8 @@ import numpy as np
 from onnx import ModelProto
 
 from data.errors import DataError
-from data.loading.image_sets import Photos
+from data.index.labels import MISSING
+from data.loading.image_sets import ImageSet
 from models.artifact import META_NAME, ArtifactMeta
 from models.errors import ModelError
 from models.export.measurement import measure_files
@@ -24,8 +25,7 @@ from models.formats.onnx_graph import layer_nodes, save_graph
 from models.formats.quantization import Ranges, choose_layers, measure_ranges, prepare, quantise
 from models.student import Student
 from train.evaluation.comparison import Comparison
-from train.losses.classification import MISSING
-from train.tracking.console import photo_progress
+from train.tracking.console import image_progress
 
 _FLOAT = "float"
 _SENSITIVITY_BATCHES = 2
@@ -55,7 +55,7 @@ def choose_int8(
     graph: ModelProto,
     meta: ArtifactMeta,
     batches: Sequence[np.ndarray],
-    labelled: Photos,
+    labelled: ImageSet,
     tasks: Mapping[str, Sequence[str]],
     *,
     methods: Sequence[str],
@@ -105,7 +105,7 @@ def _rank(result: Comparison) -> tuple[float, float]:
     return result.mean_top1, -result.mean_loss if math.isfinite(result.mean_loss) else -math.inf
 
 
-def _require_labels(photos: Photos, meta: ArtifactMeta) -> None:
+def _require_labels(photos: ImageSet, meta: ArtifactMeta) -> None:
     """Said before the work; the first photo answers as a rule."""
     columns = [place for place, task in enumerate(photos.tasks) if task in meta.tasks]
     numbers = ((group, number) for group, total in enumerate(photos.counts.tolist()) for number in range(total))
@@ -118,7 +118,7 @@ def _require_labels(photos: Photos, meta: ArtifactMeta) -> None:
 
 def layer_damages(prepared: ModelProto, ranges: Ranges, batches: Sequence[np.ndarray]) -> Damages:
     """What each layer alone costs, on a few of the photos that the ranges come from."""
-    with photo_progress("Layers", total=len(layer_nodes(prepared))) as advance:
+    with image_progress("Layers", total=len(layer_nodes(prepared))) as advance:
         return measure_sensitivity(prepared, ranges, batches[:_SENSITIVITY_BATCHES], progress=advance)
 
 
@@ -126,7 +126,7 @@ def _compare(
     prepared: ModelProto,
     graphs: Mapping[str, ModelProto],
     meta: ArtifactMeta,
-    labelled: Photos,
+    labelled: ImageSet,
     tasks: Mapping[str, Sequence[str]],
     *,
     image_size: int,
@@ -157,7 +157,7 @@ def worst_parts(
             known = int8.damages or layer_damages(int8.prepared, int8.ranges, batches)
             damages = {layer: one for layer, one in known.items() if layer not in int8.float_layers}
         if variant == "uint8 storage":
-            with photo_progress("Tensors", total=len(model.state_dict())) as advance:
+            with image_progress("Tensors", total=len(model.state_dict())) as advance:
                 damages = measure_storage_sensitivity(model, batches[:1], progress=advance)
         if damages:
             found[variant] = {

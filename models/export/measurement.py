@@ -14,19 +14,18 @@ from data.bad_samples import most_allowed
 from data.errors import DataError
 from data.index import Index
 from data.index.labels import missing_names
-from data.loading.eval_loader import photo_batches
-from data.loading.image_sets import Photos, PhotoSubset, ShardPhotos
+from data.loading.eval_loader import eval_batches
+from data.loading.image_sets import ImageSet, ImageSubset, ShardImages
 from models.artifact import ArtifactMeta
 from models.preprocessing import Normalise
-from train.distributed.comm import SingleProcess
 from train.evaluation.comparison import Comparison, compare
 from train.evaluation.ensemble import load_ensemble
-from train.tracking.console import photo_progress
+from train.tracking.console import image_progress
 
 _BATCH = 32
 
 
-def shard_photos(index: Index, meta: ArtifactMeta, *, option: str) -> ShardPhotos:
+def shard_photos(index: Index, meta: ArtifactMeta, *, option: str) -> ShardImages:
     """The photos of a shard folder whose classes the model knows. DataError naming the option otherwise."""
     common = [task for task in meta.tasks if task in index.tasks]
     if not common:
@@ -37,26 +36,25 @@ def shard_photos(index: Index, meta: ArtifactMeta, *, option: str) -> ShardPhoto
     for task in common:
         if missing := missing_names(index.tasks[task], meta.tasks[task]):
             raise DataError(f"{option} {index.root}: the model does not know {missing}, classes of task {task!r} there")
-    return ShardPhotos(index)
+    return ShardImages(index)
 
 
-def calibration_batches(photos: ShardPhotos, meta: ArtifactMeta, *, image_size: int, count: int) -> list[np.ndarray]:
+def calibration_batches(photos: ShardImages, meta: ArtifactMeta, *, image_size: int, count: int) -> list[np.ndarray]:
     """At most `count` photos, evenly spaced, as a network takes them: float32 [N, 3, S, S]."""
     normalise = Normalise(meta.preprocessing["mean"], meta.preprocessing["std"])
-    batches = photo_batches(
-        PhotoSubset(photos, count=count),
+    batches = eval_batches(
+        ImageSubset(photos, count=count),
         sizes=[image_size],
         num_views=1,
         batch_size=_BATCH,
         workers=0,
-        comm=SingleProcess(),
     )
     return [normalise(batch.image[image_size][0]).contiguous().numpy() for batch in batches if len(batch)]
 
 
 def measure_files(
     files: Mapping[str, Path],
-    photos: Photos,
+    photos: ImageSet,
     tasks: Mapping[str, Sequence[str]],
     *,
     image_size: int,
@@ -73,10 +71,8 @@ def measure_files(
         name: load_ensemble([str(path)], device=cpu, tasks=tasks, image_size=image_size, precision="fp32")[0]
         for name, path in files.items()
     }
-    batches = photo_batches(
-        photos, sizes=[image_size], num_views=1, batch_size=_BATCH, workers=workers, comm=SingleProcess()
-    )
-    with photo_progress(what, total=total) as advance:
+    batches = eval_batches(photos, sizes=[image_size], num_views=1, batch_size=_BATCH, workers=workers)
+    with image_progress(what, total=total) as advance:
         results, bad = compare(ensembles, batches, num_photos=total, progress=advance)
     if len(bad) > most_allowed(total) or len(bad) == total:
         named = "; ".join(f"{record.shard} {record.key}: {record.reason}" for record in bad[:3])

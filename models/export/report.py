@@ -16,10 +16,9 @@ from rich.table import Table
 from data.errors import DataError
 from models.artifact import ArtifactMeta
 from models.errors import ModelError
+from models.formats.manifest import EXPORT_FORMAT, REFERENCE
 from train.evaluation.comparison import Comparison
 
-FORMAT = "slimheads-export/1"
-REFERENCE = "torch fp32"
 _PACKAGES = ("torch", "onnx", "onnxruntime", "executorch")
 
 
@@ -57,7 +56,7 @@ def export_report(
             }
         variants[name] = variant
     return {
-        "format": FORMAT,
+        "format": EXPORT_FORMAT,
         "command": command,
         "model": {"path": str(meta.path), "sha256": meta.sha256, "num_parameters": meta.num_parameters},
         "image_size": image_size,

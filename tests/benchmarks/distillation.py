@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from data.images.augment import POLICIES
-from data.images.transform import Pixels
+from data.images.transform import ImageTransform
 from data.index import Index, Shard, load_index
 from data.loading.batch import Batch
 from data.loading.loader import Loader
@@ -32,7 +32,7 @@ from train.distillation.loss_terms import TeacherStage, distillation_term, teach
 from train.distillation.teacher import Teacher, TeacherModel
 from train.distributed.comm import SingleProcess
 from train.distributed.device import keep_freed_memory
-from train.losses.objective import Term
+from train.losses.objective import LossTerm
 
 _BATCH = 16
 _SAMPLES, _VIEWS = 1000, 4  # of the cache
@@ -83,14 +83,14 @@ def _steps(teacher: Teacher, reader: LogitReader, *, size: int, rounds: int, is_
     return figures
 
 
-def _our_steps(batch: Batch, terms: list[Term], stage: Callable[[Batch], Batch] | None) -> Callable[[int], None]:
+def _our_steps(batch: Batch, terms: list[LossTerm], stage: Callable[[Batch], Batch] | None) -> Callable[[int], None]:
     return our_steps(
         new_student(),
         batch,
         SingleProcess(),
         precision="bf16",
         more_terms=terms,
-        batch_stages=[stage] if stage is not None else [],
+        batch_hooks=[stage] if stage is not None else [],
     )
 
 
@@ -108,7 +108,7 @@ def _bare_forward(teacher: Teacher, batch: Batch) -> None:
 def _caching(teacher: Teacher, folder: Path, *, rounds: int) -> Figure:
     """Photos from disk through a loader process, against the network alone on one batch; wall-clock seconds."""
     index = load_index(photo_shards(folder / "photos", samples_per_shard=_BATCH))
-    pixels = Pixels(size=128, operations=POLICIES["standard"])
+    pixels = ImageTransform(size=128, operations=POLICIES["standard"])
     blocks: Iterator[object] = teacher_blocks(
         index,
         [Stage(0, 10, tuple(number for number in range(len(index.shards)) if index.shards[number].count == _BATCH))],

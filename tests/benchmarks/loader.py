@@ -17,12 +17,12 @@ import torch
 import webdataset
 from torchvision import transforms
 
-from data.images.augment import POLICIES, View, draw_view, view_key
-from data.images.transform import Pixels
+from data.images.augment import POLICIES, AugmentParams, draw_view, view_key
+from data.images.transform import ImageTransform
 from data.index import Index, load_index
 from data.loading.batch import Batch
 from data.loading.loader import Loader
-from data.sampling.sampler import SampleOrder
+from data.sampling.sampler import TrainSampler
 from data.shards.shard_reader import ShardReader
 from models.preprocessing import Normalise
 from tests.benchmarks.figure import Figure
@@ -73,8 +73,8 @@ def measure(folder: Path, *, quick: bool) -> list[Figure]:
 
 
 def _our_batches(index: Index) -> Iterator[Batch]:
-    order = SampleOrder(index.counts, seed=0, batch_size=_BATCH)
-    return Loader(index, order, Pixels(size=SIZE, operations=_OPERATIONS)).batches(stop_epoch=1000)
+    order = TrainSampler(index.counts, seed=0, batch_size=_BATCH)
+    return Loader(index, order, ImageTransform(size=SIZE, operations=_OPERATIONS)).batches(stop_epoch=1000)
 
 
 def _stock_batches(index: Index) -> Iterator[object]:
@@ -126,14 +126,14 @@ class BareLoop:
         ]
         return lambda: _decode_and_crop(samples)
 
-    def _sample(self, shard: int, sample: int, key: str, epoch: int) -> tuple[bytes, View, int, int]:
+    def _sample(self, shard: int, sample: int, key: str, epoch: int) -> tuple[bytes, AugmentParams, int, int]:
         data = self._reader.read(shard, sample)
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         random_key = view_key(0, self._index.shards[shard].name, key, epoch)
         return data, draw_view(_OPERATIONS, height=height, width=width, key=random_key), height, width
 
 
-def _decode_and_crop(samples: list[tuple[bytes, View, int, int]]) -> np.ndarray:
+def _decode_and_crop(samples: list[tuple[bytes, AugmentParams, int, int]]) -> np.ndarray:
     out = np.empty((len(samples), SIZE, SIZE, 3), dtype=np.uint8)
     for at, (data, view, height, width) in enumerate(samples):
         eighths = next((n for n in (1, 2, 3, 4) if min(view.height, view.width) * n >= 8 * SIZE), 8)

@@ -15,11 +15,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from data.images.augment import POLICIES
-from data.images.transform import Pixels
+from data.images.transform import ImageTransform
 from data.index import Index, load_index
 from data.loading.loader import Loader
 from data.loading.step_memory import new_arrays
-from data.sampling.sampler import SampleOrder
+from data.sampling.sampler import TrainSampler
 from models.preprocessing import Normalise
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.loader import MEAN, SIZE, STD, stock_pipeline
@@ -71,8 +71,8 @@ def _seconds_a_batch(batches: Callable[[], Iterator[object]], stretch: int) -> f
 
 
 def _ours(index: Index) -> Iterator[object]:
-    order = SampleOrder(index.counts, seed=0, batch_size=_BATCH)
-    loader = Loader(index, order, Pixels(size=SIZE, operations=POLICIES["standard"]), workers=_WORKERS)
+    order = TrainSampler(index.counts, seed=0, batch_size=_BATCH)
+    loader = Loader(index, order, ImageTransform(size=SIZE, operations=POLICIES["standard"]), workers=_WORKERS)
     normalise = Normalise(MEAN, STD)
     for batch in loader.batches(stop_epoch=1000):
         yield normalise(batch.image)
@@ -85,8 +85,8 @@ def _stock(index: Index) -> Iterator[object]:
 
 def _join_seconds(index: Index, *, rounds: int) -> float:
     """Median over the steps of an epoch: parts in, batch out."""
-    order = SampleOrder(index.counts, seed=0, batch_size=_LARGE_BATCH)
-    plan = Loader(index, order, Pixels(size=SIZE, operations=POLICIES["standard"])).plan()
+    order = TrainSampler(index.counts, seed=0, batch_size=_LARGE_BATCH)
+    plan = Loader(index, order, ImageTransform(size=SIZE, operations=POLICIES["standard"])).plan()
     makers = [plan.start(worker, _WORKERS) for worker in range(_WORKERS)]
     seconds = []
     for at in islice(plan.steps(), rounds):

@@ -9,10 +9,10 @@ import contextlib
 from pathlib import Path
 
 from data.images.augment import POLICIES
-from data.images.transform import Pixels
+from data.images.transform import ImageTransform
 from data.index import load_index
 from data.loading.loader import Loader
-from data.sampling.sampler import SampleOrder
+from data.sampling.sampler import TrainSampler
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.fresh_process import in_fresh_process, peak_megabytes, resident_megabytes
 from tests.benchmarks.photos import photo_shards, with_copies
@@ -64,8 +64,8 @@ def cache_megabytes(folder: Path, cache: Path) -> float:
 
 def _loader(root: str, *, cache: tuple[str, int] | None) -> Loader:
     index = load_index(root)
-    order = SampleOrder(index.counts, seed=0, batch_size=_BATCH, block=_BLOCK, lanes=_LANES, window=_WINDOW)
-    return Loader(index, order, Pixels(size=_SIZE, operations=POLICIES["mild"]), cache=cache)
+    order = TrainSampler(index.counts, seed=0, batch_size=_BATCH, block=_BLOCK, lanes=_LANES, window=_WINDOW)
+    return Loader(index, order, ImageTransform(size=_SIZE, operations=POLICIES["mild"]), cache=cache)
 
 
 def _bytes_on_disk(cache: Path) -> int:

@@ -13,8 +13,8 @@ import google_crc32c
 import numpy as np
 
 from data.index import Shard, ShardIndex, idx_name, load_index, pack_keys, shard_index_to_bytes, write_index
-from data.sampling.prefetch import Lookahead
-from data.sampling.sampler import Owner, SampleOrder
+from data.sampling.prefetch import Prefetcher
+from data.sampling.sampler import TrainSampler, WorkerInfo
 from data.shards.shard_reader import ShardReader
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.fresh_process import in_fresh_process, peak_megabytes
@@ -54,10 +54,10 @@ def plan(folder: Path, start: tuple[int, int]) -> tuple[float, float, list[tuple
     """(seconds, peak MB, byte ranges (shard, first, last) of this rank's part of the step)."""
     begin = time.perf_counter()
     index = load_index(folder)
-    order = SampleOrder(index.counts, seed=0, batch_size=_BATCH)
-    owner = Owner(_RANK, _NUM_RANKS)
+    order = TrainSampler(index.counts, seed=0, batch_size=_BATCH)
+    owner = WorkerInfo(_RANK, _NUM_RANKS)
     reader = ShardReader(index)
-    lookahead = Lookahead(order, owner, start, lambda epoch, runs: reader.will_need(runs))
+    lookahead = Prefetcher(order, owner, start, lambda epoch, runs: reader.prefetch(runs))
     rows = order.rows(*start, owner)
     lookahead.consume(len(rows.row))
     ranges = []

@@ -128,12 +128,12 @@ def _sparse_steps(rounds: int) -> list[Figure]:
     stage = SubgradientSparsity(penalised_norms(subgradient), strength=lambda step: _STRENGTH)
     ways = [
         our_steps(new_student(), batch, SingleProcess()),
-        our_steps(subgradient, batch, SingleProcess(), gradient_stages=[stage]),
+        our_steps(subgradient, batch, SingleProcess(), gradient_hooks=[stage]),
         our_steps(
             proximal,
             batch,
             SingleProcess(),
-            update_stages=lambda optimizer: [
+            update_hooks=lambda optimizer: [
                 ProximalSparsity(penalised_norms(proximal), optimizer, strength=lambda step: _STRENGTH)
             ],
         ),

@@ -8,10 +8,10 @@ shorter than a window, and runs are short: that figure is for the record.
 from pathlib import Path
 
 from data.images.augment import POLICIES
-from data.images.transform import Pixels
+from data.images.transform import ImageTransform
 from data.index import load_index
 from data.loading.loader import Loader
-from data.sampling.sampler import SampleOrder
+from data.sampling.sampler import TrainSampler
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.photos import photo_shards
 from tests.range_server import serve
@@ -36,11 +36,11 @@ def fetched_share(photos: Path, cache: Path, *, block: int, lanes: int, window: 
     for rank in range(_NUM_RANKS):
         with serve(photos) as server:
             index = load_index(server.url)
-            order = SampleOrder(index.counts, seed=0, batch_size=64, block=block, lanes=lanes, window=window)
+            order = TrainSampler(index.counts, seed=0, batch_size=64, block=block, lanes=lanes, window=window)
             loader = Loader(
                 index,
                 order,
-                Pixels(size=32, operations=POLICIES["none"]),
+                ImageTransform(size=32, operations=POLICIES["none"]),
                 rank=rank,
                 num_ranks=_NUM_RANKS,
                 # Room for the share of two blocks, as the order promises to need.

@@ -15,10 +15,10 @@ from models.preprocessing import PRECISIONS, Normalise
 from models.student import Student, build_student
 from train.distributed.comm import Comm
 from train.distributed.gradient_buckets import GradientBuckets
-from train.loop.step_sync import Control
-from train.loop.train_metrics import Meter
-from train.loop.train_step import Stepper
-from train.losses.objective import Objective, Term, label_term
+from train.loop.step_sync import StepSync
+from train.loop.train_metrics import TrainMetrics
+from train.loop.train_step import TrainStep
+from train.losses.objective import LossTerm, Objective, label_term
 
 TASKS = {"gender": 2, "age": 5, "beauty": 5}
 _RATE, _MOMENTUM, _DECAY = 0.05, 0.9, 4e-5
@@ -60,10 +60,10 @@ def our_steps(
     *,
     precision: str = "fp32",
     num_buckets: int = 3,
-    more_terms: Sequence[Term] = (),
-    batch_stages: Sequence[Callable[[Batch], Batch]] = (),
-    gradient_stages: Sequence[Callable[[int], None]] = (),
-    update_stages: Callable[[torch.optim.Optimizer], Sequence[Callable[[int], None]]] = lambda optimizer: (),
+    more_terms: Sequence[LossTerm] = (),
+    batch_hooks: Sequence[Callable[[Batch], Batch]] = (),
+    gradient_hooks: Sequence[Callable[[int], None]] = (),
+    update_hooks: Callable[[torch.optim.Optimizer], Sequence[Callable[[int], None]]] = lambda optimizer: (),
 ) -> Callable[[int], None]:
     """A number of updates as train.loop.trainer makes them: the next batch's control message leaves before each.
 
@@ -72,30 +72,30 @@ def our_steps(
     objective = Objective([*(label_term(task) for task in TASKS), *more_terms])
     groups = parameter_groups(student, lr=_RATE, weight_decay=_DECAY)
     optimizer = torch.optim.SGD(groups, lr=_RATE, momentum=_MOMENTUM, nesterov=True, fused=True)
-    stepper = Stepper(
+    train_step = TrainStep(
         model=student,
         normalise=Normalise(_MEAN, _STD),
         objective=objective,
         optimizer=optimizer,
         buckets=GradientBuckets(student, comm, count=num_buckets),
-        meter=Meter(objective, list(TASKS), torch.device("cpu")),
+        metrics=TrainMetrics(objective, list(TASKS), torch.device("cpu")),
         comm=comm,
         device=torch.device("cpu"),
         learning_rate=lambda step: _RATE,
         precision=precision,
-        batch_stages=batch_stages,
-        gradient_stages=gradient_stages,
-        update_stages=update_stages(optimizer),
+        batch_hooks=batch_hooks,
+        gradient_hooks=gradient_hooks,
+        update_hooks=update_hooks(optimizer),
     )
-    control = Control(objective, comm)
+    step_sync = StepSync(objective, comm)
 
-    control.start(batch, stop=False)
+    step_sync.start(batch, stop=False)
 
     def steps(count: int) -> None:
         for _ in range(count):
-            totals = control.finish()
-            control.start(batch, stop=False)
-            stepper.update(batch, totals, step=stepper.meter.num_steps)
+            totals = step_sync.finish()
+            step_sync.start(batch, stop=False)
+            train_step.update(batch, totals, step=train_step.metrics.num_steps)
 
     return steps
 

@@ -19,8 +19,9 @@ from data.sealed_json import BrokenSeal, open_sealed, seal
 from data.shards.external_tars import index_tars
 from data.staging import COMMITTED, settle, staged, sweep, write_result
 from models.artifact import artifact_files, load_artifact, save_artifact
+from models.prune_record import PRUNE_NAME, plan_gap
 from models.student import Student, build_student
-from prune.plan import PLAN_NAME, plan_gap, require_replaceable, save_pruned
+from prune.plan import require_replaceable, save_pruned
 from tests.conftest import rank_environment
 from tests.crashes import every_crash
 from tests.photos import jpeg, write_tar
@@ -82,7 +83,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def read_prune(folder: Path) -> int:
     require_replaceable(folder)
     _, meta = load_artifact(folder)
-    content = open_sealed((folder / PLAN_NAME).read_bytes(), name="plan")
+    content = open_sealed((folder / PRUNE_NAME).read_bytes(), name="plan")
     assert plan_gap(content, meta) is None
     assert f"{10 * content['source']:.1f} %" in (folder / "widths.svg").read_text()
     assert meta.provenance["pruned"]["source"] == content["source"]

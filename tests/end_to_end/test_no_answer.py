@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from data.index import load_index
-from data.loading.image_sets import ShardPhotos
+from data.loading.image_sets import ShardImages
 from launch.exit_codes import ExitCode
 from models.artifact import load_artifact, save_artifact
 from models.errors import ModelError
@@ -37,7 +37,7 @@ from train.evaluation.comparison import compare as compare_models
 from train.evaluation.model_inputs import model_inputs
 from train.losses.bn_sparsity import PenalisedNorm, gamma_report
 from train.report_page.error_section import behaviour_section
-from train.report_page.predictions import collect_answers
+from train.report_page.predictions import collect_predictions
 from train.report_page.run_record import read_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -88,7 +88,7 @@ def partly(good: Path, tiny_shards: Path, tmp_path_factory: pytest.TempPathFacto
 
 def images_of(shards: Path, model: Path) -> Tensor:
     _, meta = load_artifact(model)
-    batches = model_inputs(ShardPhotos(load_index(shards)), meta, size=SIZE, batch_size=64, max_batches=1)
+    batches = model_inputs(ShardImages(load_index(shards)), meta, size=SIZE, batch_size=64, max_batches=1)
     return next(iter(batches))[0]
 
 
@@ -209,7 +209,7 @@ def test_a_calibration_whose_loss_is_no_number_is_the_worst_among_equals() -> No
 
 
 def test_the_report_shows_no_class_for_them(silent: Path, tiny_shards: Path) -> None:
-    answers, _ = collect_answers({"silent": silent}, str(tiny_shards / "val"), most=50, workers=0)
+    answers, _ = collect_predictions({"silent": silent}, str(tiny_shards / "val"), most=50, workers=0)
     tone = answers["silent"].tasks["tone"]
     assert (tone.confusion.sum(), tone.worst(5), tone.correct.any()) == (0, [], False)
     assert answers["silent"].top1["tone"] == 0

@@ -18,10 +18,10 @@ from PIL import Image
 from data.bad_samples import ALLOWED_SHARE, most_allowed
 from data.errors import DataError
 from data.images.augment import POLICIES
-from data.images.transform import Pixels
+from data.images.transform import ImageTransform
 from data.index import Shard, ShardIndex, load_index, pack_keys, shard_index_to_bytes, write_index
 from data.loading.loader import Loader
-from data.sampling.sampler import EvalOrder
+from data.sampling.sampler import EvalSampler
 from data.shards.external_tars import index_tars
 from data.staging import sha256_of
 from data.verify import main as verify
@@ -58,8 +58,10 @@ def training_refuses(folder: Path) -> bool:
     try:
         index = load_index(folder)
         known = sum(len(index.load_shard(number).bad) for number in range(len(index.shards)))
-        order = EvalOrder(index.counts, batch_size=5, num_ranks=1)
-        pixels = Pixels(size=24, operations=POLICIES["mild"], max_pixels=DataConfig.model_fields["max_pixels"].default)
+        order = EvalSampler(index.counts, batch_size=5, num_ranks=1)
+        pixels = ImageTransform(
+            size=24, operations=POLICIES["mild"], max_pixels=DataConfig.model_fields["max_pixels"].default
+        )
         bad = [record for batch in Loader(index, order, pixels).batches() for record in batch.bad]
     except DataError:
         return True

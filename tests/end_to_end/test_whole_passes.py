@@ -17,7 +17,7 @@ from launch.exit_codes import ExitCode
 from tests.small_run import Outcome, train_small
 from tests.tiny_models import SIZE, save_tiny_model
 from train import cache_teacher, compare, evaluate, predict
-from train.report_page.predictions import collect_answers
+from train.report_page.predictions import collect_predictions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -69,7 +69,7 @@ def _compare(model: Path, shards: Path, folder: Path) -> ExitCode:
 def test_what_a_report_asks(model: Path, tiny_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lose_the_last_step(monkeypatch, data.loading.eval_loader)
     with pytest.raises(LoaderLost, match=r"asking about .*: 32 samples came, 33 were planned"):
-        collect_answers({"a": model}, str(tiny_shards / "train"), most=100, workers=0)
+        collect_predictions({"a": model}, str(tiny_shards / "train"), most=100, workers=0)
 
 
 def _cache(model: Path, shards: Path, folder: Path) -> ExitCode:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.cluster import Place, first_host, read_place
+from launch.cluster import WorkerEnv, first_host, read_worker_env
 from launch.errors import LaunchError
 
 SLURM = {
@@ -27,18 +27,18 @@ PLAIN = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "294
 @pytest.mark.parametrize(
     ("environment", "place"),
     [
-        ({}, Place(0, 1, "here", "127.0.0.1", 0, "no scheduler", 1)),
-        (SLURM, Place(5, 8, "gpu08", "gpu07", 15372, "SLURM", 2)),
-        (KUBERNETES, Place(1, 4, "solar-1", "solar-0.slimheads", 29400, "Kubernetes", 4)),
-        ({**KUBERNETES, "SLIMHEADS_PORT": "7"}, Place(1, 4, "solar-1", "solar-0.slimheads", 7, "Kubernetes", 4)),
-        (PLAIN, Place(1, 2, "here", "a", 29400, "variables")),
-        ({"RANK": "0", "WORLD_SIZE": "1"}, Place(0, 1, "here", "127.0.0.1", 0, "variables", 1)),
+        ({}, WorkerEnv(0, 1, "here", "127.0.0.1", 0, "no scheduler", 1)),
+        (SLURM, WorkerEnv(5, 8, "gpu08", "gpu07", 15372, "SLURM", 2)),
+        (KUBERNETES, WorkerEnv(1, 4, "solar-1", "solar-0.slimheads", 29400, "Kubernetes", 4)),
+        ({**KUBERNETES, "SLIMHEADS_PORT": "7"}, WorkerEnv(1, 4, "solar-1", "solar-0.slimheads", 7, "Kubernetes", 4)),
+        (PLAIN, WorkerEnv(1, 2, "here", "a", 29400, "variables")),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, WorkerEnv(0, 1, "here", "127.0.0.1", 0, "variables", 1)),
         # An allocation without a step: `python -m launch.worker` in a batch script is one worker.
-        ({"SLURM_JOB_ID": "12", "SLURM_NTASKS": "8"}, Place(0, 1, "here", "127.0.0.1", 0, "no scheduler", 1)),
+        ({"SLURM_JOB_ID": "12", "SLURM_NTASKS": "8"}, WorkerEnv(0, 1, "here", "127.0.0.1", 0, "no scheduler", 1)),
     ],
 )
-def test_the_place_that_variables_tell(environment: dict[str, str], place: Place) -> None:
-    assert read_place(environment, hostname="here") == place
+def test_the_place_that_variables_tell(environment: dict[str, str], place: WorkerEnv) -> None:
+    assert read_worker_env(environment, hostname="here") == place
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_the_place_that_variables_tell(environment: dict[str, str], place: Place
 )
 def test_what_does_not_fit_is_named(environment: dict[str, str], message: str) -> None:
     with pytest.raises(LaunchError, match=message.replace("(", r"\(")):
-        read_place(environment, hostname="here")
+        read_worker_env(environment, hostname="here")
 
 
 @pytest.mark.parametrize(

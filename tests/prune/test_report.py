@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.loading.image_sets import FilePhotos, PhotoSubset
+from data.loading.image_sets import FileImages, ImageSubset
 from models.formats.latency import Latency
 from prune.pruner import Goal
 from prune.report import change_table, latency_remarks, recalibration_remarks
@@ -40,13 +40,13 @@ def test_the_table_tells_latencies_below_a_millisecond_apart() -> None:
 
 def test_each_batch_of_a_sample_has_photos_from_all_over_the_set() -> None:
     """Ten classes, one after the other, as folders of classes leave them."""
-    photos = FilePhotos(Path(), [f"{number // 100}/{number % 100}.jpg" for number in range(1000)])
-    sample = PhotoSubset(photos, count=200, shuffled=True)
+    photos = FileImages(Path(), [f"{number // 100}/{number % 100}.jpg" for number in range(1000)])
+    sample = ImageSubset(photos, count=200, shuffled=True)
     names = [sample.name(0, number)[1] for number in range(int(sample.counts[0]))]
     assert len(set(names)) == 200
     assert [np.sum([name.startswith(f"{digit}/") for name in names]) for digit in range(10)] == [20] * 10
     assert {name[0] for name in names[:50]} == set("0123456789")
-    again = PhotoSubset(photos, count=200, shuffled=True)
+    again = ImageSubset(photos, count=200, shuffled=True)
     assert [again.name(0, number)[1] for number in range(200)] == names
 
 

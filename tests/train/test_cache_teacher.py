@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from data.images.augment import POLICIES
-from data.images.transform import Pixels
+from data.images.transform import ImageTransform
 from data.index import load_index
 from data.shards.shard_reader import ShardReader
 from data.teacher_logits import LogitReader, SidecarWriter, load_manifest
@@ -101,7 +101,7 @@ def answers(teacher: Path, shards: Path, view: int, *, policy: str = "strong", s
     mean, std = (torch.tensor(meta.preprocessing[name]) for name in ("mean", "std"))
     index = load_index(shards)
     reader = ShardReader(index)
-    pixels = Pixels(size=SIZE, operations=POLICIES[policy], seed=seed)
+    pixels = ImageTransform(size=SIZE, operations=POLICIES[policy], seed=seed)
     found = []
     for shard, info in enumerate(index.shards):
         rows = []
@@ -358,7 +358,8 @@ def test_a_signal_stops_it_and_the_same_command_continues(
 
 SLOW_DISK = """
 import sys, time
-from train import cache_folder, cache_teacher
+from train import cache_teacher
+from train.distillation.cache import folder as cache_folder
 write = cache_folder.write_manifest
 cache_folder.write_manifest = lambda *arguments: (time.sleep(0.5), write(*arguments))
 sys.exit(cache_teacher.main({arguments}))

@@ -17,7 +17,7 @@ import simplejpeg
 import torch
 
 from data.errors import BadSample
-from data.loading.image_sets import open_photos
+from data.loading.image_sets import open_images
 from data.names import as_text
 from data.shards.external_tars import index_tars
 from launch.exit_codes import ExitCode
@@ -187,7 +187,7 @@ def refusing(scandir: Callable, folder: Path) -> Callable:
 
 
 def test_a_photo_that_vanishes_while_others_are_read_has_a_row(model: Path, album: Path, tmp_path: Path) -> None:
-    photos, _ = open_photos(str(album))
+    photos, _ = open_images(str(album))
     (album / "g.jpg").unlink()
     with pytest.raises(BadSample, match=r"cannot be read \(No such file or directory\)"):
         photos.read(0, KEYS.index("g.jpg"))

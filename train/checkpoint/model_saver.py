@@ -14,22 +14,22 @@ from models.artifact import save_artifact
 from train.checkpoint.progress import Progress
 from train.config.schema import Config, describe
 from train.distributed.comm import Comm
-from train.setup.experiment import Parts
+from train.setup.experiment import Experiment
 from train.setup.model import preprocessing
 
 
 class ModelSaver:
     """Knows what an artifact says beside the weights."""
 
-    def __init__(self, config: Config, parts: Parts, progress: Progress, comm: Comm) -> None:
-        self._config, self._parts, self._progress, self._comm = config, parts, progress, comm
+    def __init__(self, config: Config, experiment: Experiment, progress: Progress, comm: Comm) -> None:
+        self._config, self._parts, self._progress, self._comm = config, experiment, progress, comm
 
     def save(self, directory: Path, metrics: Mapping[str, float]) -> None:
         if self._comm.rank != 0:
             return
         index = self._parts.train_index
         save_artifact(
-            self._parts.measured,
+            self._parts.eval_model,
             directory,
             tasks={task: index.tasks[task] for task in self._parts.tasks},
             preprocessing=preprocessing(self._config, self._parts.model),

@@ -10,7 +10,7 @@ class Progress:
 
     step: int = 0  # finished updates
     best: float | None = None  # best monitored value
-    waited: int = 0  # evaluations since the best
+    num_bad_epochs: int = 0  # evaluations since the best
     results: dict[str, float] = field(default_factory=dict)  # of the best evaluation
     latest: dict[str, float] = field(default_factory=dict)  # of the last one
     num_updates: int = 0  # that were made; the others were skipped

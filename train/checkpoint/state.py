@@ -1,6 +1,6 @@
 """What a checkpoint holds, and how all ranks take it up again.
 
-saved = SavedState(model=..., optimizer=..., progress=...); store.save(saved.tensors(), saved.values(), step=17)
+saved = RunState(model=..., optimizer=..., progress=...); store.save(saved.tensors(), saved.values(), step=17)
 resume(store, saved, comm)
 """
 
@@ -21,7 +21,7 @@ from train.optim.grad_scaler import LossScale
 _SHOWN = 300  # characters of torch's list of weights that do not fit
 
 
-class SavedState:
+class RunState:
     """The live objects of a run; the same on every rank."""
 
     def __init__(
@@ -85,13 +85,17 @@ class SavedState:
             self.ema.model.load_state_dict(_part(tensors, "ema.") or _part(tensors, "model.student."))
         if self.scale is not None and (scale := _part(tensors, "scale.")):
             self.scale.load_state_dict(scale)
-        progress = values["progress"]
-        for name, value in {"num_updates": progress["step"], **progress}.items():  # older ones do not tell them apart
+        progress = dict(values["progress"])
+        # What checkpoints of earlier versions lack, or call otherwise.
+        progress.setdefault("num_updates", progress["step"])
+        if "waited" in progress:
+            progress["num_bad_epochs"] = progress.pop("waited")
+        for name, value in progress.items():
             setattr(self.progress, name, value)
         self.wandb_id = values["wandb_id"]
 
 
-def resume(store: CheckpointStore, saved: SavedState, comm: Comm) -> list[str]:
+def resume(store: CheckpointStore, saved: RunState, comm: Comm) -> list[str]:
     """Every rank loads the newest checkpoint that rank 0 finds good; ranks whose bits differ are an error.
 
     (Loading on rank 0 and broadcasting makes ranks diverge: an optimizer without state takes another path.) Returns

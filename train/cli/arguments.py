@@ -1,6 +1,6 @@
 """The command-line arguments that evaluating and predicting share.
 
-add_photo_arguments(parser, data_help="shard folder"); options = parser.parse_args()
+add_evaluation_arguments(parser, data_help="shard folder"); options = parser.parse_args()
 """
 
 import argparse
@@ -11,7 +11,7 @@ from models.preprocessing import PRECISIONS
 DEFAULT_BATCH_SIZE = 64
 
 
-def add_photo_arguments(parser: argparse.ArgumentParser, *, data_help: str) -> None:
+def add_evaluation_arguments(parser: argparse.ArgumentParser, *, data_help: str) -> None:
     """--model, --data, --tta, --image-size, --batch-size, --workers, --precision, --device."""
     add = parser.add_argument
     add(

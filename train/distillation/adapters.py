@@ -1,6 +1,6 @@
 """What makes a student's feature comparable with a teacher's where their shapes differ.
 
-    bridge = build_bridge("regressor", kind="mse", student=(16, 8, 8), teacher=(32, 8, 8))
+    bridge = build_adapter("regressor", kind="mse", student=(16, 8, 8), teacher=(32, 8, 8))
     student_feature, teacher_feature = bridge(student_feature, teacher_feature)
 
 Shapes are those of one sample, without N. A bridge is a module: its parameters are trained and saved with the run, and
@@ -58,7 +58,7 @@ class Regressor(nn.Module):
         return self.pool(mapped, teacher) if mapped.ndim == 4 else (mapped, teacher)
 
 
-def build_bridge(name: str, *, kind: str, student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Module:
+def build_adapter(name: str, *, kind: str, student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Module:
     """The bridge `name` for a feature loss `kind`. ModelError names both shapes and what would bridge them."""
     shapes = f"the student's layer gives {_times(student)}, the teacher's {_times(teacher)}"
     if kind == "attention" and (len(student) != 3 or len(teacher) != 3):

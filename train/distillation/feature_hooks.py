@@ -1,6 +1,6 @@
 """The outputs of named layers of a network, taken by forward hooks while it runs.
 
-tap = FeatureTap(model, ["backbone.layer1"]); model(image); feature = tap["backbone.layer1"]
+tap = ForwardHooks(model, ["backbone.layer1"]); model(image); feature = tap["backbone.layer1"]
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.errors import ModelError
 
 
-class FeatureTap:
+class ForwardHooks:
     """Holds the features of the model's last forward pass. A layer whose output is not one tensor is refused when it
     runs. Raises ModelError for a name that the model lacks; `whose` says in messages which model that is."""
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from data.index.labels import missing_names
 from data.loading.batch import BadRecord, Batch
 from models.errors import ModelError
-from train.distillation.feature_hooks import FeatureTap
+from train.distillation.feature_hooks import ForwardHooks
 from train.distillation.teacher import Teacher
 from train.losses.feature_distillation import FEATURE_LOSSES
 from train.losses.logit_distillation import DISTILLATION_LOSSES, NEEDS_TARGET
-from train.losses.objective import Logits, Term
+from train.losses.objective import Logits, LossTerm
 
 Classes = Mapping[str, tuple[str, ...]]
 
@@ -53,7 +53,7 @@ def distillation_term(
     temperature: float,
     weight: float,
     ramp: Callable[[int], float] | None = None,
-) -> Term:
+) -> LossTerm:
     """The term that learns a task from the teacher's logits in `batch.teacher`. Its mass is the number of samples."""
     function = DISTILLATION_LOSSES[loss]
     # A slice is a view; most teachers have the classes in the student's order.
@@ -65,19 +65,19 @@ def distillation_term(
         more = {"target": batch.label[task]} if loss in NEEDS_TARGET else {}
         return function(logits[task], batch.teacher[:, chosen], temperature=temperature, **more)[0]
 
-    return Term(f"{task}.teacher", weight, loss=compare, mass=_num_samples, ramp=ramp)
+    return LossTerm(f"{task}.teacher", weight, loss=compare, weight_sum=_num_samples, ramp=ramp)
 
 
 def hint_term(
     name: str,
     *,
     kind: str,
-    student: tuple[FeatureTap, str],
-    teacher: tuple[FeatureTap, str],
+    student: tuple[ForwardHooks, str],
+    teacher: tuple[ForwardHooks, str],
     bridge: nn.Module,
     weight: float,
     ramp: Callable[[int], float] | None = None,
-) -> Term:
+) -> LossTerm:
     """The term that makes a feature of the student like one of the teacher. Its mass is the number of samples."""
     function = FEATURE_LOSSES[kind]
 
@@ -87,7 +87,7 @@ def hint_term(
         features = student_tap[student_layer].float(), teacher_tap[teacher_layer].detach().float()
         return function(*bridge(*features))[0]
 
-    return Term(name, weight, loss=compare, mass=_num_samples, ramp=ramp)
+    return LossTerm(name, weight, loss=compare, weight_sum=_num_samples, ramp=ramp)
 
 
 class TeacherStage:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from train.distributed.flight_recorder import Trail
+from train.distributed.flight_recorder import FlightRecorder
 
 _POLL_SECONDS = 1e-4
 
@@ -36,7 +36,7 @@ class Comm(Protocol):
     size: int
     local_rank: int
     local_size: int
-    trail: Trail  # of the collectives that this rank started
+    flight_recorder: FlightRecorder  # of the collectives that this rank started
 
     def allreduce_async(self, tensor: torch.Tensor, *, name: str) -> Any:
         """Start summing a tensor over the ranks, in place."""
@@ -63,7 +63,7 @@ class SingleProcess:
     rank, size, local_rank, local_size = 0, 1, 0, 1
 
     def __init__(self) -> None:
-        self.trail = Trail()
+        self.flight_recorder = FlightRecorder()
 
     def allreduce_async(self, tensor: torch.Tensor, *, name: str) -> Any:
         return None
@@ -97,10 +97,10 @@ class HorovodComm:
         hvd.init()
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
-        self.trail = Trail()
+        self.flight_recorder = FlightRecorder()
 
     def allreduce_async(self, tensor: torch.Tensor, *, name: str) -> Any:
-        self.trail.note(name, tensor)
+        self.flight_recorder.note(name, tensor)
         try:
             return self._hvd.allreduce_async_(tensor, op=self._hvd.Sum, name=name)
         except self._lost() as error:
@@ -110,7 +110,7 @@ class HorovodComm:
         # Horovod's own wait spins, and so takes the core from the thread that moves the bytes: on two cores, an
         # allreduce of four numbers then takes 5 ms and more instead of one cycle.
         try:
-            with self.trail.wait():
+            with self.flight_recorder.wait():
                 while not self._hvd.poll(handle):
                     time.sleep(_POLL_SECONDS)
                 self._hvd.synchronize(handle)
@@ -126,9 +126,9 @@ class HorovodComm:
     def allgather_object(self, value: Any, *, name: str) -> list[Any]:
         # JSON instead of Horovod's own object gather, which unpickles what it receives.
         data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-        self.trail.note(name, torch.empty(0))
+        self.flight_recorder.note(name, torch.empty(0))
         try:
-            with self.trail.wait():
+            with self.flight_recorder.wait():
                 sizes = self._hvd.allgather(torch.tensor([len(data)]), name=f"{name}.size")
                 joined = self._hvd.allgather(data, name=f"{name}.data")
         except self._lost() as error:

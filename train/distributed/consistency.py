@@ -1,6 +1,6 @@
 """Whether all ranks run the same: code, versions of what computes, config. Asked once, before anything is written.
 
-check_agreement(comm, config=describe(config))
+check_consistency(comm, config=describe(config))
 """
 
 import hashlib
@@ -20,7 +20,7 @@ _PACKAGES = ("torch", "torchvision", "timm", "horovod", "numpy", "simplejpeg", "
 _SHOWN = 4
 
 
-def check_agreement(comm: Comm, *, config: Mapping[str, Any]) -> None:
+def check_consistency(comm: Comm, *, config: Mapping[str, Any]) -> None:
     """Raises CommError on every rank, naming the hosts that differ from rank 0's and in what."""
     mine = {"host": socket.gethostname(), **fingerprints(config)}
     ranks = comm.allgather_object(mine, name="agreement")

@@ -1,6 +1,6 @@
 """What a rank asked of the others: a fingerprint that all ranks share as long as they do the same, and the last names.
 
-trail = Trail(); trail.note("bucket0", tensor); trail.fingerprint
+flight_recorder = FlightRecorder(); flight_recorder.note("bucket0", tensor); flight_recorder.fingerprint
 """
 
 import contextlib
@@ -16,7 +16,7 @@ _SHOWN = 5
 _MODULUS = 2**20
 
 
-class Trail:
+class FlightRecorder:
     """The order within a step does not count: gradients may be ready in another order on another rank.
 
     waiting: whether this rank now waits for the others.

@@ -1,6 +1,6 @@
 """Ends a process that makes no progress: writes every thread's stack, then exits with the code for "stuck".
 
-with Watchdog(600, rank=0, trail=comm.trail) as watchdog:
+with Watchdog(600, rank=0, flight_recorder=comm.flight_recorder) as watchdog:
     watchdog.feed("step 17")
 """
 
@@ -12,7 +12,7 @@ import time
 from types import TracebackType
 
 from launch.exit_codes import MEANING, ExitCode
-from train.distributed.flight_recorder import Trail
+from train.distributed.flight_recorder import FlightRecorder
 
 # A thread of ours cannot run while C code holds the interpreter's lock; faulthandler's can, but only exits with 1.
 _GRACE_SECONDS = 30.0
@@ -28,8 +28,8 @@ class Watchdog:
     What happens once, as building the model or reading a checkpoint from afar, is fed with a limit of its own.
     """
 
-    def __init__(self, seconds: float, *, rank: int, trail: Trail) -> None:
-        self.seconds, self.rank, self._trail = seconds, rank, trail
+    def __init__(self, seconds: float, *, rank: int, flight_recorder: FlightRecorder) -> None:
+        self.seconds, self.rank, self._flight_recorder = seconds, rank, flight_recorder
         self.interval = min(seconds / 20, _LONGEST_INTERVAL_SECONDS)
         self._activity, self._fed = "start", time.monotonic()
         self._limit, self._armed = seconds, 0.0
@@ -58,13 +58,16 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._done.wait(self.interval):
             quiet = time.monotonic() - self._fed
-            if quiet > self._limit + (_WAITING_SECONDS if self._trail.waiting else 0.0):
+            if quiet > self._limit + (_WAITING_SECONDS if self._flight_recorder.waiting else 0.0):
                 self._end(quiet)
 
     def _end(self, quiet: float) -> None:
-        waits = ", and waits for the other ranks in it" if self._trail.waiting else ""
+        waits = ", and waits for the other ranks in it" if self._flight_recorder.waiting else ""
         print(f"rank {self.rank}: no progress for {quiet:.0f} s in: {self._activity}", file=sys.stderr)
-        print(f"rank {self.rank}: the last collective that it started: {self._trail.last()}{waits}", file=sys.stderr)
+        print(
+            f"rank {self.rank}: the last collective that it started: {self._flight_recorder.last()}{waits}",
+            file=sys.stderr,
+        )
         faulthandler.dump_traceback(all_threads=True)
         print(f"rank {self.rank}: exit {ExitCode.STUCK.value}: {MEANING[ExitCode.STUCK]}", file=sys.stderr, flush=True)
         os._exit(ExitCode.STUCK)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from data.loading.batch import BadRecord, require_all
-from data.loading.eval_loader import PhotoBatch
+from data.loading.eval_loader import EvalBatch
 from train.evaluation.answer import NO_ANSWER, answer
 from train.evaluation.ensemble import Ensemble
 from train.evaluation.metrics import TaskCounts
@@ -49,7 +49,7 @@ class Comparison:
 @torch.inference_mode()
 def compare(
     models: Mapping[str, Ensemble],
-    batches: Iterable[PhotoBatch],
+    batches: Iterable[EvalBatch],
     *,
     num_photos: int,
     progress: Callable[[int], None] = lambda count: None,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from data.index.labels import missing_names
-from data.loading.eval_loader import PhotoBatch
+from data.loading.eval_loader import EvalBatch
 from models.artifact import ArtifactMeta
 from models.errors import ModelError
 from models.formats.loading import LoadedModel, load_model
@@ -66,7 +66,7 @@ class Ensemble:
         return sorted({member.image_size for member in self.members})
 
     @torch.inference_mode()
-    def __call__(self, batch: PhotoBatch) -> dict[str, Tensor]:
+    def __call__(self, batch: EvalBatch) -> dict[str, Tensor]:
         """task -> log of the mean probability, float32 [N, C]. One forward pass per model and view."""
         answers: dict[str, list[Tensor]] = {task: [] for task in self.tasks}
         for member in self.members:

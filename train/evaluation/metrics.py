@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from data.index.labels import MISSING
 from train.evaluation.answer import NO_ANSWER, answer
-from train.losses.classification import MISSING
 
 
 class TaskCounts:

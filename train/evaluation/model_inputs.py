@@ -10,17 +10,15 @@ from torch import Tensor
 
 from data.errors import DataError
 from data.index import match_classes
-from data.index.labels import missing_names
-from data.loading.eval_loader import photo_batches
-from data.loading.image_sets import FilePhotos, Photos, ShardPhotos
+from data.index.labels import MISSING, missing_names
+from data.loading.eval_loader import eval_batches
+from data.loading.image_sets import FileImages, ImageSet, ShardImages
 from models.artifact import ArtifactMeta
 from models.preprocessing import Normalise
-from train.distributed.comm import SingleProcess
-from train.losses.classification import MISSING
 
 
 def model_inputs(
-    photos: Photos,
+    photos: ImageSet,
     meta: ArtifactMeta,
     *,
     size: int,
@@ -31,9 +29,7 @@ def model_inputs(
     """(images float [N, 3, size, size], {task: labels int64 [N], -1 where missing}) in the order of the set; no
     augmentation. Photos that cannot be used are left out and named on stderr."""
     normalise = Normalise(meta.preprocessing["mean"], meta.preprocessing["std"])
-    batches = photo_batches(
-        photos, sizes=[size], num_views=1, batch_size=batch_size, workers=workers, comm=SingleProcess()
-    )
+    batches = eval_batches(photos, sizes=[size], num_views=1, batch_size=batch_size, workers=workers)
     for number, batch in enumerate(batches):
         if number == max_batches:
             break
@@ -46,10 +42,10 @@ def model_inputs(
             )
 
 
-def labelled_photos(photos: ShardPhotos | FilePhotos, meta: ArtifactMeta) -> ShardPhotos:
+def labelled_images(photos: ShardImages | FileImages, meta: ArtifactMeta) -> ShardImages:
     """The photos with classes numbered as the model's, matched by name. Raises DataError unless the set has all tasks
     of the model, no sample of another class, and a label."""
-    if not isinstance(photos, ShardPhotos):
+    if not isinstance(photos, ShardImages):
         raise DataError(f"{photos.folder}: photos without labels; name a shard folder (python -m data.build makes one)")
     index = match_classes(photos.index, meta.tasks, of="the model")
     if missing := missing_names(meta.tasks, index.tasks):
@@ -57,4 +53,4 @@ def labelled_photos(photos: ShardPhotos | FilePhotos, meta: ArtifactMeta) -> Sha
     columns = [list(index.tasks).index(task) for task in meta.tasks]
     if not any((index.load_shard(number).labels[:, columns] != MISSING).any() for number in range(len(index.shards))):
         raise DataError(f"{index.root}: none of its {index.num_samples} samples has a label")
-    return ShardPhotos(index)
+    return ShardImages(index)

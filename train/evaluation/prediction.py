@@ -15,7 +15,7 @@ from typing import Self
 
 import torch
 
-from data.loading.eval_loader import PhotoBatch
+from data.loading.eval_loader import EvalBatch
 from data.staging import sweep, sync, temporary_beside
 from train.evaluation.ensemble import Ensemble
 
@@ -31,7 +31,7 @@ class Prediction:
     error: str = ""
 
 
-def predictions(batch: PhotoBatch, ensemble: Ensemble, device: torch.device) -> Iterator[Prediction]:
+def predictions(batch: EvalBatch, ensemble: Ensemble, device: torch.device) -> Iterator[Prediction]:
     """One for every photo of the batch, also for those that could not be used."""
     answers = {task: values.exp().tolist() for task, values in ensemble(batch.to(device)).items()} if len(batch) else {}
     by_row = {record.row: Prediction(record.key, {}, record.reason) for record in batch.bad}

@@ -21,13 +21,13 @@ from train.losses.objective import Objective
 class StepTotals:
     """Sums over all ranks for one step, the same on every rank."""
 
-    masses: list[float]  # per loss term
+    weight_sums: list[float]  # per loss term
     num_samples: int
     num_bad: int
     stop: bool
 
 
-class Control:
+class StepSync:
     """At most one message is under way at a time."""
 
     def __init__(self, objective: Objective, comm: Comm) -> None:
@@ -37,8 +37,8 @@ class Control:
         self._under_way = False
 
     def start(self, batch: Batch, *, stop: bool) -> None:
-        mark = self._comm.trail.fingerprint
-        values = [*self._objective.masses(batch), len(batch), len(batch.bad), stop, mark, mark * mark]
+        mark = self._comm.flight_recorder.fingerprint
+        values = [*self._objective.weight_sums(batch), len(batch), len(batch.bad), stop, mark, mark * mark]
         self._message = torch.tensor(values, dtype=torch.float64)
         self._handle = self._comm.allreduce_async(self._message, name="control")
         self._under_way = True
@@ -47,13 +47,15 @@ class Control:
         """Raises RankLost, or RanksDiverged naming the ranks."""
         self._under_way = False
         self._comm.wait(self._handle)
-        *masses, num_samples, num_bad, stop, marks, squares = self._message.tolist()
+        *weight_sums, num_samples, num_bad, stop, marks, squares = self._message.tolist()
         # Equal numbers, and only they, have a mean of squares that is the square of their mean.
         if int(marks) ** 2 != self._comm.size * int(squares):
-            trail = self._comm.trail
-            ranks = self._comm.allgather_object([trail.fingerprint, trail.recent()], name="divergence")
+            flight_recorder = self._comm.flight_recorder
+            ranks = self._comm.allgather_object(
+                [flight_recorder.fingerprint, flight_recorder.recent()], name="divergence"
+            )
             raise RanksDiverged(describe_divergence([mark for mark, _ in ranks], [recent for _, recent in ranks]))
-        return StepTotals(masses, int(num_samples), int(num_bad), bool(stop))
+        return StepTotals(weight_sums, int(num_samples), int(num_bad), bool(stop))
 
     def drain(self) -> None:
         """Take in a message that nobody will read, if one is under way. Whoever is lost is told elsewhere."""

@@ -16,7 +16,7 @@ from train.loop.skipped_updates import SkipLog, Skips
 from train.losses.objective import Objective
 
 
-class Meter:
+class TrainMetrics:
     """Per loss term its sum and mass, per task hits, labels and samples without an answer, and the gradient norm.
 
     skips: of the interval that was read last.
@@ -28,7 +28,7 @@ class Meter:
         # of the terms, then hits, then samples without an answer
         self.sums = torch.zeros(self._num_terms + 2 * len(self._tasks), dtype=torch.float64, device=device)
         self._step_sums: list[Tensor] = []  # of the terms, per micro-batch
-        self.masses = [0.0] * self._num_terms
+        self.weight_sums = [0.0] * self._num_terms
         self._weights = objective.weights(0)  # of the last step
         self.labels = [0.0] * len(self._tasks)
         # The same on every rank, so they are not summed.
@@ -45,10 +45,10 @@ class Meter:
         self.sums += torch.cat([sums.double(), hits, (~answered).sum(dim=1)])
         self._step_sums.append(sums)
 
-    def count(self, batch: Batch, masses: Sequence[float], num_samples: int, *, step: int) -> None:
+    def count(self, batch: Batch, weight_sums: Sequence[float], num_samples: int, *, step: int) -> None:
         """What the host knows of a step: local labels, masses and samples over all ranks."""
         self._weights = self._objective.weights(step)
-        self.masses = [old + new for old, new in zip(self.masses, masses, strict=True)]
+        self.weight_sums = [old + new for old, new in zip(self.weight_sums, weight_sums, strict=True)]
         labels = torch.stack([batch.valid[task] for task in self._tasks]).sum(dim=1).tolist()
         self.labels = [old + new for old, new in zip(self.labels, labels, strict=True)]
         self.num_steps += 1
@@ -80,9 +80,11 @@ class Meter:
         self.skips = replace(skips, broken=named)
         report = {}
         total = 0.0
-        for name, weight, value, mass in zip(self._objective.names, self._weights, sums, self.masses, strict=True):
-            report[f"loss.{name}"] = value / mass if mass else float("nan")
-            total += weight * value / mass if mass else 0.0
+        for name, weight, value, weight_sum in zip(
+            self._objective.names, self._weights, sums, self.weight_sums, strict=True
+        ):
+            report[f"loss.{name}"] = value / weight_sum if weight_sum else float("nan")
+            total += weight * value / weight_sum if weight_sum else 0.0
         report["loss"] = total
         for task, hit, count in zip(self._tasks, hits, labels, strict=True):
             report[f"{task}.top1"] = hit / count if count else float("nan")
@@ -98,6 +100,6 @@ class Meter:
         self.norm.zero_()
         self._step_sums = []
         self.skip_log.reset()
-        self.masses = [0.0] * len(self.masses)
+        self.weight_sums = [0.0] * len(self.weight_sums)
         self.labels = [0.0] * len(self.labels)
         self.num_steps = self.num_samples = 0

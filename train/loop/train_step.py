@@ -1,6 +1,6 @@
 """One optimizer update from one batch, the same whatever the number of ranks and micro-batches.
 
-stepper.update(batch, totals, step=17)
+train_step.update(batch, totals, step=17)
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ from models.preprocessing import PRECISIONS, Normalise
 from train.distributed.comm import Comm
 from train.distributed.gradient_buckets import GradientBuckets
 from train.loop.step_sync import StepTotals
-from train.loop.train_metrics import Meter
+from train.loop.train_metrics import TrainMetrics
 from train.losses.objective import Objective
 from train.optim.grad_scaler import LossScale
 
@@ -31,11 +31,11 @@ def seed_generators(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
-class Stepper:
+class TrainStep:
     """Forward, backward, gradient sums over the ranks, gradient stages, optimizer step, update stages.
 
-    batch_stages run on every micro-batch, on the device, before the forward pass; gradient_stages between the sum and
-    the step, the only place where gradients may be edited; update_stages after the step. batch_size: samples of a full
+    batch_hooks run on every micro-batch, on the device, before the forward pass; gradient_hooks between the sum and
+    the step, the only place where gradients may be edited; update_hooks after the step. batch_size: samples of a full
     update over all ranks; one with less than half of them counts by its share of them. Default: all count in full.
     """
 
@@ -47,7 +47,7 @@ class Stepper:
         objective: Objective,
         optimizer: torch.optim.Optimizer,
         buckets: GradientBuckets,
-        meter: Meter,
+        metrics: TrainMetrics,
         comm: Comm,
         device: torch.device,
         learning_rate: Callable[[int], float],
@@ -56,16 +56,16 @@ class Stepper:
         clip_norm: float | None = None,
         batch_size: int | None = None,
         seed: int = 0,
-        batch_stages: Sequence[Callable[[Batch], Batch]] = (),
-        gradient_stages: Sequence[Callable[[int], None]] = (),
-        update_stages: Sequence[Callable[[int], None]] = (),
+        batch_hooks: Sequence[Callable[[Batch], Batch]] = (),
+        gradient_hooks: Sequence[Callable[[int], None]] = (),
+        update_hooks: Sequence[Callable[[int], None]] = (),
     ) -> None:
         self.model, self.normalise, self.objective = model, normalise, objective
-        self.optimizer, self.buckets, self.meter, self.comm = optimizer, buckets, meter, comm
+        self.optimizer, self.buckets, self.metrics, self.comm = optimizer, buckets, metrics, comm
         self.device, self.learning_rate = device, learning_rate
         self.precision, self.micro_batch, self.clip_norm, self.seed = precision, micro_batch, clip_norm, seed
         self.batch_size = batch_size
-        self.batch_stages, self.gradient_stages, self.update_stages = batch_stages, gradient_stages, update_stages
+        self.batch_hooks, self.gradient_hooks, self.update_hooks = batch_hooks, gradient_hooks, update_hooks
         self.scale = LossScale(device) if precision == "fp16" else None
 
     def update(self, batch: Batch, totals: StepTotals, *, step: int) -> None:
@@ -82,7 +82,7 @@ class Stepper:
                 self._backward(part, totals, step)
         self.buckets.finish()
         self._apply(step, weight)
-        self.meter.count(batch, totals.masses, totals.num_samples, step=step)
+        self.metrics.count(batch, totals.weight_sums, totals.num_samples, step=step)
 
     def _share(self, mine: int, everyone: int) -> float:
         """This rank's weight in the averaged statistics; where no rank has a usable sample, all weigh the same."""
@@ -104,13 +104,13 @@ class Stepper:
 
     def _backward(self, part: Batch, totals: StepTotals, step: int) -> None:
         part = part.to(self.device)
-        for stage in self.batch_stages:
+        for stage in self.batch_hooks:
             part = stage(part)
         with _running_statistics(self.model, when=len(part) < _FEWEST_FOR_STATISTICS):
             logits = self.predict(self.model, part)
-        loss, sums = self.objective(logits, part, totals.masses, step)
+        loss, sums = self.objective(logits, part, totals.weight_sums, step)
         (loss if self.scale is None else loss * self.scale.value).backward()
-        self.meter.add(sums, logits, part)
+        self.metrics.add(sums, logits, part)
 
     def _apply(self, step: int, weight: float) -> None:
         if self.scale is not None:
@@ -124,7 +124,7 @@ class Stepper:
         if weight < 1:
             # Not the rate of this step: momentum would carry nearly all of the gradient into the next ones.
             torch._foreach_mul_(self.buckets.gradients, weight)
-        for stage in self.gradient_stages:
+        for stage in self.gradient_hooks:
             stage(step)
         # The fused optimizers skip on the device when this is 1, so the host need not wait for the answer.
         self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
@@ -132,12 +132,12 @@ class Stepper:
         self.optimizer.step()
         self.buckets.weigh(weight)
         self.buckets.take_back(skipped)
-        for stage in self.update_stages:
+        for stage in self.update_hooks:
             stage(step)
         searching = None if self.scale is None else self.scale.can_fall
         if self.scale is not None:
             self.scale.adapt(skipped)
-        self.meter.end_step(norm, skipped, searching=searching, step=step)
+        self.metrics.end_step(norm, skipped, searching=searching, step=step)
 
     def _set_learning_rate(self, step: int) -> None:
         rate = self.learning_rate(step)

@@ -16,9 +16,9 @@ from train.distributed.comm import Comm
 from train.distributed.watchdog import Watchdog
 from train.evaluation.evaluation import Evaluation
 from train.loop.skipped_updates import SkipLimit
-from train.loop.step_sync import Control, StepTotals
-from train.loop.train_step import Stepper
-from train.tracking.bad_samples import BadLedger
+from train.loop.step_sync import StepSync, StepTotals
+from train.loop.train_step import TrainStep
+from train.tracking.bad_samples import BadSampleLog
 from train.tracking.jsonl import JsonLines
 from train.tracking.tracker import Tracker
 
@@ -39,15 +39,15 @@ class Trainer:
     def __init__(
         self,
         *,
-        stepper: Stepper,
-        control: Control,
+        train_step: TrainStep,
+        step_sync: StepSync,
         comm: Comm,
         batches: Iterator[Batch],
         steps_per_epoch: int,
         epochs: int,
         progress: Progress,
         tracker: Tracker,
-        ledger: BadLedger,
+        bad_samples: BadSampleLog,
         watchdog: Watchdog,
         stop_wanted: Callable[[], bool],
         evaluate: Callable[[], Evaluation] | None,
@@ -62,15 +62,15 @@ class Trainer:
         find_bad: Callable[[], list[BadRecord]] | None = None,
         trace: JsonLines | None = None,
     ) -> None:
-        self.stepper, self.control, self.comm, self.batches = stepper, control, comm, batches
+        self.train_step, self.step_sync, self.comm, self.batches = train_step, step_sync, comm, batches
         self.steps_per_epoch, self.epochs, self.progress = steps_per_epoch, epochs, progress
-        self.tracker, self.ledger, self.watchdog, self.stop_wanted = tracker, ledger, watchdog, stop_wanted
+        self.tracker, self.bad_samples, self.watchdog, self.stop_wanted = tracker, bad_samples, watchdog, stop_wanted
         self.evaluate, self.save_checkpoint, self.save_best = evaluate, save_checkpoint, save_best
         self.monitor, self.log_every, self.evaluate_every = monitor, log_every, evaluate_every
         self.checkpoint_steps, self.checkpoint_epochs = checkpoint_steps, checkpoint_epochs
         self.patience, self.find_bad, self.trace = patience, find_bad, trace
         self.skip_limit = SkipLimit(progress, steps_per_epoch=steps_per_epoch)
-        stepper.meter.continue_row(progress.skipped_row, progress.skipped_since, progress.skipped_terms)
+        train_step.metrics.continue_row(progress.skipped_row, progress.skipped_since, progress.skipped_terms)
         self._clock = time.monotonic()
 
     def train(self) -> ExitCode:
@@ -89,7 +89,7 @@ class Trainer:
                 )
             self.watchdog.feed(f"epoch {batch.epoch} step {batch.step}", at_least=limit)
             limit = 0.0
-            self.stepper.update(batch, totals, step=self.progress.step)
+            self.train_step.update(batch, totals, step=self.progress.step)
             self._write_down(batch, totals)
             self.progress.step += 1
             epoch_ends = batch.step + 1 == self.steps_per_epoch
@@ -114,28 +114,28 @@ class Trainer:
             planned = self.epochs * self.steps_per_epoch
             if self.progress.step < planned:  # more after schedule.epochs was lowered
                 raise LoaderLost(f"the batches ended after step {self.progress.step:,} of {planned:,}")
-        self.skip_limit.require_updates(learning_rate=self.stepper.learning_rate(max(0, self.progress.step - 1)))
+        self.skip_limit.require_updates(learning_rate=self.train_step.learning_rate(max(0, self.progress.step - 1)))
         return ExitCode.DONE
 
     def _out_of_patience(self) -> bool:
-        return self.patience is not None and self.progress.waited >= self.patience
+        return self.patience is not None and self.progress.num_bad_epochs >= self.patience
 
     def _with_totals(self) -> Iterator[tuple[Batch, StepTotals]]:
         """Each batch with its sums over the ranks, which travel while the previous batch is computed."""
         batch = next(self.batches, None)
         if batch is None:
             return
-        self.control.start(batch, stop=self.stop_wanted())
+        self.step_sync.start(batch, stop=self.stop_wanted())
         try:
             while batch is not None:
-                totals = self.control.finish()
+                totals = self.step_sync.finish()
                 following = next(self.batches, None)
                 if following is not None:
-                    self.control.start(following, stop=self.stop_wanted())
+                    self.step_sync.start(following, stop=self.stop_wanted())
                 yield batch, totals
                 batch = following
         finally:
-            self.control.drain()  # stopped early, on all ranks at the same step
+            self.step_sync.drain()  # stopped early, on all ranks at the same step
 
     def _write_down(self, batch: Batch, totals: StepTotals) -> None:
         if self.trace is not None:
@@ -156,20 +156,20 @@ class Trainer:
         """All ranks know that there are some, so all take part in telling each other which."""
         mine = [[split, record.shard, record.key, record.reason] for record in records]
         everyone = self.comm.allgather_object(mine, name=f"bad.{split}")
-        self.ledger.add([record for rank in everyone for record in rank], step=step)
+        self.bad_samples.add([record for rank in everyone for record in rank], step=step)
 
     def _say_bad(self, epoch: int) -> None:
-        news = self.ledger.take_news()
+        news = self.bad_samples.take_news()
         if news and self.comm.rank == 0:
             print(f"epoch {epoch + 1}/{self.epochs} {news}", flush=True)
 
     def _log(self, batch: Batch, *, epoch_ends: bool) -> None:
-        meter, now, step = self.stepper.meter, time.monotonic(), self.progress.step - 1
-        num_samples, num_steps = meter.num_samples, meter.num_steps
-        seconds_per_step, learning_rate = (now - self._clock) / num_steps, self.stepper.learning_rate(step)
+        metrics, now, step = self.train_step.metrics, time.monotonic(), self.progress.step - 1
+        num_samples, num_steps = metrics.num_samples, metrics.num_steps
+        seconds_per_step, learning_rate = (now - self._clock) / num_steps, self.train_step.learning_rate(step)
         speed = num_samples / max(now - self._clock, 1e-9)
         self._clock = now
-        report = meter.read(self.comm)
+        report = metrics.read(self.comm)
         self.tracker.log(
             {
                 "kind": "train",
@@ -185,7 +185,7 @@ class Trainer:
         if self.find_bad is not None:
             self._add_bad("teacher", self.find_bad(), step=step)
         self.skip_limit.judge(
-            meter.skips, num_steps=num_steps, epoch=batch.epoch, epoch_ends=epoch_ends, learning_rate=learning_rate
+            metrics.skips, num_steps=num_steps, epoch=batch.epoch, epoch_ends=epoch_ends, learning_rate=learning_rate
         )
 
     def _evaluate_if_due(self, *, at_least: float = 0.0) -> None:
@@ -216,10 +216,10 @@ class Trainer:
         counts = evaluation.is_finite and self.progress.num_updates > 0
         value = values[self.monitor]
         if counts and is_better(value, self.progress.best, self.monitor):
-            self.progress.best, self.progress.waited, self.progress.results = value, 0, values
+            self.progress.best, self.progress.num_bad_epochs, self.progress.results = value, 0, values
             self.save_best(evaluation)
         else:
-            self.progress.waited += 1
+            self.progress.num_bad_epochs += 1
         self._clock = time.monotonic()
 
     def _due(self, epoch: int, every: int) -> bool:

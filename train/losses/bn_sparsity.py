@@ -151,7 +151,7 @@ class ProximalSparsity:
             torch._foreach_copy_(weights, magnitudes)
 
     def _skipped(self, like: Tensor) -> Tensor:
-        found: Tensor = self._optimizer.found_inf  # type: ignore[attr-defined]  # the stepper sets it before each step
+        found: Tensor = self._optimizer.found_inf  # type: ignore[attr-defined]  # TrainStep sets it before each step
         return found.to(like.device)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-MISSING = -1
+from data.index.labels import MISSING
 
 
 def sample_weights(target: Tensor, class_weights: Tensor | None = None) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train.losses.classification import MISSING
+from data.index.labels import MISSING
 
 LossSum = tuple[Tensor, Tensor]
 _FAR = -1e4  # the logit of a class that has no part: far below any other, and without NaN in the backward pass

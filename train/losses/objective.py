@@ -1,6 +1,6 @@
 """The training objective: a weighted sum of loss terms, each divided by its weight sum over the whole update.
 
-objective = Objective([Term("age", 1.0, loss=..., mass=...)])
+objective = Objective([LossTerm("age", 1.0, loss=..., mass=...)])
 loss, sums = objective(logits, batch, masses, step)
 """
 
@@ -18,7 +18,7 @@ Logits = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Term:
+class LossTerm:
     """One loss term.
 
     loss(logits, batch) -> sum over the samples given, a scalar on the device.
@@ -30,7 +30,7 @@ class Term:
     name: str
     weight: float
     loss: Callable[[Logits, Batch], Tensor]
-    mass: Callable[[Batch], float]
+    weight_sum: Callable[[Batch], float]
     ramp: Callable[[int], float] | None = None
 
     def weight_at(self, step: int) -> float:
@@ -40,20 +40,23 @@ class Term:
 class Objective:
     """Sum over the terms of weight * (sum / mass), and 0 where the mass is 0."""
 
-    def __init__(self, terms: Sequence[Term]) -> None:
+    def __init__(self, terms: Sequence[LossTerm]) -> None:
         self.terms = list(terms)
         self.names = [term.name for term in self.terms]
 
     def weights(self, step: int) -> list[float]:
         return [term.weight_at(step) for term in self.terms]
 
-    def masses(self, batch: Batch) -> list[float]:
-        return [term.mass(batch) for term in self.terms]
+    def weight_sums(self, batch: Batch) -> list[float]:
+        return [term.weight_sum(batch) for term in self.terms]
 
-    def __call__(self, logits: Logits, batch: Batch, masses: Sequence[float], step: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, logits: Logits, batch: Batch, weight_sums: Sequence[float], step: int) -> tuple[Tensor, Tensor]:
         """(scalar to differentiate, float32 [num_terms] sums for the log); masses are those of the whole update."""
         sums = torch.stack([term.loss(logits, batch) for term in self.terms])
-        factors = [weight / mass if mass else 0.0 for weight, mass in zip(self.weights(step), masses, strict=True)]
+        factors = [
+            weight / weight_sum if weight_sum else 0.0
+            for weight, weight_sum in zip(self.weights(step), weight_sums, strict=True)
+        ]
         return (sums * torch.tensor(factors, device=sums.device)).sum(), sums.detach()
 
 
@@ -69,14 +72,14 @@ def label_term(
     label_smoothing: float = 0.0,
     focal_gamma: float = 2.0,
     ramp: Callable[[int], float] | None = None,
-) -> Term:
+) -> LossTerm:
     """The term that learns a task from its labels."""
     options = {"gamma": focal_gamma} if loss == "focal" else {"label_smoothing": label_smoothing}
     function = partial(LOSSES[loss], class_weights=class_weights, **options)
-    return Term(
+    return LossTerm(
         name=task,
         weight=weight,
         loss=lambda logits, batch: function(logits[task], batch.label[task])[0],
-        mass=lambda batch: float(sample_weights(batch.label[task], class_weights).sum()),
+        weight_sum=lambda batch: float(sample_weights(batch.label[task], class_weights).sum()),
         ramp=ramp,
     )

@@ -9,12 +9,12 @@ from train.report_page.charts.line import reliability, reliability_chart
 from train.report_page.confusion import confusion_figure, mistaken_pairs
 from train.report_page.markup import Html, join, tag
 from train.report_page.numbers import count, percent
-from train.report_page.predictions import PRECISION, Answers, TaskAnswers
+from train.report_page.predictions import PRECISION, Predictions, TaskPredictions
 
 _SHOWN = 8
 
 
-def behaviour_section(answers: Mapping[str, Answers], notes: Sequence[str], *, thumbnails: bool) -> Html:
+def behaviour_section(answers: Mapping[str, Predictions], notes: Sequence[str], *, thumbnails: bool) -> Html:
     """One part for each model; notes say why a model has none. thumbnails: with the photos themselves."""
     parts = [_model(name, one, thumbnails) for name, one in answers.items()]
     return tag(
@@ -26,14 +26,14 @@ def behaviour_section(answers: Mapping[str, Answers], notes: Sequence[str], *, t
     )
 
 
-def _model(name: str, answers: Answers, thumbnails: bool) -> Html:
+def _model(name: str, answers: Predictions, thumbnails: bool) -> Html:
     part = "all" if answers.num_photos == answers.num_all else f"{answers.num_photos:,} evenly spaced of"
     asked = f"Asked about {part} {count(answers.num_all, 'photo')} of {answers.data}."
     tasks = [_task(name, task, one, answers, thumbnails) for task, one in answers.tasks.items()]
     return join(tag("h3", name), tag("p", asked, class_="note"), *tasks)
 
 
-def _task(name: str, task: str, one: TaskAnswers, answers: Answers, thumbnails: bool) -> Html:
+def _task(name: str, task: str, one: TaskPredictions, answers: Predictions, thumbnails: bool) -> Html:
     worst = one.worst(_SHOWN)
     pictures = [_mistake(name, one, place, answers, thumbnails) for place in worst]
     mistakes = int((~one.correct).sum())
@@ -57,7 +57,7 @@ def _task(name: str, task: str, one: TaskAnswers, answers: Answers, thumbnails: 
     )
 
 
-def _mistake(model: str, one: TaskAnswers, place: int, answers: Answers, thumbnails: bool) -> Html:
+def _mistake(model: str, one: TaskPredictions, place: int, answers: Predictions, thumbnails: bool) -> Html:
     photo = int(one.photo[place])
     name = answers.name(photo)
     true, answer = one.classes[one.true[place]], one.classes[one.answer[place]]

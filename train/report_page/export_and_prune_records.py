@@ -1,4 +1,4 @@
-"""An export.json or a prune.json, checked as it is read: `written = read_written(Path("exported"), EXPORT_NAME)`."""
+"""An export.json or a prune.json, checked as it is read: `written = read_record(Path("exported"), EXPORT_NAME)`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data.sealed_json import open_sealed
 from models.errors import ModelError
-from models.export.report import FORMAT as EXPORT_FORMAT
-from models.formats.manifest import EXPORT_NAME
-from prune.plan import FORMAT as PRUNE_FORMAT
-from prune.plan import PLAN_NAME as PRUNE_NAME
+from models.formats.manifest import EXPORT_FORMAT, EXPORT_NAME
+from models.prune_record import PRUNE_FORMAT, PRUNE_NAME
 from train.report_page.saved_model import first_wrong_value
 
 Count = Annotated[int, Field(gt=0)]
@@ -103,7 +101,7 @@ _KINDS: Mapping[str, tuple[str, type[BaseModel], str]] = {
 
 
 @dataclass(frozen=True)
-class Written:
+class SavedRecord:
     """A folder that holds an export.json or a prune.json, and what it says."""
 
     name: str
@@ -111,7 +109,7 @@ class Written:
     content: Mapping[str, Any]
 
 
-def read_written(path: Path, file: str) -> Written:
+def read_record(path: Path, file: str) -> SavedRecord:
     """ModelError naming the file and the value where it is cut, missing or not what its command writes."""
     expected, kind, command = _KINDS[file]
     try:
@@ -130,4 +128,4 @@ def read_written(path: Path, file: str) -> Written:
         raise ModelError(
             f"{path / file} cannot be read: {first_wrong_value(error)}; write it again with {command}"
         ) from error
-    return Written(path.name or str(path), path, content)
+    return SavedRecord(path.name or str(path), path, content)

@@ -6,18 +6,18 @@ section = exports_section(exports)
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.export.report import REFERENCE
-from train.report_page.export_and_prune_records import Written
+from models.formats.manifest import REFERENCE
+from train.report_page.export_and_prune_records import SavedRecord
 from train.report_page.markup import Html, join, tag
 from train.report_page.numbers import count
 
 
-def exports_section(exports: Sequence[Written]) -> Html | None:
+def exports_section(exports: Sequence[SavedRecord]) -> Html | None:
     """One part for each; None where nothing was exported."""
     return tag("section", tag("h2", "Exports", id="exports"), *map(_export, exports)) if exports else None
 
 
-def _export(export: Written) -> Html:
+def _export(export: SavedRecord) -> Html:
     facts = export.content["quantisation"]
     return join(
         tag("h3", export.name),

@@ -6,14 +6,14 @@ html = page_header(stages, with_widths=True, with_exports=False)
 from collections.abc import Sequence
 
 from train.report_page.markup import Html, tag
-from train.report_page.model_entries import Stage
+from train.report_page.model_entries import ModelEntry
 from train.report_page.numbers import count, megabytes, milliseconds, percent, short
 from train.report_page.results_section import by_data, measured_time
 
 
-def page_header(stages: Sequence[Stage], *, with_widths: bool, with_exports: bool) -> Html:
+def page_header(entries: Sequence[ModelEntry], *, with_widths: bool, with_exports: bool) -> Html:
     """About the largest set of models that were measured on the same photos."""
-    groups = by_data([stage for stage in stages if stage.mean_top1 is not None])
+    groups = by_data([stage for stage in entries if stage.mean_top1 is not None])
     measured = next(iter(groups.values()), [])
     links = {"gains": "What was gained", "runs": "Runs", "curves": "Curves"}
     links |= {"widths": "Widths"} if with_widths else {}
@@ -29,7 +29,7 @@ def page_header(stages: Sequence[Stage], *, with_widths: bool, with_exports: boo
     )
 
 
-def _sentence(measured: Sequence[Stage]) -> str:
+def _sentence(measured: Sequence[ModelEntry]) -> str:
     if not measured:
         return "No model has been measured yet; what was written so far is below."
     best = max(measured, key=lambda stage: stage.mean_top1 or 0)
@@ -44,7 +44,7 @@ def _sentence(measured: Sequence[Stage]) -> str:
     )
 
 
-def _tiles(measured: Sequence[Stage]) -> list[Html]:
+def _tiles(measured: Sequence[ModelEntry]) -> list[Html]:
     best = max(measured, key=lambda stage: stage.mean_top1 or 0)
     small = min(measured, key=lambda stage: stage.bytes)
     least = min(measured, key=lambda stage: stage.macs)
@@ -60,7 +60,7 @@ def _tiles(measured: Sequence[Stage]) -> list[Html]:
     return [tag("div", tag("b", value), tag("span", text), class_="tile") for value, text in facts]
 
 
-def _others(least: Stage, measured: Sequence[Stage]) -> str:
+def _others(least: ModelEntry, measured: Sequence[ModelEntry]) -> str:
     """Networks of one shape have the same work."""
     number = sum(stage.macs == least.macs for stage in measured) - 1
     return f" and {count(number, 'other')}" if number else ""

@@ -10,8 +10,8 @@ from pathlib import Path
 from data.staging import settle_if_allowed
 from models.errors import ModelError
 from models.formats.manifest import EXPORT_NAME
-from prune.plan import PLAN_NAME as PRUNE_NAME
-from train.report_page.export_and_prune_records import Written, read_written
+from models.prune_record import PRUNE_NAME
+from train.report_page.export_and_prune_records import SavedRecord, read_record
 from train.report_page.run_record import RunRecord, is_run, read_run
 
 
@@ -20,8 +20,8 @@ class Material:
     """No two folders have the same name. notes: what could not be read, in words."""
 
     records: list[RunRecord] = field(default_factory=list)
-    prunes: list[Written] = field(default_factory=list)
-    exports: list[Written] = field(default_factory=list)
+    prunes: list[SavedRecord] = field(default_factory=list)
+    exports: list[SavedRecord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -58,12 +58,12 @@ def _add_written(found: Material, folder: Path, name: str) -> None:
     if _holds(target, folder):
         return
     try:
-        target.append(read_written(folder, name))
+        target.append(read_record(folder, name))
     except ModelError as error:
         found.notes.append(f"{error}.")
 
 
-def _holds(target: Sequence[RunRecord | Written], folder: Path) -> bool:
+def _holds(target: Sequence[RunRecord | SavedRecord], folder: Path) -> bool:
     return any(one.path.resolve() == folder.resolve() for one in target)
 
 

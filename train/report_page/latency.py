@@ -1,4 +1,4 @@
-"""Milliseconds of the stages, all measured together: `stages, notes = time_stages(stages, progress=advance)`."""
+"""Milliseconds of the stages, all measured together: `stages, notes = time_entries(stages, progress=advance)`."""
 
 import importlib.util
 import json
@@ -12,7 +12,7 @@ import numpy as np
 from models.formats.latency import inference, measure_milliseconds
 from models.formats.weight_storage import SUFFIX
 from models.student import build_student
-from train.report_page.model_entries import EXPORTED, Stage
+from train.report_page.model_entries import EXPORTED, ModelEntry
 
 ROUNDS = 10
 _SECONDS = 0.7  # for each subject
@@ -20,32 +20,33 @@ _SECONDS = 0.7  # for each subject
 Subject = Path | tuple[str, int]  # an ONNX file, or a network as JSON and its image size
 
 
-def subjects(stages: Sequence[Stage]) -> list[Subject]:
+def subjects(entries: Sequence[ModelEntry]) -> list[Subject]:
     """What is there to be timed. Weights do not change a time, so models of one network are one subject."""
-    return [subject for subject in dict.fromkeys(map(_subject, stages)) if subject is not None]
+    return [subject for subject in dict.fromkeys(map(_subject, entries)) if subject is not None]
 
 
-def time_stages(
-    stages: Sequence[Stage], *, progress: Callable[[int], None] = lambda count: None
-) -> tuple[list[Stage], list[str]]:
+def time_entries(
+    entries: Sequence[ModelEntry], *, progress: Callable[[int], None] = lambda count: None
+) -> tuple[list[ModelEntry], list[str]]:
     """The same stages, each with its time of one image on one thread, and what could not be timed, in words.
 
     All are measured in turn, so that a busy machine slows all of them, on the runtime of `models.formats.latency`.
-    Files that cannot run here keep the time that export.json gives. progress: called with 1 after each of ROUNDS rounds.
+    Files that cannot run here keep the time that export.json gives. progress: called with 1 after each of ROUNDS
+    rounds.
     """
     ways: dict[str, Callable[[], object]] = {}
     runtimes: dict[Subject, str] = {}
     notes = []
-    for subject in subjects(stages):
+    for subject in subjects(entries):
         try:
             ways[str(subject)], runtimes[subject] = _inference(subject)
         except Exception as error:  # torch's exporter and onnxruntime share no base class
-            names = ", ".join(stage.name for stage in stages if _subject(stage) == subject)
+            names = ", ".join(stage.name for stage in entries if _subject(stage) == subject)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             notes.append(f"{names}: cannot be timed: {reason}.")
     taken = measure_milliseconds(ways, rounds=ROUNDS, seconds=_SECONDS * len(ways), progress=progress)
     timed = []
-    for stage in stages:
+    for stage in entries:
         own = _subject(stage)
         if own is not None and own in runtimes:
             stage = replace(stage, milliseconds=taken[str(own)], runtime=runtimes[own])
@@ -61,7 +62,7 @@ def processor() -> str:
     return next(named, platform.machine())
 
 
-def _subject(stage: Stage) -> Subject | None:
+def _subject(stage: ModelEntry) -> Subject | None:
     """None for a file that cannot run here. Weights stored in 8 bits are computed with as float weights are."""
     if stage.role != EXPORTED or stage.file.name.endswith(SUFFIX):
         return stage.network, stage.image_size

@@ -1,6 +1,6 @@
 """The models that a report compares: what each costs and how well it answers.
 
-stages = [run_stage(record, role="student"), *export_stages(export, meta)]
+entries = [run_entry(record, role="student"), *export_entries(export, meta)]
 """
 
 import json
@@ -19,11 +19,10 @@ from data.storage import is_remote
 from models.artifact import META_NAME, WEIGHTS_NAME, ArtifactMeta
 from models.cost import count_cost
 from models.errors import ModelError
-from models.export.report import REFERENCE
-from models.formats.manifest import EXPORT_NAME
+from models.formats.manifest import EXPORT_NAME, REFERENCE
+from models.prune_record import plan_gap
 from models.student import build_student
-from prune.plan import plan_gap
-from train.report_page.export_and_prune_records import Written
+from train.report_page.export_and_prune_records import SavedRecord
 from train.report_page.run_record import RunRecord
 from train.report_page.saved_model import weights_gap
 
@@ -32,7 +31,7 @@ FROM_EXPORT = EXPORT_NAME  # as the runtime of a time that was not measured for 
 
 
 @dataclass(frozen=True)
-class Stage:
+class ModelEntry:
     """One model file. role: teacher, student, distilled, slimmed, pruned, exported. network: its architecture as JSON.
     macs, milliseconds: for one image of image_size. runtime: what the milliseconds were measured on, or FROM_EXPORT.
     top1: task -> share; None where it was not measured, on `data`. precision: that it computed in there. part: as in
@@ -56,7 +55,7 @@ class Stage:
     part: str = ""
 
 
-def run_stage(record: RunRecord, *, role: str) -> Stage | None:
+def run_entry(record: RunRecord, *, role: str) -> ModelEntry | None:
     """The model of a run, with the results that it was saved with; None without a model."""
     if record.meta is None or record.model_path is None:
         return None
@@ -73,7 +72,7 @@ def run_stage(record: RunRecord, *, role: str) -> Stage | None:
     )
 
 
-def pruned_stage(prune: Written, meta: ArtifactMeta) -> Stage:
+def pruned_entry(prune: SavedRecord, meta: ArtifactMeta) -> ModelEntry:
     """The narrow model beside a prune.json. Nobody has measured it yet. ModelError where its weights are not whole, or
     the two are not of one pruning."""
     if gap := weights_gap(meta) or plan_gap(prune.content, meta):
@@ -90,9 +89,9 @@ def _stage(
     top1: Mapping[str, float | None],
     data: str,
     precision: str,
-) -> Stage:
+) -> ModelEntry:
     size = int(meta.preprocessing["eval_size"])
-    return Stage(
+    return ModelEntry(
         name=name,
         role=role,
         file=meta.path / WEIGHTS_NAME,
@@ -111,7 +110,7 @@ def _stage(
     )
 
 
-def export_stages(export: Written, meta: ArtifactMeta) -> list[Stage]:
+def export_entries(export: SavedRecord, meta: ArtifactMeta) -> list[ModelEntry]:
     """Every file of an export, as export.json says; the weights that it was made from come first. ModelError where
     the model.json beside it is of another model."""
     if export.content["model"]["sha256"] != meta.sha256:
@@ -122,7 +121,7 @@ def export_stages(export: Written, meta: ArtifactMeta) -> list[Stage]:
     size = export.content["image_size"]
     macs = count_macs(network_of(meta), size)
     return [
-        Stage(
+        ModelEntry(
             name=f"{export.name} {variant}",
             role=BEFORE_EXPORT if variant == REFERENCE else EXPORTED,
             file=export.path / values["file"],
@@ -146,7 +145,7 @@ def export_stages(export: Written, meta: ArtifactMeta) -> list[Stage]:
     ]
 
 
-def file_gap(export: Written, values: Mapping[str, Any]) -> str | None:
+def file_gap(export: SavedRecord, values: Mapping[str, Any]) -> str | None:
     """Why an exported file is not the one that export.json speaks of; None where it is, or where it lies elsewhere."""
     file = export.path / values["file"]
     if not file.is_file():

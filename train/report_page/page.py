@@ -11,27 +11,27 @@ from models.errors import ModelError
 from train.distillation.teacher import teacher_paths
 from train.report_page.charts.palette import COLOURS, DARK_COLOURS
 from train.report_page.error_section import behaviour_section
-from train.report_page.export_and_prune_records import Written
+from train.report_page.export_and_prune_records import SavedRecord
 from train.report_page.exports_section import exports_section
 from train.report_page.header import page_header
 from train.report_page.inputs import Material
-from train.report_page.latency import ROUNDS, subjects, time_stages
+from train.report_page.latency import ROUNDS, subjects, time_entries
 from train.report_page.markup import Html, tag
 from train.report_page.model_entries import (
     BEFORE_EXPORT,
     EXPORTED,
-    Stage,
-    export_stages,
+    ModelEntry,
+    export_entries,
     file_gap,
     photos_of,
-    pruned_stage,
+    pruned_entry,
     role_of,
-    run_stage,
+    run_entry,
 )
 from train.report_page.numbers import count
-from train.report_page.predictions import PRECISION, Answers, collect_answers
+from train.report_page.predictions import PRECISION, Predictions, collect_predictions
 from train.report_page.provenance_section import bad_section, commands_section, widths_section
-from train.report_page.results_section import gains_section
+from train.report_page.results_section import results_section
 from train.report_page.run_record import RunRecord
 from train.report_page.runs_section import curves_section, runs_section
 from train.report_page.saved_model import read_meta
@@ -46,21 +46,21 @@ def build_page(
     bar: (what, total) -> the progress bar of a long part. Also returns what the page says that it could not show."""
     notes = list(material.notes)
     roles = _roles(material.records)
-    stages = _stages(material, roles, notes)
-    with bar(f"Timing {count(len(subjects(stages)), 'network')}", ROUNDS) as advance:
-        stages, untimed = time_stages(stages, progress=advance)
+    entries = _model_entries(material, roles, notes)
+    with bar(f"Timing {count(len(subjects(entries)), 'network')}", ROUNDS) as advance:
+        entries, untimed = time_entries(entries, progress=advance)
     notes += untimed
     unasked: list[str] = []
     answers = _answers(material, unasked, most_photos=most_photos, workers=workers, bar=bar)
     records = material.records
     of_runs = {record.name: answers[record.name] for record in records if record.name in answers}
     of_prunes = {prune.name: answers[prune.name] for prune in material.prunes if prune.name in answers}
-    stages = _once([_measured(stage, of_prunes.get(stage.name)) for stage in stages])
-    names = [record.name for record in records] + [stage.name for stage in stages]
+    entries = _once([_measured(stage, of_prunes.get(stage.name)) for stage in entries])
+    names = [record.name for record in records] + [stage.name for stage in entries]
     places = {name: place for place, name in enumerate(dict.fromkeys(names))}
     sections = [
-        gains_section(stages, places, remarks=[_asked(name, one) for name, one in of_prunes.items()])
-        if stages
+        results_section(entries, places, remarks=[_asked(name, one) for name, one in of_prunes.items()])
+        if entries
         else None,
         runs_section(records, roles) if records else None,
         curves_section(records, places) if records else None,
@@ -81,7 +81,7 @@ def build_page(
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     body = tag(
         "body",
-        page_header(stages, with_widths=bool(material.prunes), with_exports=bool(material.exports)),
+        page_header(entries, with_widths=bool(material.prunes), with_exports=bool(material.exports)),
         tag("main", *(tag("p", note, class_="note warn") for note in notes), *sections),
         tag("footer", f"Made {made}. This file is whole: it loads nothing and runs no script."),
     )
@@ -95,21 +95,21 @@ def _roles(records: Sequence[RunRecord]) -> dict[str, str]:
     return {record.name: role_of(record, teachers) for record in records}
 
 
-def _stages(material: Material, roles: Mapping[str, str], notes: list[str]) -> list[Stage]:
-    stages = []
+def _model_entries(material: Material, roles: Mapping[str, str], notes: list[str]) -> list[ModelEntry]:
+    entries = []
     for record in material.records:
         with _noting(notes, f"{record.name}: its model cannot be compared"):
-            stage = run_stage(record, role=roles[record.name])
-            stages += [stage] if stage else []
+            stage = run_entry(record, role=roles[record.name])
+            entries += [stage] if stage else []
     for prune in material.prunes:
         with _noting(notes, f"{prune.name}: the pruned model cannot be compared"):
-            stages.append(pruned_stage(prune, read_meta(prune.path)))
+            entries.append(pruned_entry(prune, read_meta(prune.path)))
     for export in material.exports:
         with _noting(notes, f"{export.name}: its files cannot be compared"):
-            stages += export_stages(export, read_meta(export.path))
+            entries += export_entries(export, read_meta(export.path))
             gaps = [file_gap(export, values) for values in export.content["variants"].values()]
             notes += [f"{export.name}: {gap}; it is not compared." for gap in gaps if gap]
-    return stages
+    return entries
 
 
 @contextmanager
@@ -121,14 +121,18 @@ def _noting(notes: list[str], what: str) -> Iterator[None]:
         notes.append(f"{what}: {error}.")
 
 
-def _answers(material: Material, notes: list[str], *, most_photos: int, workers: int, bar: Bar) -> dict[str, Answers]:
+def _answers(
+    material: Material, notes: list[str], *, most_photos: int, workers: int, bar: Bar
+) -> dict[str, Predictions]:
     """Of the runs' models and of the pruned ones, those with the same photos in one pass."""
-    found: dict[str, Answers] = {}
+    found: dict[str, Predictions] = {}
     missing: dict[str, str] = {}
     for data, models in _questions(material, missing, most_photos=most_photos).items():
         try:
             with bar(f"Asking {count(len(models), 'model')} about {data}", most_photos) as advance:
-                answered, refused = collect_answers(models, data, most=most_photos, workers=workers, progress=advance)
+                answered, refused = collect_predictions(
+                    models, data, most=most_photos, workers=workers, progress=advance
+                )
         except DataError as error:
             missing |= dict.fromkeys(models, str(error))
             continue
@@ -157,7 +161,7 @@ def _questions(material: Material, missing: dict[str, str], *, most_photos: int)
     return questions
 
 
-def _is_kin(record: RunRecord, prune: Written) -> bool:
+def _is_kin(record: RunRecord, prune: SavedRecord) -> bool:
     started_from = (record.config.get("model") or {}).get("artifact")
     if started_from and Path(started_from).resolve() == prune.path.resolve():
         return True
@@ -167,20 +171,20 @@ def _is_kin(record: RunRecord, prune: Written) -> bool:
     return record.meta is not None and record.meta.sha256 == source["sha256"]
 
 
-def _once(stages: Sequence[Stage]) -> list[Stage]:
+def _once(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
     """Without the rows of exported weights that a run or a pruned model on the page stands for."""
     shown = {
-        stage.sha256 for stage in stages if stage.role not in (BEFORE_EXPORT, EXPORTED) and stage.mean_top1 is not None
+        stage.sha256 for stage in entries if stage.role not in (BEFORE_EXPORT, EXPORTED) and stage.mean_top1 is not None
     }
-    return [stage for stage in stages if stage.role != BEFORE_EXPORT or stage.sha256 not in shown]
+    return [stage for stage in entries if stage.role != BEFORE_EXPORT or stage.sha256 not in shown]
 
 
-def _asked(name: str, answers: Answers) -> str:
+def _asked(name: str, answers: Predictions) -> str:
     part = "all" if answers.num_photos == answers.num_all else f"{answers.num_photos:,} evenly spaced of"
     return f"{name} was asked about {part} {count(answers.num_all, 'photo')} of {answers.data} for this page."
 
 
-def _measured(stage: Stage, answers: Answers | None) -> Stage:
+def _measured(stage: ModelEntry, answers: Predictions | None) -> ModelEntry:
     """With the accuracy that its answers have."""
     if answers is None or not answers.tasks:
         return stage

@@ -1,6 +1,6 @@
 """What saved models say about each photo of their validation set.
 
-answers, refused = collect_answers({"a": Path("runs/a/best")}, "shards/val", most=500); answers["a"].tasks["age"]
+answers, refused = collect_predictions({"a": Path("runs/a/best")}, "shards/val", most=500); answers["a"].tasks["age"]
 """
 
 import base64
@@ -17,10 +17,9 @@ from data.images.decode import image_size
 from data.images.transform import resize_photo
 from data.index import load_index
 from data.loading.batch import require_all
-from data.loading.eval_loader import photo_batches
-from data.loading.image_sets import PhotoSubset, ShardPhotos
+from data.loading.eval_loader import eval_batches
+from data.loading.image_sets import ImageSubset, ShardImages
 from models.errors import ModelError
-from train.distributed.comm import SingleProcess
 from train.evaluation.answer import NO_ANSWER, answer
 from train.evaluation.ensemble import Ensemble, load_ensemble
 
@@ -30,7 +29,7 @@ _THUMBNAIL = 128  # pixels of the longer side
 
 
 @dataclass(frozen=True)
-class TaskAnswers:
+class TaskPredictions:
     """Of the labelled photos, all [N]: number of the photo, true class, answer (NO_ANSWER, which is wrong, where the
     model gave no number), and the answer's probability."""
 
@@ -62,14 +61,14 @@ class TaskAnswers:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """data: where the photos are from; num_photos of num_all were asked about."""
 
     data: str
     num_photos: int
     num_all: int
-    tasks: Mapping[str, TaskAnswers]
-    photos: PhotoSubset
+    tasks: Mapping[str, TaskPredictions]
+    photos: ImageSubset
 
     @property
     def top1(self) -> dict[str, float]:
@@ -91,14 +90,14 @@ class Answers:
         return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def collect_answers(
+def collect_predictions(
     models: Mapping[str, Path],
     data: str,
     *,
     most: int,
     workers: int,
     progress: Callable[[int], None] = lambda count: None,
-) -> tuple[dict[str, Answers], dict[str, str]]:
+) -> tuple[dict[str, Predictions], dict[str, str]]:
     """The answers of all models to at most `most` photos, evenly spaced, and why the other models have none.
 
     models: name -> folder; all compute in PRECISION. Each photo is decoded once for every size that a model takes.
@@ -116,9 +115,9 @@ def collect_answers(
             refused[name] = str(error)
     if not ensembles:
         return {}, refused
-    photos = PhotoSubset(ShardPhotos(index), count=most)
+    photos = ImageSubset(ShardImages(index), count=most)
     sizes = sorted({size for ensemble in ensembles.values() for size in ensemble.sizes})
-    batches = photo_batches(photos, sizes=sizes, num_views=1, batch_size=_BATCH, workers=workers, comm=SingleProcess())
+    batches = eval_batches(photos, sizes=sizes, num_views=1, batch_size=_BATCH, workers=workers)
     found: dict[str, dict[str, list[np.ndarray]]] = {
         name: {task: [] for task in ensemble.tasks} for name, ensemble in ensembles.items()
     }
@@ -140,11 +139,11 @@ def collect_answers(
     for name, ensemble in ensembles.items():
         tasks = {task: _task_answers(ensemble.tasks[task], parts) for task, parts in found[name].items() if parts}
         labelled = {task: one for task, one in tasks.items() if len(one.true)}
-        answers[name] = Answers(data, asked, index.num_samples, labelled, photos)
+        answers[name] = Predictions(data, asked, index.num_samples, labelled, photos)
     return answers, refused
 
 
-def _task_answers(classes: Sequence[str], parts: Sequence[np.ndarray]) -> TaskAnswers:
+def _task_answers(classes: Sequence[str], parts: Sequence[np.ndarray]) -> TaskPredictions:
     photo, true, answer, confidence = np.concatenate(parts, axis=1)
     photo, true, answer = (column.astype(np.int64) for column in (photo, true, answer))
-    return TaskAnswers(tuple(classes), photo, true, answer, confidence)
+    return TaskPredictions(tuple(classes), photo, true, answer, confidence)

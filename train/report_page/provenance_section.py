@@ -12,7 +12,7 @@ import yaml
 from data.errors import DataError
 from data.storage import is_remote
 from data.teacher_logits import load_manifest
-from train.report_page.export_and_prune_records import Written
+from train.report_page.export_and_prune_records import SavedRecord
 from train.report_page.markup import Html, join, table, tag
 from train.report_page.numbers import NOTHING, count, milliseconds, share_of_change, short
 from train.report_page.run_record import RunRecord
@@ -20,12 +20,12 @@ from train.report_page.run_record import RunRecord
 _SHOWN_BAD = 20
 
 
-def widths_section(prunes: Sequence[Written]) -> Html | None:
+def widths_section(prunes: Sequence[SavedRecord]) -> Html | None:
     """A bar per layer; None where nothing was pruned."""
     return tag("section", tag("h2", "Widths", id="widths"), *map(_widths, prunes)) if prunes else None
 
 
-def _widths(prune: Written) -> Html:
+def _widths(prune: SavedRecord) -> Html:
     plan = prune.content
     layers = plan["layers"]
     widest = max(layer["before"] for layer in layers)
@@ -64,7 +64,7 @@ def bad_section(records: Sequence[RunRecord]) -> Html:
 
 
 def commands_section(
-    records: Sequence[RunRecord], prunes: Sequence[Written], exports: Sequence[Written], *, command: str
+    records: Sequence[RunRecord], prunes: Sequence[SavedRecord], exports: Sequence[SavedRecord], *, command: str
 ) -> Html:
     """The commands in order, and each run's resolved config and versions."""
     parts = []

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 from data.errors import DataError
 from data.images.augment import OPERATION_NAMES, POLICIES, Operations
-from data.images.transform import Pixels
+from data.images.transform import ImageTransform
 from data.index import Index, load_index, match_classes
 from data.loading.loader import Loader, TeacherData
-from data.sampling.sampler import EvalOrder, SampleOrder
-from data.sampling.view_schedule import Views
-from data.shards.range_cache import shard_cache_folder
+from data.sampling.sampler import EvalSampler, TrainSampler
+from data.sampling.view_schedule import ViewSchedule
 from data.storage import is_remote
+from launch.cache_folder import cache_folder
 from models.artifact import load_artifact_meta
 from train.config.loading import ConfigError
 from train.config.schema import AugmentConfig, Config
@@ -90,12 +90,12 @@ def shard_cache(config: Config, *urls: str | None) -> tuple[str, int] | None:
     """(folder, bytes) of the cache of remote files; None where none of the places is remote."""
     if not any(url is not None and is_remote(url) for url in urls):
         return None
-    return config.data.cache.dir or str(shard_cache_folder()), int(config.data.cache.max_gigabytes * 1e9)
+    return config.data.cache.dir or str(cache_folder("shards")), int(config.data.cache.max_gigabytes * 1e9)
 
 
 def train_loader(
-    config: Config, index: Index, comm: Comm, *, views: Views, teacher: TeacherData
-) -> tuple[SampleOrder, Loader]:
+    config: Config, index: Index, comm: Comm, *, views: ViewSchedule, teacher: TeacherData
+) -> tuple[TrainSampler, Loader]:
     """The order of all epochs and this rank's loader."""
     if config.data.lanes < comm.size:
         raise ConfigError(
@@ -107,7 +107,7 @@ def train_loader(
             f"batch_size is {config.batch_size} over all ranks, but there are {comm.size} ranks; a rank would be idle: "
             f"raise it or start fewer ranks"
         )
-    order = SampleOrder(
+    order = TrainSampler(
         index.counts,
         seed=config.seed,
         batch_size=config.batch_size,
@@ -130,9 +130,9 @@ def train_loader(
     return order, loader
 
 
-def train_pixels(config: Config, *, size: int) -> Pixels:
+def train_pixels(config: Config, *, size: int) -> ImageTransform:
     """The augmented views at a size."""
-    return Pixels(
+    return ImageTransform(
         size=size, operations=operations(config.augment), seed=config.augment.seed, max_pixels=config.data.max_pixels
     )
 
@@ -141,8 +141,8 @@ def eval_loader(config: Config, index: Index, comm: Comm) -> Loader:
     """Every sample once, at eval_size, without augmentation."""
     size = config.data.eval_size or config.data.image_size
     batch_size = config.micro_batch or max(1, config.batch_size // comm.size)
-    order = EvalOrder(index.counts, batch_size=batch_size, num_ranks=comm.size)
-    pixels = Pixels(size=size, operations=POLICIES["none"], max_pixels=config.data.max_pixels)
+    order = EvalSampler(index.counts, batch_size=batch_size, num_ranks=comm.size)
+    pixels = ImageTransform(size=size, operations=POLICIES["none"], max_pixels=config.data.max_pixels)
     return Loader(
         index,
         order,

@@ -14,18 +14,18 @@ from data.errors import DataError
 from data.index import Index
 from data.loading.batch import BadRecord, Batch
 from data.loading.loader import TeacherData
-from data.sampling.view_schedule import Views
+from data.sampling.view_schedule import ViewSchedule
 from data.teacher_logits import LogitManifest, TeacherSource, check_manifest, load_manifest
 from data.teacher_logits.manifest import cached_shards
 from models.artifact import load_artifact_meta
 from models.student import Student
 from train.config.loading import ConfigError
 from train.config.schema import Config, HintConfig, TeacherConfig
-from train.distillation.adapters import build_bridge
-from train.distillation.feature_hooks import FeatureTap
+from train.distillation.adapters import build_adapter
+from train.distillation.feature_hooks import ForwardHooks
 from train.distillation.loss_terms import TeacherStage, distillation_term, hint_term, teacher_columns
 from train.distillation.teacher import Teacher, load_teacher, teacher_paths, teacher_tasks
-from train.losses.objective import Term
+from train.losses.objective import LossTerm
 from train.setup.data import operations, train_pixels
 from train.setup.losses import weight_schedule
 from train.setup.model import require_size
@@ -34,13 +34,13 @@ Classes = dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Lessons:
+class DistillationSetup:
     """What a run gets from its teacher; nothing where it has none.
 
-    classes: of every column of the teacher's logits. stages: see `Stepper`. find_bad: see `Trainer`.
+    classes: of every column of the teacher's logits. stages: see `TrainStep`. find_bad: see `Trainer`.
     """
 
-    terms: list[Term] = field(default_factory=list)
+    terms: list[LossTerm] = field(default_factory=list)
     bridges: nn.ModuleList = field(default_factory=nn.ModuleList)
     stages: list[Callable[[Batch], Batch]] = field(default_factory=list)
     find_bad: Callable[[], list[BadRecord]] | None = None
@@ -58,18 +58,18 @@ def teacher_classes(config: Config) -> Classes:
     return load_manifest(settings.cache).tasks
 
 
-def views(config: Config) -> Views:
+def views(config: Config) -> ViewSchedule:
     """The views of the run: those of the teacher cache where there is one. Raises ConfigError or DataError."""
     settings = config.teacher
     if settings is None or settings.cache is None:
-        return Views(config.augment.views)
+        return ViewSchedule(config.augment.views)
     cached = load_manifest(settings.cache).views
     if cached == 0:
         raise DataError(f"{settings.cache}: no view is complete; python -m train.cache_teacher goes on with it")
     chosen = settings.views or config.augment.views or cached
     if config.augment.views not in (0, chosen):
         raise ConfigError(f"augment.views is {config.augment.views}, teacher.views {chosen}; leave one of them out")
-    return Views(chosen, fresh_share=settings.fresh_share, seed=config.seed)
+    return ViewSchedule(chosen, fresh_share=settings.fresh_share, seed=config.seed)
 
 
 def teacher_data(config: Config, index: Index) -> TeacherData:
@@ -132,7 +132,7 @@ def teacher_sources(model: str | Mapping[str, str]) -> dict[str, TeacherSource]:
     return sources
 
 
-def build_lessons(
+def build_distillation(
     config: Config,
     index: Index,
     student: Student,
@@ -140,11 +140,11 @@ def build_lessons(
     tasks: Mapping[str, int],
     steps_per_epoch: int,
     device: torch.device,
-) -> Lessons:
+) -> DistillationSetup:
     """Terms, bridges and stages of the config's teacher. Raises ConfigError or ModelError."""
     settings = config.teacher
     if settings is None:
-        return Lessons()
+        return DistillationSetup()
     ramp = partial(weight_schedule, config, steps_per_epoch)
     is_computed = settings.cache is None or settings.fresh_share > 0
     teacher = None
@@ -165,7 +165,7 @@ def build_lessons(
     # A term of weight 0 is switched off, and costs nothing.
     terms = [term for term in terms if term.weight]
     stage = TeacherStage(teacher, [shard.name for shard in index.shards]) if teacher is not None else None
-    return Lessons(
+    return DistillationSetup(
         terms=terms,
         bridges=bridges,
         stages=[stage] if stage else [],
@@ -188,7 +188,7 @@ def _logit_term(
     task: str,
     columns: Tensor,
     ramp: Callable[..., Callable[[int], float] | None],
-) -> Term:
+) -> LossTerm:
     options = (config.tasks or {}).get(task)
     share = settings.alpha if settings.alpha is not None else _of_task(settings.weight, task, 1.0)
     return distillation_term(
@@ -208,20 +208,20 @@ def _hints(
     teacher: Teacher,
     ramp: Callable[..., Callable[[int], float] | None],
     device: torch.device,
-) -> tuple[list[Term], nn.ModuleList]:
+) -> tuple[list[LossTerm], nn.ModuleList]:
     hints = [hint for hint in settings.hints if hint.weight]
     if not hints:
         return [], nn.ModuleList()
     if len(teacher.models) > 1:
         raise ConfigError("teacher.hints: features are taken from one teacher model, teacher.model names several")
-    student_tap = FeatureTap(student, [hint.student for hint in hints], whose="the student")
-    teacher_tap = FeatureTap(teacher.models[0], [hint.teacher for hint in hints], whose="the teacher")
+    student_tap = ForwardHooks(student, [hint.student for hint in hints], whose="the student")
+    teacher_tap = ForwardHooks(teacher.models[0], [hint.teacher for hint in hints], whose="the teacher")
     _run_once(student, teacher, config, device)
     torch.manual_seed(config.seed)
     terms, bridges = [], nn.ModuleList()
     for number, hint in enumerate(hints):
         shapes = [tuple(tap[layer].shape[1:]) for tap, layer in _ends(hint, student_tap, teacher_tap)]
-        bridge = build_bridge(hint.bridge, kind=hint.kind, student=shapes[0], teacher=shapes[1]).to(device)
+        bridge = build_adapter(hint.bridge, kind=hint.kind, student=shapes[0], teacher=shapes[1]).to(device)
         bridges.append(bridge)
         ends = _ends(hint, student_tap, teacher_tap)
         name = f"hint{number}.{hint.kind}.{hint.student}"
@@ -239,7 +239,7 @@ def _hints(
     return terms, bridges
 
 
-def _ends(hint: HintConfig, student: FeatureTap, teacher: FeatureTap) -> list[tuple[FeatureTap, str]]:
+def _ends(hint: HintConfig, student: ForwardHooks, teacher: ForwardHooks) -> list[tuple[ForwardHooks, str]]:
     return [(student, hint.student), (teacher, hint.teacher)]
 
 

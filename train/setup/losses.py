@@ -16,7 +16,7 @@ from data.index import Index
 from data.index.class_counts import count_classes
 from train.config.loading import ConfigError
 from train.config.schema import Config, TaskConfig
-from train.losses.objective import Term, label_term
+from train.losses.objective import LossTerm, label_term
 from train.optim.schedule import weight_ramp
 
 
@@ -46,7 +46,7 @@ def check_measure_names(terms: Sequence[str], tasks: Sequence[str]) -> None:
 
 def label_terms(
     config: Config, index: Index, tasks: Mapping[str, int], *, shares: Mapping[str, float], steps_per_epoch: int
-) -> list[Term]:
+) -> list[LossTerm]:
     """One label term per task. shares: what a task's weight is multiplied with, 1 where it is not named."""
     terms = []
     for task, num_classes in tasks.items():

@@ -1,4 +1,4 @@
-"""The sparsity penalty of a run from its config: which norms, and the stages that the stepper runs.
+"""The sparsity penalty of a run from its config: which norms, and the hooks of the training step.
 
 sparsity = build_sparsity(config, model, optimizer, steps_per_epoch=1367)
 """
@@ -23,11 +23,11 @@ from train.losses.bn_sparsity import (
 
 @dataclass(frozen=True)
 class Sparsity:
-    """Nothing where the config has no `sparsity:`. The stages are those of `Stepper`."""
+    """Nothing where the config has no `sparsity:`. The hooks are those of `TrainStep`."""
 
     norms: list[PenalisedNorm] = field(default_factory=list)
-    gradient_stages: list[Callable[[int], None]] = field(default_factory=list)
-    update_stages: list[Callable[[int], None]] = field(default_factory=list)
+    gradient_hooks: list[Callable[[int], None]] = field(default_factory=list)
+    update_hooks: list[Callable[[int], None]] = field(default_factory=list)
 
 
 def build_sparsity(
@@ -50,5 +50,5 @@ def build_sparsity(
         return settings.strength * factor(step)
 
     if settings.kind == "subgradient":
-        return Sparsity(norms, gradient_stages=[SubgradientSparsity(norms, strength=strength)])
-    return Sparsity(norms, update_stages=[ProximalSparsity(norms, optimizer, strength=strength)])
+        return Sparsity(norms, gradient_hooks=[SubgradientSparsity(norms, strength=strength)])
+    return Sparsity(norms, update_hooks=[ProximalSparsity(norms, optimizer, strength=strength)])

@@ -1,6 +1,6 @@
 """The list of distinct samples that could not be used, agreed by all ranks, and the limit at which the run stops.
 
-ledger.add(records, step=17)  # rank 0 writes bad_samples.jsonl
+bad_samples.add(records, step=17)  # rank 0 writes bad_samples.jsonl
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from train.tracking.jsonl import JsonLines, read_lines
 _SHOWN = 20
 
 
-class BadLedger:
+class BadSampleLog:
     """Counts a sample once, however often it is met. Every rank holds the same list.
 
     path: where rank 0 writes (None on the others); num_samples: of the training index.

@@ -1,6 +1,6 @@
 """A live progress bar on a terminal: images per second, time left, loss per task.
 
-sink = ProgressSink(["age"], epochs=60)
+sink = ProgressBarLogger(["age"], epochs=60)
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ from rich.table import Column
 from train.tracking.tracker import Record, describe_record
 
 
-class ProgressSink:
+class ProgressBarLogger:
     """The bar moves with every training record; evaluations are printed above it."""
 
     def __init__(self, tasks: Sequence[str], *, epochs: int) -> None:
@@ -38,7 +38,7 @@ class ProgressSink:
 
 
 @contextmanager
-def photo_progress(what: str, *, total: int, shown: bool = True) -> Iterator[Callable[[int], None]]:
+def image_progress(what: str, *, total: int, shown: bool = True) -> Iterator[Callable[[int], None]]:
     """Gives the function that moves the bar by a number of photos."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,6 +1,6 @@
 """Where a run's numbers go: an fsynced JSONL (the truth), the console, and Weights & Biases.
 
-tracker = Tracker([JsonlSink(path), ConsoleSink(), wandb_sink]); tracker.log({"kind": "train", "step": 20, ...})
+tracker = Tracker([JsonlLogger(path), ConsoleSink(), wandb_sink]); tracker.log({"kind": "train", "step": 20, ...})
 """
 
 import math
@@ -15,7 +15,7 @@ from train.tracking.jsonl import JsonLines
 Record = Mapping[str, Any]
 
 
-class Sink(Protocol):
+class MetricLogger(Protocol):
     def log(self, record: Record) -> None: ...
 
     def finish(self, artifact: Path | None) -> None: ...
@@ -24,7 +24,7 @@ class Sink(Protocol):
 class Tracker:
     """Hands every record to every sink. Only rank 0 has sinks."""
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
+    def __init__(self, sinks: Sequence[MetricLogger]) -> None:
         self._sinks = list(sinks)
 
     def log(self, record: Record) -> None:
@@ -36,7 +36,7 @@ class Tracker:
             sink.finish(artifact)
 
 
-class JsonlSink:
+class JsonlLogger:
     def __init__(self, path: Path) -> None:
         self._lines = JsonLines(path, sync=True)
 
@@ -47,7 +47,7 @@ class JsonlSink:
         self._lines.close()
 
 
-class PlainSink:
+class PlainLogger:
     """One line per record, for logs and pipes."""
 
     def __init__(self, tasks: Sequence[str], *, epochs: int) -> None:
@@ -89,7 +89,7 @@ def readable_seconds(seconds: float) -> str:
 class GammaTracker(Tracker):
     """Without norms, a plain tracker."""
 
-    def __init__(self, sinks: Sequence[Sink], norms: Sequence[PenalisedNorm]) -> None:
+    def __init__(self, sinks: Sequence[MetricLogger], norms: Sequence[PenalisedNorm]) -> None:
         super().__init__(sinks)
         self._norms = norms
 

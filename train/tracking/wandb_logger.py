@@ -1,6 +1,6 @@
 """Weights & Biases as one more place for the numbers; whatever goes wrong there never ends a run.
 
-sink = WandbSink(settings..., run_id=state["wandb_id"])
+sink = WandbLogger(settings..., run_id=state["wandb_id"])
 """
 
 import os
@@ -25,7 +25,7 @@ def new_run_id() -> str:
     return secrets.token_hex(4)
 
 
-class WandbSink:
+class WandbLogger:
     """One W&B run on rank 0. After the first failure it says so once and stays silent.
 
     Everything that an upload will need stays below `directory`, and offline records name it from there, so that the

@@ -14,7 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
 
-from data.images.augment import OPERATION_NAMES, POLICIES, Operations, View, centre_square, draw_view, finish, view_key
+from data.images.augment import (
+    OPERATION_NAMES,
+    POLICIES,
+    AugmentParams,
+    Operations,
+    centre_square,
+    draw_view,
+    finish,
+    view_key,
+)
 from data.images.resample import Box, resample
 from tests.conftest import rank_environment
 from tests.photos import pixels
@@ -25,14 +34,14 @@ PINNED_COLOURS = (-7.093046658792719, 1.056318908760423, 0.739715673056624, 0.78
 NAMES = [("000000.tar", "cats/7"), ("000001.tar", "cats/7"), ("000000.tar", "h\u00fcnd"), ("", "")]
 
 
-def views_of(operations: Operations, *, height: int = 300, width: int = 400, count: int = 2000) -> list[View]:
+def views_of(operations: Operations, *, height: int = 300, width: int = 400, count: int = 2000) -> list[AugmentParams]:
     return [
         draw_view(operations, height=height, width=width, key=view_key(0, "a.tar", str(number), 0))
         for number in range(count)
     ]
 
 
-def render(picture: np.ndarray, view: View, size: int) -> np.ndarray:
+def render(picture: np.ndarray, view: AugmentParams, size: int) -> np.ndarray:
     """As training renders a picture that was decoded whole."""
     box = Box(view.top, view.left, view.height, view.width)
     return finish(resample(picture, box, height=size, width=size, soft_above=2.0), view)
@@ -52,7 +61,7 @@ def test_another_process_draws_the_same_views() -> None:
     """With another hash seed, in another order, and after other draws."""
     code = (
         "import json, random; random.random()\n"
-        "from tests.test_augment import drawn, views_of, STRONG\n"
+        "from tests.data.images.test_augment import drawn, views_of, STRONG\n"
         "views_of(STRONG, count=10); print(json.dumps(drawn()))"
     )
     environment = rank_environment({"PYTHONHASHSEED": "123"})
@@ -76,7 +85,7 @@ def test_every_part_of_the_key_counts() -> None:
 def test_an_operation_switched_off_does_not_move_the_others(switched_off: str) -> None:
     weaker = replace(STRONG, **{switched_off: 0.0})
     name = {"rotate": "angle"}.get(switched_off, switched_off)
-    plain = View(0, 0, 1, 1)
+    plain = AugmentParams(0, 0, 1, 1)
     for with_it, without in zip(views_of(STRONG, count=50), views_of(weaker, count=50), strict=True):
         assert replace(with_it, **{name: getattr(plain, name)}) == without
 
@@ -195,7 +204,7 @@ def test_rendering_leaves_the_picture_alone_and_repeats() -> None:
 
 def test_a_flip_mirrors_and_colours_keep_their_channels() -> None:
     picture = pixels(1, 64, 64)
-    plain = View(0, 0, 64, 64)
+    plain = AugmentParams(0, 0, 64, 64)
     assert np.array_equal(render(picture, plain, 64), picture)
     assert np.array_equal(render(picture, replace(plain, flip=True), 64), picture[:, ::-1])
     grey = render(picture, replace(plain, saturation=0.0), 64).astype(int)
@@ -211,7 +220,7 @@ def test_a_flip_mirrors_and_colours_keep_their_channels() -> None:
 
 def test_erasing_paints_its_share_grey() -> None:
     picture = np.zeros((50, 50, 3), np.uint8)
-    out = render(picture, View(0, 0, 50, 50, erase=(0.2, 0.4, 0.1, 0.2)), 50)
+    out = render(picture, AugmentParams(0, 0, 50, 50, erase=(0.2, 0.4, 0.1, 0.2)), 50)
     assert np.all(out[10:15, 20:30] == 128)
     assert (out == 128).all(axis=2).sum() == 50
 
@@ -219,7 +228,7 @@ def test_erasing_paints_its_share_grey() -> None:
 def test_rotation_turns_counter_clockwise() -> None:
     picture = np.zeros((41, 41, 3), np.uint8)
     picture[20, 30:] = 255  # a line to the right of the centre
-    turned = render(picture, View(0, 0, 41, 41, angle=10.0), 41)
+    turned = render(picture, AugmentParams(0, 0, 41, 41, angle=10.0), 41)
     row = turned[:, 38, 0].argmax()
     assert 15 <= row <= 18  # 18 pixels out, 10 degrees up: 3.2 rows
 

@@ -16,12 +16,11 @@ from data.errors import BadSample
 from data.images.decode import decode_image, image_size
 from data.images.orientation import orientation_of
 from data.images.transform import centre_view, render_bytes
-from data.loading.eval_loader import photo_batches
-from data.loading.image_sets import FilePhotos
+from data.loading.eval_loader import eval_batches
+from data.loading.image_sets import FileImages
 from models.export import __main__ as export
 from models.formats.standalone import standalone_text
 from tests.photos import pixels
-from train.distributed.comm import SingleProcess
 
 SIZE = 24
 FORMATS = {"I": 4, "H": 3, "B": 1, "i": 9, "h": 8, "b": 6}
@@ -195,11 +194,7 @@ def test_an_odd_photo_stops_none_of_those_after_it(standalone: dict, tmp_path: P
     }
     for name, data in photos.items():
         (tmp_path / name).write_bytes(data)
-    loaded = list(
-        photo_batches(
-            FilePhotos(tmp_path, list(photos)), sizes=[SIZE], num_views=1, batch_size=1, workers=0, comm=SingleProcess()
-        )
-    )
+    loaded = list(eval_batches(FileImages(tmp_path, list(photos)), sizes=[SIZE], num_views=1, batch_size=1, workers=0))
     assert [batch.key or [bad.key for bad in batch.bad] for batch in loaded] == [[name] for name in photos]
     read = [name for batch in loaded for name in batch.key]
     for name in photos:

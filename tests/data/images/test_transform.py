@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.images.augment import POLICIES, View
+from data.images.augment import POLICIES, AugmentParams
 from data.images.decode import Decoded, decode_image, decode_stored, image_size
 from data.images.resample import Box, resample
-from data.images.transform import Pixels, centre_view, render_bytes, render_snapped, resize_photo
+from data.images.transform import ImageTransform, centre_view, render_bytes, render_snapped, resize_photo
 from data.shards.transcode import recode_image
 from tests.benchmarks.pixel_levels import levels_apart, pillows_square
 from tests.photos import natural_photo
@@ -76,7 +76,7 @@ def test_a_box_lies_where_it_lies_however_the_photo_is_stored(render: Callable[.
     """At an eighth, in a photo whose sides are no multiples of eight, close to the edge that is rounded up."""
     data = encoded(natural_photo(3, 701, 523), "JPEG", orientation, **JPEG)
     height, width = image_size(data)
-    view = View(height - 411, width - 413, 411, 413)
+    view = AugmentParams(height - 411, width - 413, 411, 413)
     out = np.empty((24, 24, 3), dtype=np.uint8)
     render(data, view, height=height, width=width, size=24, max_pixels=10**7, out=out)
     box = Image.fromarray(decode_image(data)).crop((view.left, view.top, width, height))
@@ -88,7 +88,7 @@ def test_a_box_lies_where_it_lies_however_the_photo_is_stored(render: Callable[.
 def test_a_snapped_box_is_the_box_that_is_rendered() -> None:
     data = encoded(natural_photo(3, 348, 465), "JPEG", 6, **JPEG)
     height, width = image_size(data)
-    view = View(height=200, width=211, top=77, left=101)
+    view = AugmentParams(height=200, width=211, top=77, left=101)
     out = np.empty((70, 70, 3), dtype=np.uint8)
     render_snapped(data, view, height=height, width=width, size=70, max_pixels=10**7, out=out)
     upright = np.ascontiguousarray(decode_stored(data, eighths=3).pixels.transpose(1, 0, 2)[:, ::-1])
@@ -120,7 +120,7 @@ def test_random_crops_decode_no_more_than_they_need_and_evaluation_twice_that(mo
 def test_without_random_crops_training_sees_evaluations_pixels(policy: str, exact: bool) -> None:
     data = encoded(natural_photo(3, 348, 465), "JPEG", 1, **JPEG)
     made, evaluated = (np.empty((96, 96, 3), dtype=np.uint8) for _ in range(2))
-    Pixels(size=96, operations=POLICIES[policy]).make(data, shard="a", key="b", view=0, out=made)
+    ImageTransform(size=96, operations=POLICIES[policy]).make(data, shard="a", key="b", view=0, out=made)
     render_bytes(data, centre_view(348, 465), height=348, width=465, size=96, max_pixels=10**6, out=evaluated)
     assert np.array_equal(made, evaluated) == exact
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from data.errors import DataError
 from data.index import load_index, match_classes
 from data.index.class_counts import count_classes
-from data.loading.image_sets import ShardPhotos
+from data.loading.image_sets import ShardImages
 from data.shards.external_tars import index_tars
 from models.artifact import load_artifact_meta
 from tests.conftest import TINY_TASKS, jpeg_bytes
@@ -21,7 +21,7 @@ from tests.photos import write_tar
 from tests.small_run import Outcome, train_small
 from tests.tiny_models import save_tiny_model
 from train import evaluate
-from train.evaluation.model_inputs import labelled_photos
+from train.evaluation.model_inputs import labelled_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -142,9 +142,9 @@ def test_photos_that_lack_a_class_of_the_model_are_measured(tmp_path: Path) -> N
 def test_pruning_scores_see_labels_in_the_order_of_the_model(tiny_shards: Path, tmp_path: Path) -> None:
     meta = load_artifact_meta(save_tiny_model(tmp_path / "model", seed=1))
     turned = load_index(listed_as(TURNED, tiny_shards / "val", tmp_path / "val"))
-    photos = labelled_photos(ShardPhotos(turned), meta)
-    plain = ShardPhotos(load_index(tiny_shards / "val"))
+    photos = labelled_images(ShardImages(turned), meta)
+    plain = ShardImages(load_index(tiny_shards / "val"))
     assert photos.tasks == ["tone", "colour"]
     assert all((photos.labels(0, number)[::-1] == plain.labels(0, number)).all() for number in range(12))
     with pytest.raises(DataError, match=r"has no labels of 'tone', tasks of the model"):
-        labelled_photos(ShardPhotos(load_index(shards_of(tmp_path / "c", [0], {"colour": ("red",)}))), meta)
+        labelled_images(ShardImages(load_index(shards_of(tmp_path / "c", [0], {"colour": ("red",)}))), meta)

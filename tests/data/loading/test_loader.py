@@ -11,27 +11,27 @@ import torch
 
 from data.errors import BadSample, DataError, LoaderLost
 from data.images.augment import POLICIES
-from data.images.transform import Pixels
+from data.images.transform import ImageTransform
 from data.index import Index, load_index
-from data.loading.batch import BadRecord, Batch, Part
+from data.loading.batch import BadRecord, Batch, WorkerBatch
 from data.loading.loader import Loader, _PartMaker
 from data.loading.step_memory import Arrays
-from data.sampling.sampler import EvalOrder, Owner, SampleOrder
-from data.sampling.view_schedule import Views
+from data.sampling.sampler import EvalSampler, TrainSampler, WorkerInfo
+from data.sampling.view_schedule import ViewSchedule
 from tests.photos import jpeg
 
 EPOCHS = 2
 
 
-def order_of(index: Index, *, batch_size: int = 10) -> SampleOrder:
-    return SampleOrder(index.counts, seed=1, batch_size=batch_size, lanes=8, window=3)
+def order_of(index: Index, *, batch_size: int = 10) -> TrainSampler:
+    return TrainSampler(index.counts, seed=1, batch_size=batch_size, lanes=8, window=3)
 
 
 def loader_of(folder: Path, *, workers: int = 0, rank: int = 0, num_ranks: int = 1, views: int = 0) -> Loader:
     index = load_index(folder)
-    pixels = Pixels(size=24, operations=POLICIES["strong"], seed=4, max_pixels=10_000)
+    pixels = ImageTransform(size=24, operations=POLICIES["strong"], seed=4, max_pixels=10_000)
     order = order_of(index)
-    return Loader(index, order, pixels, rank=rank, num_ranks=num_ranks, workers=workers, views=Views(views))
+    return Loader(index, order, pixels, rank=rank, num_ranks=num_ranks, workers=workers, views=ViewSchedule(views))
 
 
 def batches_of(folder: Path, **options: int) -> list[Batch]:
@@ -150,11 +150,11 @@ def test_a_bad_sample_keeps_its_place_and_all_others_are_unchanged(
     assert {(shard, index) for shard, _, index, _ in found} == {("train-001.tar", (1, 5))}
 
 
-def lose_a_row(part: Part) -> Part:
+def lose_a_row(part: WorkerBatch) -> WorkerBatch:
     return replace(part, row=part.row[1:], key=part.key[1:], labels=part.labels[1:], index=part.index[1:])
 
 
-def give_a_row_twice(part: Part) -> Part:
+def give_a_row_twice(part: WorkerBatch) -> WorkerBatch:
     return replace(part, row=np.concatenate([part.row[:1], part.row[:-1]]))
 
 
@@ -169,11 +169,15 @@ def give_a_row_twice(part: Part) -> Part:
     ],
 )
 def test_a_batch_that_is_not_whole_stops_the_run(
-    workers: int, change: Callable[[Part], Part], words: str, tiny_shards: Path, monkeypatch: pytest.MonkeyPatch
+    workers: int,
+    change: Callable[[WorkerBatch], WorkerBatch],
+    words: str,
+    tiny_shards: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     make = _PartMaker.make
 
-    def changed(self: _PartMaker, at: tuple[int, int], arrays: Arrays) -> Part:
+    def changed(self: _PartMaker, at: tuple[int, int], arrays: Arrays) -> WorkerBatch:
         part = make(self, at, arrays)
         return change(part) if at == (0, 1) else part
 
@@ -214,7 +218,7 @@ def test_a_shard_without_its_index_rows_stops_with_one_line(workers: int, shards
 
 
 def test_a_picture_above_the_limit_is_refused_before_it_is_decoded() -> None:
-    pixels = Pixels(size=8, operations=POLICIES["none"], max_pixels=99)
+    pixels = ImageTransform(size=8, operations=POLICIES["none"], max_pixels=99)
     out = np.empty((8, 8, 3), np.uint8)
     pixels.make(jpeg(0, 9, 11), shard="a", key="b", view=0, out=out)
     with pytest.raises(BadSample, match="10x10 is larger than the limit of 99 pixels"):
@@ -225,13 +229,13 @@ def test_a_picture_above_the_limit_is_refused_before_it_is_decoded() -> None:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_measuring_takes_every_sample_once_over_ranks_and_workers(num_ranks: int, workers: int) -> None:
     counts = np.array([5, 1, 7, 4])
-    order = EvalOrder(counts, batch_size=3, num_ranks=num_ranks)
+    order = EvalSampler(counts, batch_size=3, num_ranks=num_ranks)
     seen = []
     for step in range(order.steps_per_epoch):
         for rank in range(num_ranks):
             for worker in range(workers):
-                rows = order.rows(0, step, Owner(rank, num_ranks, worker, workers))
+                rows = order.rows(0, step, WorkerInfo(rank, num_ranks, worker, workers))
                 seen += list(zip(rows.shard.tolist(), rows.sample.tolist(), strict=True))
-                assert np.array_equal(order.places(0, step, Owner(rank, num_ranks, worker, workers)), rows.row)
-            assert len(order.places(0, step, Owner(rank, num_ranks))) <= order.most_rows(num_ranks) == 3
+                assert np.array_equal(order.places(0, step, WorkerInfo(rank, num_ranks, worker, workers)), rows.row)
+            assert len(order.places(0, step, WorkerInfo(rank, num_ranks))) <= order.most_rows(num_ranks) == 3
     assert sorted(seen) == [(shard, sample) for shard, count in enumerate(counts) for sample in range(count)]

@@ -179,7 +179,7 @@ def test_stopping_early_ends_the_processes(children: Callable[[], list[psutil.Pr
 ORPHANS = """
 import os, sys, time
 from data.loading.worker_processes import side_by_side
-from tests.test_loader_processes import Numbers
+from tests.data.loading.test_worker_processes import Numbers
 one = side_by_side(Numbers(), range(9), workers=2)
 next(one)
 two = side_by_side(Numbers(), range(9), workers=1)  # holds the pipes of the first ones, too
@@ -225,7 +225,7 @@ FREED = """
 import psutil
 import torch
 from data.loading.worker_processes import side_by_side
-from tests.test_loader_processes import Numbers
+from tests.data.loading.test_worker_processes import Numbers
 from train.distributed.device import keep_freed_memory
 
 def megabytes():

@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data.sampling.prefetch import Lookahead
-from data.sampling.sampler import Owner, Run, SampleOrder
+from data.sampling.prefetch import Prefetcher
+from data.sampling.sampler import Run, TrainSampler, WorkerInfo
 
 
 class Announcements:
@@ -22,9 +22,9 @@ class Announcements:
 @pytest.mark.parametrize("num_epochs", [1, 3])
 def test_every_sample_is_announced_once_an_epoch_and_none_past_the_last(num_epochs: int) -> None:
     counts = np.array([13, 40, 7, 25])
-    order = SampleOrder(counts, seed=3, batch_size=8, block=30, lanes=4, window=5)
+    order = TrainSampler(counts, seed=3, batch_size=8, block=30, lanes=4, window=5)
     announced = Announcements()
-    lookahead = Lookahead(order, Owner(), (0, 0), announced.announce, stop_epoch=num_epochs)
+    lookahead = Prefetcher(order, WorkerInfo(), (0, 0), announced.announce, stop_epoch=num_epochs)
     for epoch in range(num_epochs):
         for step in range(order.steps_per_epoch):
             lookahead.consume(len(order.rows(epoch, step).row))

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.sampling.prefetch import Lookahead
-from data.sampling.sampler import Owner, SampleOrder
+from data.sampling.prefetch import Prefetcher
+from data.sampling.sampler import TrainSampler, WorkerInfo
 
 
-def epoch_of(order: SampleOrder, epoch: int, owner: Owner | None = None) -> np.ndarray:
+def epoch_of(order: TrainSampler, epoch: int, owner: WorkerInfo | None = None) -> np.ndarray:
     """int64 [n, 3]: (place in the epoch, shard, sample) of all rows of an epoch."""
     rows = [(step, order.rows(epoch, step, owner)) for step in range(order.steps_per_epoch)]
     return np.concatenate(
@@ -20,7 +20,7 @@ def epoch_of(order: SampleOrder, epoch: int, owner: Owner | None = None) -> np.n
 
 
 orders = st.builds(
-    lambda counts, seed, batch_size, block, lanes, window: SampleOrder(
+    lambda counts, seed, batch_size, block, lanes, window: TrainSampler(
         np.array(counts), seed=seed, batch_size=batch_size, block=block, lanes=lanes, window=window
     ),
     counts=st.lists(st.integers(0, 60), min_size=1, max_size=8).filter(any),
@@ -34,7 +34,7 @@ orders = st.builds(
 
 @settings(max_examples=150, deadline=None)
 @given(orders, st.integers(0, 5))
-def test_every_sample_comes_exactly_once_per_epoch(order: SampleOrder, epoch: int) -> None:
+def test_every_sample_comes_exactly_once_per_epoch(order: TrainSampler, epoch: int) -> None:
     rows = epoch_of(order, epoch)
     expected = {(shard, sample) for shard, count in enumerate(order.counts) for sample in range(count)}
     assert len(rows) == order.num_samples
@@ -44,8 +44,8 @@ def test_every_sample_comes_exactly_once_per_epoch(order: SampleOrder, epoch: in
 
 @settings(max_examples=100, deadline=None)
 @given(orders, st.integers(1, 5), st.integers(1, 3), st.integers(0, 3))
-def test_ranks_and_workers_deal_the_same_rows(order: SampleOrder, num_ranks: int, workers: int, epoch: int) -> None:
-    owners = [Owner(rank, num_ranks, worker, workers) for rank in range(num_ranks) for worker in range(workers)]
+def test_ranks_and_workers_deal_the_same_rows(order: TrainSampler, num_ranks: int, workers: int, epoch: int) -> None:
+    owners = [WorkerInfo(rank, num_ranks, worker, workers) for rank in range(num_ranks) for worker in range(workers)]
     dealt = np.concatenate([epoch_of(order, epoch, owner) for owner in owners])
     assert np.array_equal(dealt[np.argsort(dealt[:, 0])], epoch_of(order, epoch))
 
@@ -53,26 +53,26 @@ def test_ranks_and_workers_deal_the_same_rows(order: SampleOrder, num_ranks: int
 @settings(max_examples=100, deadline=None)
 @given(orders, st.integers(1, 5), st.integers(1, 3), st.integers(0, 2))
 def test_the_places_of_a_step_are_known_without_its_samples(
-    order: SampleOrder, num_ranks: int, workers: int, epoch: int
+    order: TrainSampler, num_ranks: int, workers: int, epoch: int
 ) -> None:
-    owners = [Owner(rank, num_ranks, worker, workers) for rank in range(num_ranks) for worker in range(workers)]
+    owners = [WorkerInfo(rank, num_ranks, worker, workers) for rank in range(num_ranks) for worker in range(workers)]
     for step in range(order.steps_per_epoch):
         for owner in owners:
             assert np.array_equal(order.places(epoch, step, owner), order.rows(epoch, step, owner).row)
         for rank in range(num_ranks):
-            assert len(order.places(epoch, step, Owner(rank, num_ranks))) <= order.most_rows(num_ranks)
+            assert len(order.places(epoch, step, WorkerInfo(rank, num_ranks))) <= order.most_rows(num_ranks)
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 64])
 def test_room_for_a_ranks_rows_is_little_more_than_its_share(num_ranks: int) -> None:
-    order = SampleOrder(np.full(400, 2000), seed=0, batch_size=1024)
+    order = TrainSampler(np.full(400, 2000), seed=0, batch_size=1024)
     assert 1024 / num_ranks <= order.most_rows(num_ranks) <= min(1024, 1.1 * 1024 / num_ranks + 6)
 
 
 @settings(max_examples=50, deadline=None)
 @given(orders, st.integers(0, 3))
-def test_a_step_does_not_depend_on_what_was_asked_before(order: SampleOrder, epoch: int) -> None:
-    fresh = SampleOrder(
+def test_a_step_does_not_depend_on_what_was_asked_before(order: TrainSampler, epoch: int) -> None:
+    fresh = TrainSampler(
         order.counts,
         seed=order.seed,
         batch_size=order.batch_size,
@@ -89,7 +89,7 @@ def test_a_step_does_not_depend_on_what_was_asked_before(order: SampleOrder, epo
 
 
 def test_the_order_is_pinned_so_that_an_update_cannot_change_it_unseen() -> None:
-    order = SampleOrder(np.array([5, 3, 9]), seed=11, batch_size=6, block=10, lanes=4, window=3)
+    order = TrainSampler(np.array([5, 3, 9]), seed=11, batch_size=6, block=10, lanes=4, window=3)
     rows = epoch_of(order, 2)
     assert [f"{shard}:{sample}" for _, shard, sample in rows.tolist()] == PINNED.split()
 
@@ -105,7 +105,7 @@ def test_class_sorted_shards_still_give_mixed_batches(num_shards: int) -> None:
     counts = np.full(num_shards, num_samples // num_shards)
     counts[-1] += num_samples - counts.sum()
     first = np.concatenate([[0], np.cumsum(counts)])
-    order = SampleOrder(counts, seed=3, batch_size=batch_size)
+    order = TrainSampler(counts, seed=3, batch_size=batch_size)
     seen = []
     for step in range(order.steps_per_epoch - 1):
         rows = order.rows(0, step)
@@ -118,7 +118,7 @@ def test_class_sorted_shards_still_give_mixed_batches(num_shards: int) -> None:
 def test_epochs_are_not_correlated(num_shards: int) -> None:
     counts = np.full(num_shards, 18_000 // num_shards)
     first = np.concatenate([[0], np.cumsum(counts)])
-    order = SampleOrder(counts, seed=3, batch_size=512)
+    order = TrainSampler(counts, seed=3, batch_size=512)
     places = []
     for epoch in range(3):
         rows = epoch_of(order, epoch)
@@ -131,7 +131,7 @@ def test_epochs_are_not_correlated(num_shards: int) -> None:
 
 def test_lanes_read_neighbours_and_ranks_their_share() -> None:
     """The runs that a rank announces cover exactly its samples, in few pieces."""
-    order = SampleOrder(np.full(40, 1000), seed=5, batch_size=64, block=10_000, lanes=64, window=128)
+    order = TrainSampler(np.full(40, 1000), seed=5, batch_size=64, block=10_000, lanes=64, window=128)
 
     class Recorder:
         def __init__(self) -> None:
@@ -142,9 +142,9 @@ def test_lanes_read_neighbours_and_ranks_their_share() -> None:
             self.num_runs += len(runs)
             self.samples += [(run.shard, sample) for run in runs for sample in range(run.first, run.last)]
 
-    owner = Owner(1, 4)
+    owner = WorkerInfo(1, 4)
     recorder = Recorder()
-    lookahead = Lookahead(order, owner, (0, 0), recorder.announce)
+    lookahead = Prefetcher(order, owner, (0, 0), recorder.announce)
     needed = epoch_of(order, 0, owner)
     for step in range(order.steps_per_epoch):
         rows = order.rows(0, step, owner)
@@ -160,8 +160,8 @@ def test_lanes_read_neighbours_and_ranks_their_share() -> None:
 def test_a_billion_samples_are_planned_at_once() -> None:
     counts = np.full(100_000, 10_000)
     begin = time.process_time()
-    order = SampleOrder(counts, seed=0, batch_size=4096)
-    rows = order.rows(17, order.steps_per_epoch - 3, Owner(5, 64))
+    order = TrainSampler(counts, seed=0, batch_size=4096)
+    rows = order.rows(17, order.steps_per_epoch - 3, WorkerInfo(5, 64))
     assert len(rows.row) == 64
     assert time.process_time() - begin < 5  # planning sample by sample would take minutes
 
@@ -169,9 +169,9 @@ def test_a_billion_samples_are_planned_at_once() -> None:
 @pytest.mark.parametrize(("setting", "value"), [("batch_size", 0), ("lanes", 0), ("window", -1), ("block", 0)])
 def test_settings_below_one_are_refused_by_name(setting: str, value: int) -> None:
     with pytest.raises(ValueError, match=setting):
-        SampleOrder(np.array([3]), **{"seed": 0, "batch_size": 2, setting: value})
+        TrainSampler(np.array([3]), **{"seed": 0, "batch_size": 2, setting: value})
 
 
 def test_no_samples_at_all_is_refused() -> None:
     with pytest.raises(ValueError, match="no sample"):
-        SampleOrder(np.array([0, 0]), seed=0, batch_size=2)
+        TrainSampler(np.array([0, 0]), seed=0, batch_size=2)

@@ -103,7 +103,7 @@ def test_what_is_announced_comes_in_the_background(tmp_path: Path) -> None:
         cache = RangeCache(tmp_path / "cache", max_bytes=10**8)
         index = index_of(server.url, {"a.tar": data})
         for first in range(0, 100, 10):
-            cache.will_need(index, 0, first * PAGE, (first + 10) * PAGE)
+            cache.prefetch(index, 0, first * PAGE, (first + 10) * PAGE)
         assert cache.read(index, 0, 0, len(data)) == data
         cache.close()
         assert server.num_requests == 10
@@ -206,7 +206,7 @@ def test_a_shard_that_the_server_lost_is_a_bad_sample(tmp_path: Path) -> None:
         index = index_of(server.url, {"gone.tar": content(PAGE, 0)})
         with pytest.raises(BadSample, match=r"gone\.tar is missing"):
             cache.read(index, 0, 0, 10)
-        cache.will_need(index, 0, 0, 100)
+        cache.prefetch(index, 0, 0, 100)
         with pytest.raises(BadSample, match=r"gone\.tar is missing"):
             cache.read(index, 0, 0, 10)
         cache.close()

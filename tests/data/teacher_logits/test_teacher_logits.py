@@ -14,14 +14,14 @@ from data.errors import DataError
 from data.images.augment import POLICIES
 from data.images.transform import PIXEL_VERSION
 from data.index import Index, Shard
-from data.sampling.sampler import Owner, Run
+from data.sampling.sampler import Run, WorkerInfo
 from data.shards.range_cache import RangeCache
 from data.teacher_logits import (
     MANIFEST_NAME,
     CachedShard,
     LogitManifest,
     LogitReader,
-    ShardWalk,
+    ShardSampler,
     SidecarWriter,
     TeacherSource,
     cached_shards,
@@ -335,7 +335,7 @@ def test_announced_remote_logits_are_there_before_they_are_asked_for(cached: Pat
     with serve(cached) as server:
         ranges = RangeCache(tmp_path / "ranges", max_bytes=10**9)
         reader = LogitReader(server.url, INDEX, num_views=VIEWS, cache=ranges)
-        reader.will_need([Run(0, 2, 5), Run(2, 0, 9)], view=1)
+        reader.prefetch([Run(0, 2, 5), Run(2, 0, 9)], view=1)
         deadline = time.monotonic() + 20
         while server.num_requests < 3 and time.monotonic() < deadline:  # the manifest and a page of either file
             time.sleep(0.01)
@@ -380,10 +380,10 @@ def test_a_damaged_copy_of_remote_logits_is_fetched_again_and_a_damaged_original
 
 @pytest.mark.parametrize("num_workers", [1, 2, 3])
 def test_a_walk_has_every_sample_of_its_shards_once_and_no_batch_over_two_shards(num_workers: int) -> None:
-    walk = ShardWalk(INDEX.counts, shards=[2, 0], batch_size=4)
+    walk = ShardSampler(INDEX.counts, shards=[2, 0], batch_size=4)
     met = []
     for step in range(walk.steps_per_epoch):
-        parts = [walk.rows(1, step, Owner(0, 1, worker, num_workers)) for worker in range(num_workers)]
+        parts = [walk.rows(1, step, WorkerInfo(0, 1, worker, num_workers)) for worker in range(num_workers)]
         rows = sorted(
             (row, s, n) for part in parts for row, s, n in zip(part.row, part.shard, part.sample, strict=True)
         )
@@ -396,7 +396,7 @@ def test_a_walk_has_every_sample_of_its_shards_once_and_no_batch_over_two_shards
 
 def test_a_shard_has_the_same_batches_whatever_else_is_walked() -> None:
     def batches(shards: list[int]) -> list[tuple[int, int, int]]:
-        walk = ShardWalk(INDEX.counts, shards=shards, batch_size=4)
+        walk = ShardSampler(INDEX.counts, shards=shards, batch_size=4)
         return [span for span in map(walk.span, range(walk.steps_per_epoch)) if span[0] == 2]
 
     assert batches([2]) == batches([0, 1, 2]) == batches([2, 1]) == [(2, 0, 4), (2, 4, 8), (2, 8, 9)]

@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from launch.coordinator import coordinator as head_module
-from launch.coordinator.coordinator import Head
-from launch.coordinator.listener import Door, Event, Peer
+from launch.coordinator.coordinator import Coordinator
+from launch.coordinator.listener import Event, Listener, Peer
 from launch.coordinator.membership import Quorum
 from launch.worker import CODES
 
@@ -61,8 +61,8 @@ class _Channel:
 
 def run(workers: Workers, said: list[str], *, grow_seconds: float = 60.0) -> None:
     """An elastic job of one to two ranks, to its end."""
-    Head(
-        cast(Door, workers),
+    Coordinator(
+        cast(Listener, workers),
         Quorum(2, (1, 2)),
         restarts=0,
         wait_seconds=10,

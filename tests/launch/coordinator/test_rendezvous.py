@@ -9,7 +9,7 @@ import time
 import pytest
 
 from launch.channel import Channel, ChannelClosed, accept, join
-from launch.coordinator.listener import Door
+from launch.coordinator.listener import Listener
 from launch.coordinator.rendezvous import Rendezvous
 from launch.coordinator.slots import assign
 
@@ -163,7 +163,7 @@ def test_a_message_longer_than_any_of_ours_is_refused_unread() -> None:
 
 
 def test_strangers_that_say_nothing_do_not_keep_others_out() -> None:
-    door = Door("127.0.0.1", 0, b"secret")
+    door = Listener("127.0.0.1", 0, b"secret")
     silent = [socket.create_connection(("127.0.0.1", door.port)) for _ in range(50)]
     try:
         channel = join(socket.create_connection(("127.0.0.1", door.port)), b"secret")

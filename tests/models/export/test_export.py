@@ -22,8 +22,8 @@ from PIL import Image
 
 from data.images.decode import decode_image
 from data.index import load_index
-from data.loading.eval_loader import photo_batches
-from data.loading.image_sets import FilePhotos, ShardPhotos
+from data.loading.eval_loader import eval_batches
+from data.loading.image_sets import FileImages, ShardImages
 from data.shards.external_tars import index_tars
 from launch.exit_codes import ExitCode
 from models.artifact import load_artifact, save_artifact
@@ -43,7 +43,6 @@ from tests.edited_json import edit_json
 from tests.photos import natural_photo
 from tests.tiny_models import SIZE, save_tiny_model
 from train import evaluate, predict
-from train.distributed.comm import SingleProcess
 from train.evaluation.comparison import Comparison
 
 
@@ -60,9 +59,7 @@ def knowing_model(folder: Path, shards: Path, *, outlier: float = 1.0) -> Path:
     but all channels share one scale in int8.
     """
     model, meta = load_artifact(save_tiny_model(folder, seed=1))
-    (batch,) = photo_batches(
-        ShardPhotos(load_index(shards)), sizes=[SIZE], num_views=1, batch_size=64, workers=0, comm=SingleProcess()
-    )
+    (batch,) = eval_batches(ShardImages(load_index(shards)), sizes=[SIZE], num_views=1, batch_size=64, workers=0)
     normalise = Normalise(meta.preprocessing["mean"], meta.preprocessing["std"])
     classifiers: Any = model.heads.classifiers
     with torch.no_grad():
@@ -288,9 +285,7 @@ def test_the_example_sees_the_pixels_that_evaluation_sees(
 ) -> None:
     photo = tmp_path / "photo"
     write_structured_photo(photo, width, height, orientation=orientation, kind=kind)
-    (batch,) = photo_batches(
-        FilePhotos(tmp_path, ["photo"]), sizes=[size], num_views=1, batch_size=1, workers=0, comm=SingleProcess()
-    )
+    (batch,) = eval_batches(FileImages(tmp_path, ["photo"]), sizes=[size], num_views=1, batch_size=1, workers=0)
     own = runpy.run_path(str(export.EXAMPLE))["load_photo"](str(photo), size)
     difference = np.abs(own.astype(int) - batch.image[size][0, 0].numpy().astype(int))
     assert difference.mean() < 0.3
@@ -310,13 +305,12 @@ def test_a_trained_network_gives_the_example_the_answers_that_it_gives_evaluatio
         name = f"{number:02d}.jpg"
         natural_photo(number, height, width).save(tmp_path / name, "JPEG", exif=exif, quality=90)
         shown.append(name)
-    (batch,) = photo_batches(
-        FilePhotos(tmp_path, shown),
+    (batch,) = eval_batches(
+        FileImages(tmp_path, shown),
         sizes=[size],
         num_views=1,
         batch_size=num_photos,
         workers=0,
-        comm=SingleProcess(),
     )
     evaluated = batch.image[size][0].numpy().reshape(num_photos, -1) / 255
     exampled = np.stack([load_photo(str(tmp_path / name), size) for name in shown]).reshape(num_photos, -1) / 255

@@ -15,7 +15,7 @@ from train.losses.objective import LOSSES
 from train.optim.optimizer import build_optimizer, learning_rate
 from train.optim.schedule import weight_ramp
 from train.setup.data import operations
-from train.setup.distillation import build_lessons
+from train.setup.distillation import build_distillation
 from train.setup.model import build_model
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -187,11 +187,11 @@ def test_a_teacher_is_trained_by_another_config_and_its_lessons_fit(path: Path, 
     config = load_config(path, [f"teacher.model={tmp_path / 'teacher'}", "teacher.cache=null"])
     assert config.teacher is not None
     student = build_model(config, index, tasks_of(path))
-    lessons = build_lessons(
+    distillation = build_distillation(
         config, index, student, tasks=tasks_of(path), steps_per_epoch=10, device=torch.device("cpu")
     )
     is_taught = 0 if config.teacher.weight == 0 else len(tasks_of(path))
-    assert len(lessons.terms) == is_taught + len(config.teacher.hints)
+    assert len(distillation.terms) == is_taught + len(config.teacher.hints)
 
 
 def test_recipe_b_weighs_its_terms_as_published() -> None:

@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import load_file
 
 from data.index import load_index
-from data.sampling.view_schedule import Views
+from data.sampling.view_schedule import ViewSchedule
 from tests.conftest import TINY_TASKS
 from tests.edited_json import edit_json
 from tests.range_server import serve
@@ -122,7 +122,7 @@ def test_a_share_of_the_steps_sees_new_views_and_the_teacher_itself(
     assert "50% of the steps" in mixed.stdout
     cached = trained(tiny_shards, tmp_path / "b", "seed=3", f"teacher={{cache: {cache}}}")
     steps = [divmod(number, 3) for number in range(12)]
-    fresh = [Views(3, fresh_share=0.5, seed=3).at(epoch, step)[1] for epoch, step in steps]
+    fresh = [ViewSchedule(3, fresh_share=0.5, seed=3).at(epoch, step)[1] for epoch, step in steps]
     same = [one == other for one, other in zip(curve(mixed, "loss"), curve(cached, "loss"), strict=True)]
     assert same.index(False) == fresh.index(True) == 2
     again = trained(tiny_shards, tmp_path / "c", *setting)
@@ -201,17 +201,17 @@ def test_a_cache_behind_http_teaches_the_same(workers: int, tiny_shards: Path, c
 
 def test_workers_bring_the_same_logits(tiny_shards: Path, cache: Path) -> None:
     from data.images.augment import POLICIES
-    from data.images.transform import Pixels
+    from data.images.transform import ImageTransform
     from data.loading.loader import Loader, TeacherData
-    from data.sampling.sampler import SampleOrder
+    from data.sampling.sampler import TrainSampler
 
     index = load_index(tiny_shards / "train")
-    order = SampleOrder(index.counts, seed=1, batch_size=10, lanes=8, window=3)
-    pixels = Pixels(size=8, operations=POLICIES["strong"])
+    order = TrainSampler(index.counts, seed=1, batch_size=10, lanes=8, window=3)
+    pixels = ImageTransform(size=8, operations=POLICIES["strong"])
     batches = [
         list(
             Loader(
-                index, order, pixels, workers=workers, views=Views(3), teacher=TeacherData(cache=str(cache))
+                index, order, pixels, workers=workers, views=ViewSchedule(3), teacher=TeacherData(cache=str(cache))
             ).batches(stop_epoch=2)
         )
         for workers in (0, 3)

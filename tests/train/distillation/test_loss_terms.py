@@ -377,7 +377,7 @@ def test_a_term_reads_a_view_where_it_can_and_a_permutation_where_it_must() -> N
         student = {"a": torch.zeros(3, 3)}
         expected = teacher[:, columns].var(dim=1, unbiased=False).sum() / 2
         assert term.loss(student, batch).item() == pytest.approx(expected.item(), rel=1e-5)
-        assert term.mass(batch) == 3.0
+        assert term.weight_sum(batch) == 3.0
 
 
 def test_the_saved_config_names_the_teacher(tiny_shards: Path, teacher: Path, tmp_path: Path) -> None:

@@ -6,33 +6,33 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.distributed.flight_recorder import Trail, describe_divergence
+from train.distributed.flight_recorder import FlightRecorder, describe_divergence
 
 
-def trail_of(*names: str) -> Trail:
-    trail = Trail()
+def recorder_of(*names: str) -> FlightRecorder:
+    flight_recorder = FlightRecorder()
     for name in names:
-        trail.note(name, torch.zeros(3))
-    return trail
+        flight_recorder.note(name, torch.zeros(3))
+    return flight_recorder
 
 
 @given(st.permutations(["bucket0", "bucket1", "bucket2", "control"]))
 def test_the_order_in_which_gradients_were_ready_does_not_count(names: list[str]) -> None:
-    assert trail_of(*names).fingerprint == trail_of("bucket0", "bucket1", "bucket2", "control").fingerprint
+    assert recorder_of(*names).fingerprint == recorder_of("bucket0", "bucket1", "bucket2", "control").fingerprint
 
 
 def test_names_shapes_types_and_numbers_count() -> None:
-    usual = trail_of("bucket0", "control").fingerprint
-    others = [trail_of("bucket0"), trail_of("bucket1", "control"), trail_of("bucket0", "control", "control")]
-    shape, kind = trail_of("bucket0"), trail_of("bucket0")
+    usual = recorder_of("bucket0", "control").fingerprint
+    others = [recorder_of("bucket0"), recorder_of("bucket1", "control"), recorder_of("bucket0", "control", "control")]
+    shape, kind = recorder_of("bucket0"), recorder_of("bucket0")
     shape.note("control", torch.zeros(4))
     kind.note("control", torch.zeros(3, dtype=torch.float64))
     assert usual not in [other.fingerprint for other in [*others, shape, kind]]
 
 
 def test_the_last_collective_is_known() -> None:
-    assert Trail().last() == "none"
-    assert trail_of("bucket0", "control").last() == "control (3,) float32"
+    assert FlightRecorder().last() == "none"
+    assert recorder_of("bucket0", "control").last() == "control (3,) float32"
 
 
 def test_the_ranks_that_differ_from_most_are_named_with_what_they_did() -> None:
@@ -44,7 +44,7 @@ DIVERGING = """
 import sys, torch
 from train.distributed.comm import start
 from train.cli.command import run_command
-from train.loop.step_sync import Control
+from train.loop.step_sync import StepSync
 from launch.exit_codes import ExitCode
 
 class Terms:
@@ -55,7 +55,7 @@ class OneBatch(list):
     bad = []
 
 def work(comm):
-    control = Control(Terms(), comm)
+    control = StepSync(Terms(), comm)
     for step in range(4):
         control.start(OneBatch([0]), stop=False)
         if comm.rank == 1 and step == 2:

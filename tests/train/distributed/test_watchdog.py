@@ -12,7 +12,7 @@ import pytest
 from launch.exit_codes import ExitCode
 from tests.conftest import REPOSITORY, rank_environment
 from train.distributed import watchdog as module
-from train.distributed.flight_recorder import Trail
+from train.distributed.flight_recorder import FlightRecorder
 from train.distributed.watchdog import Watchdog
 
 STALLS = {
@@ -27,9 +27,9 @@ def run(code: str) -> tuple[subprocess.CompletedProcess[str], float]:
     header = (
         "import ctypes, signal, threading, time, torch\n"
         "from train import watchdog as module\n"
-        "from train.distributed.flight_recorder import Trail\n"
+        "from train.distributed.flight_recorder import FlightRecorder\n"
         "from train.distributed.watchdog import Watchdog\n"
-        "TRAIL = Trail()\n"
+        "TRAIL = FlightRecorder()\n"
     )
     begin = time.monotonic()
     result = subprocess.run(
@@ -44,7 +44,7 @@ def test_a_stall_ends_with_stacks_and_code_76(stall: str) -> None:
         "def the_function_that_hangs():\n"
         f"    {stall}\n"
         "TRAIL.note('bucket1', torch.zeros(12))\n"
-        "with Watchdog(0.5, rank=3, trail=TRAIL) as watchdog:\n"
+        "with Watchdog(0.5, rank=3, flight_recorder=TRAIL) as watchdog:\n"
         "    watchdog.feed('epoch 2 step 17')\n"
         "    the_function_that_hangs()\n"
     )
@@ -60,7 +60,7 @@ def test_a_stall_ends_with_stacks_and_code_76(stall: str) -> None:
 
 def test_a_process_that_is_fed_goes_on_and_ends_as_it_likes() -> None:
     result, _ = run(
-        "with Watchdog(0.5, rank=0, trail=TRAIL) as watchdog:\n"
+        "with Watchdog(0.5, rank=0, flight_recorder=TRAIL) as watchdog:\n"
         "    for step in range(15):\n"
         "        watchdog.feed(f'step {step}'); time.sleep(0.1)\n"
         "time.sleep(1)\n"
@@ -70,7 +70,7 @@ def test_a_process_that_is_fed_goes_on_and_ends_as_it_likes() -> None:
 
 
 def test_an_error_inside_passes_through() -> None:
-    result, seconds = run("with Watchdog(60, rank=0, trail=TRAIL): raise ValueError('mine')\n")
+    result, seconds = run("with Watchdog(60, rank=0, flight_recorder=TRAIL): raise ValueError('mine')\n")
     assert result.returncode == 1
     assert "ValueError: mine" in result.stderr
     assert seconds < 8
@@ -78,7 +78,7 @@ def test_an_error_inside_passes_through() -> None:
 
 def test_what_happens_once_has_a_limit_of_its_own_and_the_next_step_has_not() -> None:
     result, seconds = run(
-        "with Watchdog(0.4, rank=0, trail=TRAIL) as watchdog:\n"
+        "with Watchdog(0.4, rank=0, flight_recorder=TRAIL) as watchdog:\n"
         "    watchdog.feed('building', at_least=3); time.sleep(1.5)\n"
         "    watchdog.feed('step 0'); time.sleep(10)\n"
     )
@@ -91,7 +91,7 @@ def test_a_rank_that_waits_for_others_leaves_them_time_to_speak_first() -> None:
     result, seconds = run(
         "module._WAITING_SECONDS = 3\n"
         "TRAIL.note('control', torch.zeros(2))\n"
-        "with Watchdog(0.4, rank=0, trail=TRAIL) as watchdog:\n"
+        "with Watchdog(0.4, rank=0, flight_recorder=TRAIL) as watchdog:\n"
         "    watchdog.feed('step 0')\n"
         "    with TRAIL.wait(): time.sleep(20)\n"
     )
@@ -107,7 +107,7 @@ def test_c_code_that_keeps_the_interpreter_to_itself_is_ended_with_its_stack() -
     result, seconds = run(
         "module._GRACE_SECONDS = 1\n"
         "def the_function_that_hangs(): ctypes.PyDLL(None).sleep(60)\n"
-        "with Watchdog(0.5, rank=0, trail=TRAIL) as watchdog: the_function_that_hangs()\n"
+        "with Watchdog(0.5, rank=0, flight_recorder=TRAIL) as watchdog: the_function_that_hangs()\n"
     )
     assert result.returncode == 1
     assert "the_function_that_hangs" in result.stderr
@@ -124,7 +124,7 @@ def test_the_last_resort_fires_neither_early_nor_before_the_watchdog(
     arm = SimpleNamespace(dump_traceback_later=lambda after, exit: deadlines.append(clock.now + after))
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr(module, "faulthandler", arm)
-    watchdog = Watchdog(seconds, rank=0, trail=Trail())
+    watchdog = Watchdog(seconds, rank=0, flight_recorder=FlightRecorder())
     generator = random.Random(0)
     for _ in range(500):
         clock.now += generator.choice([0.001, 0.1, 1, seconds]) * generator.random()
@@ -144,7 +144,7 @@ def the_function_that_hangs():
     time.sleep(60)
 
 def work(comm):
-    with Watchdog(4, rank=comm.rank, trail=comm.trail) as watchdog:
+    with Watchdog(4, rank=comm.rank, flight_recorder=comm.flight_recorder) as watchdog:
         comm.allreduce(torch.ones(3), name="first")
         time.sleep(comm.rank / 2)  # it began later, as after a slow read
         watchdog.feed("step 1")

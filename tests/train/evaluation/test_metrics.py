@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from data.index.labels import MISSING
 from data.loading.batch import Batch
 from train.distributed.comm import SingleProcess
 from train.evaluation.evaluation import Evaluation, _Unanswered, measure
 from train.evaluation.metrics import TaskCounts
-from train.losses.classification import MISSING
 
 CPU = torch.device("cpu")
 

@@ -13,22 +13,22 @@ from tests.train.loop.test_train_step import Doubling, batch_of, state_of
 from train.distributed.comm import Comm, SingleProcess
 from train.distributed.gradient_buckets import GradientBuckets
 from train.loop.step_sync import StepTotals
-from train.loop.train_metrics import Meter
-from train.loop.train_step import Stepper
+from train.loop.train_metrics import TrainMetrics
+from train.loop.train_step import TrainStep
 from train.losses.objective import Objective, label_term
 
 CPU = torch.device("cpu")
 RATE = 0.1
 
 
-def stepper(
+def train_step(
     batch_size: int | None, *, comm: Comm | None = None, momentum: float = 0.0, weight_decay: float = 0.0
-) -> Stepper:
+) -> TrainStep:
     torch.manual_seed(0)
     model: Student = build_student(backbone="food11_student", head={"kind": "multi-fc"}, tasks={"a": 2}).train()
     objective = Objective([label_term("a")])
     comm = comm or SingleProcess()
-    return Stepper(
+    return TrainStep(
         model=model,
         normalise=Normalise((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
         objective=objective,
@@ -36,7 +36,7 @@ def stepper(
             model.parameters(), lr=RATE, momentum=momentum, weight_decay=weight_decay, fused=True
         ),
         buckets=GradientBuckets(model, comm),
-        meter=Meter(objective, ["a"], CPU),
+        metrics=TrainMetrics(objective, ["a"], CPU),
         comm=comm,
         device=CPU,
         learning_rate=lambda step: RATE,
@@ -46,7 +46,7 @@ def stepper(
 
 def change(batch_size: int | None, labels: list[int], *, comm: Comm | None = None) -> dict[str, torch.Tensor]:
     """What one update of these samples (on each rank) moves every weight and statistic by."""
-    one = stepper(batch_size, comm=comm)
+    one = train_step(batch_size, comm=comm)
     before = state_of(one)
     everyone = len(labels) * (comm.size if comm else 1)
     one.update(batch_of(labels), StepTotals([float(everyone)], everyone, 0, False), step=0)
@@ -71,7 +71,7 @@ def test_an_update_of_less_than_half_a_batch_moves_weights_and_statistics_by_its
 def test_momentum_carries_no_more_of_a_short_update_and_decay_goes_on_in_full() -> None:
     gradients, moved = [], []
     for batch_size in (None, 10):
-        one = stepper(batch_size, momentum=0.9, weight_decay=0.5)
+        one = train_step(batch_size, momentum=0.9, weight_decay=0.5)
         weight = one.model.get_parameter("backbone.stem.0.weight")
         before = weight.detach().clone()
         one.update(batch_of([0, 1]), StepTotals([2.0], 2, 0, False), step=0)

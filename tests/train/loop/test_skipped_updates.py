@@ -21,8 +21,8 @@ from tests.tiny_models import save_tiny_model
 from train.distributed.comm import SingleProcess
 from train.distributed.preemption import StopSignal
 from train.loop.skipped_updates import NumbersExploded, SkipLimit
-from train.loop.train_metrics import Meter
-from train.loop.train_step import Stepper
+from train.loop.train_metrics import TrainMetrics
+from train.loop.train_step import TrainStep
 from train.losses.objective import Objective, label_term
 from train.optim.grad_scaler import LossScale
 
@@ -48,8 +48,8 @@ class Steps:
     ) -> None:
         self.kept = kept or Kept()
         self.objective = Objective([label_term("age"), label_term("tone")])
-        self.meter = Meter(self.objective, ["age"], CPU)
-        self.meter.continue_row(self.kept.skipped_row, self.kept.skipped_since, self.kept.skipped_terms)
+        self.metrics = TrainMetrics(self.objective, ["age"], CPU)
+        self.metrics.continue_row(self.kept.skipped_row, self.kept.skipped_since, self.kept.skipped_terms)
         self.limit = SkipLimit(self.kept, steps_per_epoch=steps_per_epoch)
         self.scale, self.step = scale, 0
 
@@ -57,10 +57,10 @@ class Steps:
         for part in steps.split():
             for mark in part:
                 self._one(SKIPPED if mark == "x" else GOOD, broken)
-            num_steps = self.meter.num_steps
-            self.meter.read(comm or SingleProcess())
+            num_steps = self.metrics.num_steps
+            self.metrics.read(comm or SingleProcess())
             self.limit.judge(
-                self.meter.skips, num_steps=num_steps, epoch=0, epoch_ends=part.endswith(";"), learning_rate=0.5
+                self.metrics.skips, num_steps=num_steps, epoch=0, epoch_ends=part.endswith(";"), learning_rate=0.5
             )
         return self
 
@@ -69,12 +69,12 @@ class Steps:
         if skipped and broken is not None:
             sums[broken] = math.nan
         batch = batch_of(0)
-        self.meter.add(sums, {"age": torch.zeros(0, 3)}, batch)
-        self.meter.count(batch, [1.0, 1.0], 1, step=self.step)
+        self.metrics.add(sums, {"age": torch.zeros(0, 3)}, batch)
+        self.metrics.count(batch, [1.0, 1.0], 1, step=self.step)
         searching = None if self.scale is None else self.scale.can_fall
         if self.scale is not None:
             self.scale.adapt(skipped)
-        self.meter.end_step(
+        self.metrics.end_step(
             torch.tensor(math.nan) if skipped else torch.tensor(2.0), skipped, searching=searching, step=self.step
         )
         self.step += 1
@@ -210,10 +210,10 @@ def test_a_validation_that_is_not_finite_is_never_the_best(
     tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the first epoch one photo has no answer: its accuracy may be the highest, and it is not kept."""
-    predict = Stepper.predict
+    predict = TrainStep.predict
     broken = 1
 
-    def spoilt(self: Stepper, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+    def spoilt(self: TrainStep, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
         nonlocal broken
         logits = predict(self, model, batch)
         if not model.training and broken:
@@ -221,7 +221,7 @@ def test_a_validation_that_is_not_finite_is_never_the_best(
             logits["tone"][-1] = math.inf
         return logits
 
-    monkeypatch.setattr(Stepper, "predict", spoilt)
+    monkeypatch.setattr(TrainStep, "predict", spoilt)
     outcome = train_small(tiny_shards, tmp_path / "once", "checkpoint.monitor=colour.top1")
     assert outcome.exit_code == 0, outcome.stderr
     evaluations = [line for line in outcome.lines("metrics.jsonl") if line["kind"] == "evaluation"]

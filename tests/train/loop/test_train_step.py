@@ -19,8 +19,8 @@ from train.distributed.comm import SingleProcess
 from train.distributed.gradient_buckets import GradientBuckets
 from train.distributed.preemption import StopSignal
 from train.loop.step_sync import StepTotals
-from train.loop.train_metrics import Meter
-from train.loop.train_step import Stepper
+from train.loop.train_metrics import TrainMetrics
+from train.loop.train_step import TrainStep
 from train.loop.trainer import is_better
 from train.losses.objective import Objective, label_term
 from train.optim.optimizer import build_optimizer
@@ -224,21 +224,21 @@ class Doubling(SingleProcess):
 
 
 @pytest.fixture
-def stepper_of() -> Callable[..., Stepper]:
-    def make(*, comm: SingleProcess | None = None, precision: str = "fp32", momentum: float = 0.9) -> Stepper:
+def train_step_of() -> Callable[..., TrainStep]:
+    def make(*, comm: SingleProcess | None = None, precision: str = "fp32", momentum: float = 0.9) -> TrainStep:
         torch.manual_seed(0)
         model: Student = build_student(backbone="food11_student", head={"kind": "multi-fc"}, tasks={"a": 2}).train()
         objective = Objective([label_term("a")])
         groups = parameter_groups(model, lr=0.1, weight_decay=0.0)
         optimizer = torch.optim.SGD(groups, lr=0.1, momentum=momentum, fused=True)
         comm = comm or SingleProcess()
-        return Stepper(
+        return TrainStep(
             model=model,
             normalise=Normalise((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
             objective=objective,
             optimizer=optimizer,
             buckets=GradientBuckets(model, comm),
-            meter=Meter(objective, ["a"], CPU),
+            metrics=TrainMetrics(objective, ["a"], CPU),
             comm=comm,
             device=CPU,
             learning_rate=lambda step: 0.1,
@@ -248,36 +248,36 @@ def stepper_of() -> Callable[..., Stepper]:
     return make
 
 
-def state_of(stepper: Stepper) -> dict[str, torch.Tensor]:
-    state = stepper.model.state_dict().items()
+def state_of(train_step: TrainStep) -> dict[str, torch.Tensor]:
+    state = train_step.model.state_dict().items()
     return {name: tensor.clone() for name, tensor in state if tensor.is_floating_point()}
 
 
 @pytest.mark.parametrize("comm", [SingleProcess(), Doubling()], ids=["alone", "two ranks"])
 def test_an_update_without_a_usable_sample_leaves_the_model_as_it_was(
-    comm: SingleProcess, stepper_of: Callable
+    comm: SingleProcess, train_step_of: Callable
 ) -> None:
-    stepper = stepper_of(comm=comm)
-    before = state_of(stepper)
-    stepper.update(batch_of([]), StepTotals([0.0], 0, 3, False), step=0)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in state_of(stepper).items())
-    stepper.update(batch_of([0, 1, 1]), StepTotals([3.0], 3 * comm.size, 0, False), step=1)
-    changed = [name for name, tensor in state_of(stepper).items() if not torch.equal(tensor, before[name])]
+    train_step = train_step_of(comm=comm)
+    before = state_of(train_step)
+    train_step.update(batch_of([]), StepTotals([0.0], 0, 3, False), step=0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state_of(train_step).items())
+    train_step.update(batch_of([0, 1, 1]), StepTotals([3.0], 3 * comm.size, 0, False), step=1)
+    changed = [name for name, tensor in state_of(train_step).items() if not torch.equal(tensor, before[name])]
     assert any("running_var" in name for name in changed)
     assert any("classifiers" in name for name in changed)
 
 
-def test_an_update_that_overflows_is_skipped_and_halves_the_scale(stepper_of: Callable) -> None:
-    stepper = stepper_of(precision="fp16")
-    assert stepper.scale is not None
-    stepper.scale.value.fill_(2.0**24)
+def test_an_update_that_overflows_is_skipped_and_halves_the_scale(train_step_of: Callable) -> None:
+    train_step = train_step_of(precision="fp16")
+    assert train_step.scale is not None
+    train_step.scale.value.fill_(2.0**24)
     with torch.no_grad():
-        stepper.model.heads.classifiers.task_a.weight.mul_(1000)
-    before = state_of(stepper)
-    stepper.update(batch_of([0, 1, 1, 0]), StepTotals([4.0], 4, 0, False), step=0)
-    assert stepper.meter.read(SingleProcess())["skipped_updates"] == 1
-    assert stepper.scale.value.item() == 2.0**23
-    assert all(torch.equal(tensor, before[name]) for name, tensor in state_of(stepper).items())
+        train_step.model.heads.classifiers.task_a.weight.mul_(1000)
+    before = state_of(train_step)
+    train_step.update(batch_of([0, 1, 1, 0]), StepTotals([4.0], 4, 0, False), step=0)
+    assert train_step.metrics.read(SingleProcess())["skipped_updates"] == 1
+    assert train_step.scale.value.item() == 2.0**23
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state_of(train_step).items())
 
 
 def test_momentum_starts_at_zero_though_the_first_update_is_skipped(tiny_shards: Path, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from tests.end_to_end.test_ranks import assert_close, outcome_of, write_config
 from tests.small_run import STEPS, train_small
 from train.distributed.comm import SingleProcess
 from train.distributed.gradient_buckets import GradientBuckets
-from train.loop.step_sync import Control
-from train.loop.train_metrics import Meter
-from train.loop.train_step import Stepper
+from train.loop.step_sync import StepSync
+from train.loop.train_metrics import TrainMetrics
+from train.loop.train_step import TrainStep
 from train.losses.bn_sparsity import (
     PenalisedNorm,
     ProximalSparsity,
@@ -76,36 +76,36 @@ def train(
     clip_norm: float | None = None,
     micro_batch: int | None = None,
     scales: Sequence[float] = (),
-) -> Stepper:
+) -> TrainStep:
     """A few updates with the stage of that kind; `scales` set the loss scale before each step."""
     optimizer = torch.optim.SGD(student.parameters(), lr=RATE, momentum=momentum, fused=True)
     objective = Objective([label_term(task) for task in TASKS])
     comm = SingleProcess()
     norms = penalised_norms(student)
-    stepper = Stepper(
+    train_step = TrainStep(
         model=student,
         normalise=Normalise((0.5,) * 3, (0.25,) * 3),
         objective=objective,
         optimizer=optimizer,
         buckets=GradientBuckets(student, comm),
-        meter=Meter(objective, list(TASKS), CPU),
+        metrics=TrainMetrics(objective, list(TASKS), CPU),
         comm=comm,
         device=CPU,
         learning_rate=lambda step: RATE,
         precision=precision,
         clip_norm=clip_norm,
         micro_batch=micro_batch,
-        gradient_stages=[SubgradientSparsity(norms, strength=lambda _: strength)] if kind == "subgradient" else [],
-        update_stages=([ProximalSparsity(norms, optimizer, strength=lambda _: strength)] if kind == "proximal" else []),
+        gradient_hooks=[SubgradientSparsity(norms, strength=lambda _: strength)] if kind == "subgradient" else [],
+        update_hooks=([ProximalSparsity(norms, optimizer, strength=lambda _: strength)] if kind == "proximal" else []),
     )
-    control = Control(objective, comm)
+    control = StepSync(objective, comm)
     for step in range(steps):
-        if stepper.scale is not None and scales:
-            stepper.scale.value.fill_(scales[step])
+        if train_step.scale is not None and scales:
+            train_step.scale.value.fill_(scales[step])
         batch = some_batch()
         control.start(batch, stop=False)
-        stepper.update(batch, control.finish(), step=step)
-    return stepper
+        train_step.update(batch, control.finish(), step=step)
+    return train_step
 
 
 def gammas(student: nn.Module) -> torch.Tensor:
@@ -161,8 +161,8 @@ def test_the_proximal_step_follows_the_rate_of_each_optimizer_group() -> None:
 def test_a_skipped_update_moves_no_gamma(kind: str) -> None:
     student = small_student()
     before = gammas(student)
-    stepper = train(student, kind=kind, precision="fp16", scales=[1e30])
-    assert stepper.meter.read(SingleProcess())["skipped_updates"] == 1  # one update was skipped
+    train_step = train(student, kind=kind, precision="fp16", scales=[1e30])
+    assert train_step.metrics.read(SingleProcess())["skipped_updates"] == 1  # one update was skipped
     assert torch.equal(gammas(student), before)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from train.losses.classification import MISSING, cross_entropy, focal, sample_weights
+from data.index.labels import MISSING
+from train.losses.classification import cross_entropy, focal, sample_weights
 from train.losses.objective import LOSSES
 
 LOGITS = torch.from_numpy(np.random.default_rng(0).normal(scale=3, size=(7, 4))).float()

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from models.errors import ModelError
-from train.distillation.adapters import build_bridge
-from train.distillation.feature_hooks import FeatureTap
+from train.distillation.adapters import build_adapter
+from train.distillation.feature_hooks import ForwardHooks
 from train.losses.feature_distillation import FEATURE_LOSSES
 
 SHAPE = (4, 3, 5, 6)
@@ -85,7 +85,7 @@ def test_only_the_student_learns_and_a_sample_the_teacher_cannot_answer_adds_not
     ],
 )
 def test_a_bridge_makes_shapes_comparable(bridge: str, kind: str, student, teacher, result) -> None:
-    module = build_bridge(bridge, kind=kind, student=student, teacher=teacher)
+    module = build_adapter(bridge, kind=kind, student=student, teacher=teacher)
     ours, theirs = module(features(5, (2, *student)), features(6, (2, *teacher)))
     if result is not None:
         assert ours.shape[1:] == theirs.shape[1:] == result
@@ -95,7 +95,7 @@ def test_a_bridge_makes_shapes_comparable(bridge: str, kind: str, student, teach
 
 def test_pooling_averages_the_larger_side() -> None:
     student, teacher = torch.arange(4.0).view(1, 1, 2, 2), torch.full((1, 1, 1, 1), 7.0)
-    ours, theirs = build_bridge("pool", kind="mse", student=(1, 2, 2), teacher=(1, 1, 1))(student, teacher)
+    ours, theirs = build_adapter("pool", kind="mse", student=(1, 2, 2), teacher=(1, 1, 1))(student, teacher)
     assert (ours.item(), theirs.item()) == (1.5, 7.0)
 
 
@@ -111,12 +111,12 @@ def test_pooling_averages_the_larger_side() -> None:
 )
 def test_shapes_that_do_not_fit_are_named_with_what_bridges_them(bridge, kind, student, teacher, message) -> None:
     with pytest.raises(ModelError, match=message):
-        build_bridge(bridge, kind=kind, student=student, teacher=teacher)
+        build_adapter(bridge, kind=kind, student=student, teacher=teacher)
 
 
 def test_a_tap_holds_what_a_layer_gave() -> None:
     model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
-    tap = FeatureTap(model, ["1"])
+    tap = ForwardHooks(model, ["1"])
     image = features(7, (4, 2))
     model(image)
     assert torch.equal(tap["1"], torch.relu(model[0](image)))
@@ -127,11 +127,11 @@ def test_an_unknown_layer_lists_the_valid_ones() -> None:
     with pytest.raises(
         ModelError, match=r"the student has no layer 'layr1'; did you mean 'layer1'\? \(valid: stem, la"
     ):
-        FeatureTap(model, ["layr1"], whose="the student")
+        ForwardHooks(model, ["layr1"], whose="the student")
 
 
 def test_a_layer_that_gives_no_tensor_is_refused() -> None:
     model = nn.LSTM(2, 2)
-    FeatureTap(nn.ModuleDict({"lstm": model}), ["lstm"], whose="the teacher")
+    ForwardHooks(nn.ModuleDict({"lstm": model}), ["lstm"], whose="the teacher")
     with pytest.raises(ModelError, match="layer 'lstm' of the teacher gives a tuple"):
         model(torch.zeros(1, 1, 2))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from train.losses.classification import MISSING
+from data.index.labels import MISSING
 from train.losses.logit_distillation import DISTILLATION_LOSSES, NEEDS_TARGET, decoupled, js_divergence, kl_divergence
 
 N, C, T = 6, 5, 3.0

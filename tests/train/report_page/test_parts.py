@@ -15,9 +15,9 @@ from train.report_page.charts.palette import COLOURS, colour, dash
 from train.report_page.charts.scatter import Point, pareto_front, scatter_chart
 from train.report_page.confusion import confusion_figure, mistaken_pairs
 from train.report_page.markup import Html, join, table, tag
-from train.report_page.model_entries import PRUNED, Stage
+from train.report_page.model_entries import PRUNED, ModelEntry
 from train.report_page.numbers import megabytes, percent, short
-from train.report_page.results_section import gains_section
+from train.report_page.results_section import results_section
 
 
 def test_text_is_escaped_and_markup_is_not() -> None:
@@ -179,8 +179,8 @@ def test_a_pruned_network_near_the_others_is_drawn_as_they_are(pruned: float) ->
     assert sorted(range(4), key=heights.__getitem__) == sorted(range(4), key=lambda place: -gains[place])
 
 
-def stage(name: str, role: str, top1: float | None, *, macs: int = 9_900_000, data: str = "shards/val") -> Stage:
-    return Stage(
+def stage(name: str, role: str, top1: float | None, *, macs: int = 9_900_000, data: str = "shards/val") -> ModelEntry:
+    return ModelEntry(
         name=name,
         role=role,
         file=Path("model.safetensors"),
@@ -202,7 +202,7 @@ def stage(name: str, role: str, top1: float | None, *, macs: int = 9_900_000, da
 @pytest.mark.parametrize(("role", "count"), [(PRUNED, 3), ("pruned, fine-tuned", 0)])
 def test_only_a_network_that_was_not_trained_after_pruning_may_fall_off(role: str, count: int) -> None:
     stages = [stage("teacher", "teacher", 0.9), stage("student", "trained", 0.8), stage("narrow", role, 0.1)]
-    section = gains_section(stages, {one.name: place for place, one in enumerate(stages)}, remarks=[])
+    section = results_section(stages, {one.name: place for place, one in enumerate(stages)}, remarks=[])
     assert section.count("Below the axis") == count  # of size, of work and of time
 
 

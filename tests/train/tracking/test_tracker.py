@@ -17,7 +17,7 @@ from tests.small_run import STEPS, train_small
 from tests.wandb_server import WandbServer
 from train.distributed.preemption import StopSignal
 from train.tracking.tracker import describe_record, readable_rate, readable_seconds
-from train.tracking.wandb_logger import WandbSink, new_run_id
+from train.tracking.wandb_logger import WandbLogger, new_run_id
 
 OFFLINE = "tracking.wandb.mode=offline"
 
@@ -83,7 +83,7 @@ def test_whatever_breaks_in_wandb_is_said_once(
 ) -> None:
     run = BreakingRun(broken)
     monkeypatch.setattr(wandb, "init", lambda **options: run)
-    sink = WandbSink(
+    sink = WandbLogger(
         mode="offline", project="p", name=None, directory=tmp_path, run_id="abc", config={}, classes={"a": ("x", "y")}
     )
     for step in range(3):
@@ -150,7 +150,7 @@ def test_where_the_user_wants_the_staged_copies_they_go(tmp_path: Path, monkeypa
     monkeypatch.setenv("WANDB_CACHE_DIR", "/scratch/mine")
     seen: dict[str, str] = {}
     monkeypatch.setattr(wandb, "init", lambda **options: seen.update(os.environ) or BreakingRun(""))
-    WandbSink(mode="offline", project="p", name=None, directory=tmp_path, run_id="a", config={}, classes={})
+    WandbLogger(mode="offline", project="p", name=None, directory=tmp_path, run_id="a", config={}, classes={})
     assert seen["WANDB_CACHE_DIR"] == os.environ["WANDB_CACHE_DIR"] == "/scratch/mine"
     assert seen["WANDB_DATA_DIR"] == str(tmp_path / "wandb")
 
@@ -162,7 +162,7 @@ def test_work_on_1500_classes_is_bounded(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(run, "log", logged.append)
     monkeypatch.setattr(wandb, "init", lambda **options: run)
     names = {"item": [f"class {number}" for number in range(classes)]}
-    sink = WandbSink(mode="offline", project="p", name=None, directory=tmp_path, run_id="a", config={}, classes=names)
+    sink = WandbLogger(mode="offline", project="p", name=None, directory=tmp_path, run_id="a", config={}, classes=names)
     matrix = np.diag(np.full(classes, 50.0))
     matrix[7, 3], matrix[2, 9] = 40.0, 30.0
     matrix[20:, 0] = 1.0

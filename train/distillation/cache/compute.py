@@ -14,7 +14,7 @@ from torch import Tensor
 from data.index import Index
 from data.loading.batch import Batch, require_all
 from data.loading.loader import Loader
-from data.teacher_logits import ShardWalk
+from data.teacher_logits import ShardSampler
 
 _NOT_FINITE = "the teacher's logits are not finite"
 
@@ -56,7 +56,7 @@ def teacher_blocks(
     index: Index,
     stages: Iterable[Stage],
     *,
-    loader: Callable[[ShardWalk], Loader],
+    loader: Callable[[ShardSampler], Loader],
     teacher: Callable[[Tensor], Tensor],
     num_classes: int,
     batch_size: int,
@@ -70,7 +70,7 @@ def teacher_blocks(
     teacher: uint8 [N, S, S, 3] on the device -> logits [N, num_classes]. progress: told the samples of every batch.
     """
     for stage in stages:
-        walk = ShardWalk(index.counts, shards=stage.shards, batch_size=batch_size)
+        walk = ShardSampler(index.counts, shards=stage.shards, batch_size=batch_size)
         batches = loader(walk).batches(start=(stage.first, 0), stop_epoch=stage.stop)
         logits, unusable, num_rows = np.empty(0), list[Unusable](), 0
         for batch, answer in _answers(batches, teacher, device):

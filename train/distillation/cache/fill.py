@@ -24,8 +24,8 @@ from train.distillation.cache.compute import Block, Stage, Unusable, plan_stages
 from train.distillation.cache.folder import CacheFolder
 from train.distributed.comm import Comm
 from train.distributed.watchdog import Watchdog
-from train.tracking.bad_samples import BadLedger
-from train.tracking.console import photo_progress
+from train.tracking.bad_samples import BadSampleLog
+from train.tracking.console import image_progress
 from train.tracking.tracker import readable_rate, readable_seconds
 
 _NAMED = 50  # samples without finite logits that the manifest names
@@ -64,7 +64,7 @@ class TeacherCaching:
         }
         self.num_views = {shard: writer.num_views for shard, writer in self._writers.items()}
         self.cut_bytes = {str(writer.path): writer.cut_bytes for writer in self._writers.values() if writer.cut_bytes}
-        self._ledger = BadLedger(
+        self._ledger = BadSampleLog(
             folder.path / FILE_NAME, writes=comm.rank == 0, num_samples=index.num_samples, max_share=max_bad_share
         )
         fewest = min([folder.manifest.views, *self.num_views.values()])
@@ -159,7 +159,7 @@ def caching_progress(stages: Sequence[Stage], counts: np.ndarray, *, shown: bool
     """Gives the function that counts photos. stages: of this rank; counts: samples per shard."""
     total = sum((stage.stop - stage.first) * int(counts[list(stage.shards)].sum()) for stage in stages)
     if not shown or sys.stderr.isatty():
-        with photo_progress("Caching", total=total, shown=shown) as advance:
+        with image_progress("Caching", total=total, shown=shown) as advance:
             yield advance
         return
     done, started, told = 0, time.monotonic(), time.monotonic()

@@ -1,6 +1,6 @@
 """Recomputes entries of a teacher cache and compares them with what is stored.
 
-walk = EntryWalk(draw_entries(index.counts, views=4, num=100, seed=0), batch_size=64)
+walk = EntrySampler(draw_entries(index.counts, views=4, num=100, seed=0), batch_size=64)
 check = check_entries(Loader(index, walk, pixels, views=walk.views).batches(), walk, ...); check.problems, check.largest
 """
 
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from data.loading.batch import Batch
-from data.sampling.sampler import Owner, Rows
-from data.sampling.view_schedule import Views
+from data.sampling.sampler import Rows, WorkerInfo
+from data.sampling.view_schedule import ViewSchedule
 from data.teacher_logits import LogitReader
 
 # Allowed difference, as a share of the largest logit of a row. fp16 storage rounds to 0.05 %; the rest is the forward
@@ -46,14 +46,14 @@ def draw_entries(counts: np.ndarray, *, views: int, num: int, seed: int) -> list
 
 
 @dataclass(frozen=True)
-class _ViewOfStep(Views):
+class _ViewOfStep(ViewSchedule):
     of_step: tuple[int, ...] = ()
 
     def at(self, epoch: int, step: int) -> tuple[int, bool]:
         return self.of_step[step], True
 
 
-class EntryWalk:
+class EntrySampler:
     """Entries as an order of the loader, in batches of one view each; `views` tells the loader which."""
 
     def __init__(self, entries: Sequence[Entry], *, batch_size: int) -> None:
@@ -68,13 +68,13 @@ class EntryWalk:
         """The view of all entries of a step."""
         return self.views.of_step[step]
 
-    def rows(self, epoch: int, step: int, owner: Owner | None = None) -> Rows:
+    def rows(self, epoch: int, step: int, owner: WorkerInfo | None = None) -> Rows:
         """The entries of a step."""
-        row = self.places(epoch, step, owner or Owner())
+        row = self.places(epoch, step, owner or WorkerInfo())
         _, shard, sample = np.array(self._steps[step], dtype=np.int64).T
         return Rows(row=row, shard=shard[row], sample=sample[row])
 
-    def places(self, epoch: int, step: int, owner: Owner) -> np.ndarray:
+    def places(self, epoch: int, step: int, owner: WorkerInfo) -> np.ndarray:
         return owner.cut(len(self._steps[step]))
 
     def most_rows(self, num_ranks: int) -> int:
@@ -83,7 +83,7 @@ class EntryWalk:
 
 def check_entries(
     batches: Iterable[Batch],
-    walk: EntryWalk,
+    walk: EntrySampler,
     *,
     shard_names: Sequence[str],
     logits: LogitReader,
