@@ -34,8 +34,9 @@ from launch.horovod.compatibility import HorovodError
 from launch.horovod.patches import check_horovod_is_patched
 from launch.network import address_of, head_address, interfaces, listening_address, own_address
 from launch.preflight import Host, collect, judge, mark_of
-from train.config.loading import ConfigError, load_config
+from train.config.loading import load_config
 from train.config.schema import Config
+from train.errors import ConfigError
 
 CODES = Codes(
     stopped=ExitCode.PREEMPTED,

@@ -42,7 +42,8 @@ from prune.report import change_table, latency_remarks, recalibration_remarks, r
 from prune.selection import RULES, find_candidates
 from train.cli.arguments import not_negative, positive
 from train.cli.command import run_command
-from train.distributed.comm import Comm, CommError
+from train.distributed.comm import Comm
+from train.errors import CommError
 from train.evaluation.model_inputs import labelled_images, model_inputs
 
 BATCH_SIZE = 64

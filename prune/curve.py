@@ -45,8 +45,9 @@ from prune.unstructured import share_of_zeros, without_small_weights
 from train.cli.arguments import positive
 from train.cli.command import run_command
 from train.config.loading import load_config
-from train.distributed.comm import Comm, CommError
+from train.distributed.comm import Comm
 from train.distributed.device import choose_device
+from train.errors import CommError
 from train.evaluation.ensemble import load_ensemble
 from train.evaluation.evaluation import measure
 from train.evaluation.model_inputs import model_inputs

@@ -1,6 +1,6 @@
 """A few updates on the first batches: what a config costs before it is started. Nothing is written.
 
-code = dry_run(config, comm)
+code = dry_run(build_experiment(config, comm), comm)
 """
 
 import itertools
@@ -13,20 +13,18 @@ from data.loading.loader import Loader
 from data.loading.step_memory import num_slots
 from launch.exit_codes import ExitCode
 from launch.free_memory import free_memory
-from train.announce import log_run_summary
-from train.config.schema import Config
 from train.distributed.comm import Comm
 from train.loop.step_sync import StepSync
-from train.setup.experiment import build_experiment
+from train.setup.experiment import Experiment
 from train.tracking.tracker import readable_seconds
 
 _STEPS = 3
 
 
-def dry_run(config: Config, comm: Comm) -> ExitCode:
+def dry_run(experiment: Experiment, comm: Comm) -> ExitCode:
     """Prints parameters, seconds a step (the best of three), time to go and peak memory."""
-    experiment = build_experiment(config, comm)
-    log_run_summary(config, comm, experiment)
+    if comm.rank == 0:
+        print(experiment.summary, flush=True)
     step_sync = StepSync(experiment.objective, comm)
     seconds = []
     for step, batch in enumerate(itertools.islice(experiment.loader.batches(), _STEPS)):
@@ -37,11 +35,11 @@ def dry_run(config: Config, comm: Comm) -> ExitCode:
         seconds.append(time.monotonic() - begin)
     if comm.rank == 0:
         print(_told_loader(experiment.loader))
-        epochs, steps = config.schedule.epochs, experiment.order.steps_per_epoch
+        loop = experiment.loop
         print(
-            f"dry run: {min(seconds):.3f} s a step of {config.batch_size} samples, {steps} steps an epoch, about "
-            f"{readable_seconds(min(seconds) * steps * epochs)} (hours:minutes:seconds) for {epochs} epochs "
-            f"(without validation); peak memory {_peak_gigabytes(experiment.device):.2f} GB a rank"
+            f"dry run: {min(seconds):.3f} s a step of {experiment.batch_size} samples, {loop.steps_per_epoch} steps an "
+            f"epoch, about {readable_seconds(min(seconds) * loop.num_steps)} (hours:minutes:seconds) for {loop.epochs} "
+            f"epochs (without validation); peak memory {_peak_gigabytes(experiment.device):.2f} GB a rank"
         )
     return ExitCode.DONE
 

@@ -22,8 +22,9 @@ from data.loading.image_sets import open_images
 from launch.exit_codes import ExitCode
 from train.cli.arguments import add_evaluation_arguments, output_file
 from train.cli.command import run_command
-from train.distributed.comm import Comm, CommError
+from train.distributed.comm import Comm
 from train.distributed.device import choose_device, num_decoders
+from train.errors import CommError
 from train.evaluation.ensemble import load_ensemble
 from train.evaluation.prediction import NOT_A_NUMBER, PredictionTable, predictions
 from train.tracking.console import image_progress

@@ -1,145 +1,148 @@
-"""One run from its config to its result: wires the parts of `assemble` into a trainer.
+"""One run from its settings to its result: wires an experiment into a trainer.
 
-code = train(config, comm)
+code = train(run_settings(config), lambda: build_experiment(config, comm), comm)
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from data.index import Index
+from data.loading.batch import Batch
 from launch.exit_codes import ExitCode
 from models.finite import broken_tensors
-from train.announce import log_run_summary
-from train.checkpoint.model_saver import ModelSaver
 from train.checkpoint.progress import Progress
 from train.checkpoint.run_folder import RunFolder
 from train.checkpoint.state import RunState, resume
 from train.checkpoint.store import CheckpointStore
-from train.config.loading import ConfigError
-from train.config.schema import Config, describe
 from train.distributed.comm import Comm
 from train.distributed.preemption import StopSignal
 from train.distributed.watchdog import Watchdog
+from train.errors import ConfigError, NumbersExploded
 from train.evaluation.evaluation import Evaluation, measure
-from train.loop.skipped_updates import NumbersExploded
 from train.loop.step_sync import StepSync
-from train.loop.trainer import Trainer
-from train.setup.data import eval_loader
-from train.setup.experiment import Experiment, build_experiment
+from train.loop.trainer import Callbacks, Trainer
+from train.setup.experiment import Experiment
+from train.setup.run_settings import RunSettings
 from train.tracking.bad_samples import BadSampleLog
 from train.tracking.jsonl import JsonLines, cut_lines, without_nan
 from train.tracking.result_table import print_result
-from train.tracking.tracker import GammaTracker, JsonlLogger, MetricLogger, PlainLogger, Tracker
+from train.tracking.tracker import JsonlLogger, MetricLogger, PlainLogger, Tracker
 from train.tracking.wandb_logger import WandbLogger, new_run_id
 
 # What happens once before the first step may take this long, whatever a step may take: folders and weights can be far.
 _START_SECONDS = 600.0
 
 
-def train(config: Config, comm: Comm) -> ExitCode:
-    """Train to the end of the schedule, or continue there. Returns the exit code."""
-    with Watchdog(config.watchdog_seconds, rank=comm.rank, flight_recorder=comm.flight_recorder) as watchdog:
-        return _train(config, comm, watchdog)
+def train(settings: RunSettings, build: Callable[[], Experiment], comm: Comm) -> ExitCode:
+    """Train to the end of the schedule, or continue there. Returns the exit code.
+
+    build: makes the experiment, once the run folder is known to be free."""
+    with (
+        Watchdog(settings.watchdog_seconds, rank=comm.rank, flight_recorder=comm.flight_recorder) as watchdog,
+        StopSignal() as stop,
+    ):
+        watchdog.feed("taking the run folder", at_least=_START_SECONDS)
+        with _take_folder(settings, comm) as folder:
+            return _train(settings, build, folder, comm, watchdog, stop)
 
 
-def _train(config: Config, comm: Comm, watchdog: Watchdog) -> ExitCode:
-    stop = StopSignal()
-    watchdog.feed("taking the run folder", at_least=_START_SECONDS)
-    folder = _take_folder(config, comm)
-    done = comm.allgather_object(folder.finished() if comm.rank == 0 else None, name="finished")[0]
-    if done is not None:
+def _train(
+    settings: RunSettings,
+    build: Callable[[], Experiment],
+    folder: RunFolder,
+    comm: Comm,
+    watchdog: Watchdog,
+    stop: StopSignal,
+) -> ExitCode:
+    result = comm.allgather_object(folder.finished() if comm.rank == 0 else None, name="finished")[0]
+    if result is not None:
         if comm.rank == 0:
             print(f"{folder.path}: this run is finished")
-            print_result(done)
+            print_result(result)
         return ExitCode.DONE
     watchdog.feed("building the model", at_least=_START_SECONDS)
-    experiment = build_experiment(config, comm)
+    experiment = build()
     progress = Progress()
-    saved = RunState(
-        model=experiment.trainee,
+    state = RunState(
+        model=experiment.trained,
         optimizer=experiment.train_step.optimizer,
         progress=progress,
         ema=experiment.ema,
         scale=experiment.train_step.scale,
         wandb_id=new_run_id(),
         data=experiment.train_index.fingerprint,
-        other_data_allowed=config.run.allow_changes,
+        other_data_allowed=settings.allow_changes,
     )
-    store = CheckpointStore(folder.checkpoints, keep=config.checkpoint.keep)
+    store = CheckpointStore(folder.checkpoints, keep=settings.num_checkpoints)
     watchdog.feed("reading the checkpoint", at_least=_START_SECONDS)
-    problems = resume(store, saved, comm)
+    warnings = resume(store, state, comm)
     _cut_logs(folder, progress, comm)
-    log_run_summary(config, comm, experiment)
     if comm.rank == 0:
-        for problem in problems:
-            print(f"not used: {problem}", flush=True)
+        print(experiment.summary, flush=True)
+        for warning in warnings:
+            print(f"not used: {warning}", flush=True)
         if progress.step:
             print(f"continues after step {progress.step}", flush=True)
-    tracker = _build_tracker(config, folder, experiment, saved, comm)
-    saver = ModelSaver(config, experiment, progress, comm)
+    tracker = _build_tracker(settings, folder, experiment, state, comm)
+    save_model = partial(_save_model, experiment, progress)
+    trace = JsonLines(folder.trace(comm.rank), sync=False) if settings.trace else None
     watchdog.feed("the first batch", at_least=_START_SECONDS)
     trainer = Trainer(
-        train_step=experiment.train_step,
-        step_sync=StepSync(experiment.objective, comm),
-        comm=comm,
-        batches=experiment.loader.batches(
-            start=divmod(progress.step, experiment.order.steps_per_epoch), stop_epoch=config.schedule.epochs
+        experiment.train_step,
+        experiment.loader.batches(
+            start=divmod(progress.step, experiment.loop.steps_per_epoch), stop_epoch=experiment.loop.epochs
         ),
-        steps_per_epoch=experiment.order.steps_per_epoch,
-        epochs=config.schedule.epochs,
+        step_sync=StepSync(experiment.objective, comm),
+        options=experiment.loop,
         progress=progress,
         tracker=tracker,
         bad_samples=BadSampleLog(
             folder.bad_samples,
-            writes=comm.rank == 0,
+            comm,
             num_samples=experiment.train_index.num_samples,
-            max_share=config.data.max_bad_share,
+            max_share=settings.max_bad_share,
         ),
         watchdog=watchdog,
-        stop_wanted=stop.wanted,
-        find_bad=experiment.distillation.find_bad,
-        evaluate=partial(_evaluate, config, experiment, experiment.val_index, comm, watchdog)
-        if experiment.val_index
-        else None,
-        save_checkpoint=partial(_save_checkpoint, store, saved, comm),
-        save_best=lambda evaluation: saver.save(folder.best, evaluation.flat()),
-        monitor=config.checkpoint.monitor,
-        log_every=config.tracking.log_every,
-        evaluate_every=config.tracking.evaluate_every,
-        checkpoint_steps=config.checkpoint.every_steps,
-        checkpoint_epochs=config.checkpoint.every_epochs,
-        patience=config.schedule.patience,
-        trace=JsonLines(folder.trace(comm.rank), sync=False) if config.trace_samples else None,
+        callbacks=Callbacks(
+            evaluate=partial(_evaluate, experiment, comm, watchdog) if experiment.val_index else None,
+            save_checkpoint=partial(_save_checkpoint, store, state, comm),
+            save_best=lambda evaluation: save_model(folder.best, evaluation.flat()),
+            stop_requested=stop.requested,
+            find_bad=experiment.distillation.find_bad,
+            after_step=partial(_write_trace, trace) if trace else lambda batch, step: None,
+        ),
     )
     code = trainer.train()
     watchdog.feed("saving the model")
     if code is ExitCode.DONE:
         _require_numbers(experiment)
-        _finish(folder, saver, progress, tracker, comm)
+        save_model(folder.last, progress.latest)
+        _finish(folder, progress, tracker, comm)
     else:
         tracker.finish()
     return code
 
 
-def _take_folder(config: Config, comm: Comm) -> RunFolder:
-    """Rank 0 locks the folder and checks the config; its trouble is everybody's."""
-    folder = RunFolder(config.run.dir)
+def _take_folder(settings: RunSettings, comm: Comm) -> RunFolder:
+    """Rank 0 locks the folder and checks the config; every rank raises its ConfigError."""
+    folder = RunFolder(settings.folder)
     folder.create()
-    trouble = None
+    error = None
     if comm.rank == 0:
         try:
             folder.lock()
-            if config.run.resume == "never" and folder.holds_checkpoints():
+            if not settings.may_resume and folder.holds_checkpoints():
                 raise ConfigError(f"run.dir {folder.path} holds a run already and run.resume is never")
-            folder.check_config(describe(config), allow_changes=config.run.allow_changes)
-            folder.save_config(describe(config))
-        except ConfigError as error:
-            trouble = str(error)
-    trouble = comm.allgather_object(trouble, name="folder")[0]
-    if trouble is not None:
-        raise ConfigError(trouble)
+            folder.check_config(settings.config, allow_changes=settings.allow_changes)
+            folder.save_config(settings.config)
+        except ConfigError as mistake:
+            error = str(mistake)
+    error = comm.allgather_object(error, name="folder")[0]
+    if error is not None:
+        folder.unlock()
+        raise ConfigError(error)
     return folder
 
 
@@ -157,53 +160,69 @@ def _cut_logs(folder: RunFolder, progress: Progress, comm: Comm) -> None:
     comm.allgather_object(None, name="logs are cut")
 
 
-def _build_tracker(config: Config, folder: RunFolder, experiment: Experiment, saved: RunState, comm: Comm) -> Tracker:
+def _build_tracker(
+    settings: RunSettings, folder: RunFolder, experiment: Experiment, state: RunState, comm: Comm
+) -> Tracker:
     if comm.rank != 0:
         return Tracker([])
-    sinks: list[MetricLogger] = [JsonlLogger(folder.metrics)]
+    tasks, epochs = list(experiment.tasks), experiment.loop.epochs
+    loggers: list[MetricLogger] = [JsonlLogger(folder.metrics)]
     if sys.stdout.isatty():
-        from train.tracking.console import ProgressBarLogger
+        from train.tracking.console import ProgressBarLogger  # loads rich's live display
 
-        sinks.append(ProgressBarLogger(list(experiment.tasks), epochs=config.schedule.epochs))
+        loggers.append(ProgressBarLogger(tasks, epochs=epochs))
     else:
-        sinks.append(PlainLogger(list(experiment.tasks), epochs=config.schedule.epochs))
-    settings = config.tracking.wandb
-    if settings.mode != "disabled":
-        sinks.append(
+        loggers.append(PlainLogger(tasks, epochs=epochs))
+    if settings.wandb.mode != "disabled":
+        loggers.append(
             WandbLogger(
-                mode=settings.mode,
-                project=settings.project,
-                name=settings.name,
+                mode=settings.wandb.mode,
+                project=settings.wandb.project,
+                name=settings.wandb.name,
                 directory=folder.path,
-                run_id=saved.wandb_id,
-                config=describe(config),
+                run_id=state.wandb_id,
+                config=settings.config,
                 classes=experiment.train_index.tasks,
             )
         )
-    return GammaTracker(sinks, experiment.sparsity.norms)
+    return Tracker(loggers, more_of_training=experiment.sparsity.report)
 
 
-def _evaluate(config: Config, experiment: Experiment, index: Index, comm: Comm, watchdog: Watchdog) -> Evaluation:
+def _evaluate(experiment: Experiment, comm: Comm, watchdog: Watchdog) -> Evaluation:
+    assert experiment.val_index is not None
     model = experiment.eval_model
     was_training = model.training
     model.eval()
     try:
-        return measure(
+        evaluation = measure(
             lambda batch: experiment.train_step.predict(model, batch),
-            eval_loader(config, index, comm).batches(),
+            experiment.eval_batches(),
             comm,
-            num_samples=index.num_samples,
+            num_samples=experiment.val_index.num_samples,
             num_classes=experiment.tasks,
             device=experiment.device,
             progress=lambda count: watchdog.feed("validation"),
         )
     finally:
         model.train(was_training)
+    if comm.rank == 0 and evaluation.unanswered:
+        print(f"warning: validation has answers that are not numbers: {evaluation.unanswered}", file=sys.stderr)
+    return evaluation
 
 
-def _save_checkpoint(store: CheckpointStore, saved: RunState, comm: Comm) -> None:
+def _save_checkpoint(store: CheckpointStore, state: RunState, comm: Comm) -> None:
     if comm.rank == 0:
-        store.save(saved.tensors(), saved.values(), step=saved.progress.step)
+        store.save(state.tensors(), state.values(), step=state.progress.step)
+
+
+def _save_model(experiment: Experiment, progress: Progress, folder: Path, metrics: Mapping[str, float]) -> None:
+    experiment.model_saver.save(folder, metrics, step=progress.step)
+
+
+def _write_trace(trace: JsonLines, batch: Batch, step: int) -> None:
+    keys = [f"{shard}/{key}" for shard, key in zip(batch.index[:, 0].tolist(), batch.key, strict=True)]
+    bad = [f"{record.index[0]}/{record.key}" for record in batch.bad]
+    trace.write({"step": step, "epoch": batch.epoch, "rows": batch.row.tolist(), "keys": keys, "bad": bad})
 
 
 def _require_numbers(experiment: Experiment) -> None:
@@ -215,8 +234,7 @@ def _require_numbers(experiment: Experiment) -> None:
         )
 
 
-def _finish(folder: RunFolder, saver: ModelSaver, progress: Progress, tracker: Tracker, comm: Comm) -> None:
-    saver.save(folder.last, progress.latest)
+def _finish(folder: RunFolder, progress: Progress, tracker: Tracker, comm: Comm) -> None:
     if comm.rank == 0:
         best = folder.best if progress.results else folder.last
         if progress.latest and not progress.results:

@@ -28,7 +28,7 @@ from tests.benchmarks.pairs import median_ratio, timed_in_turn
 from tests.benchmarks.photos import photo_shards
 from tests.benchmarks.training import TASKS, new_student, our_steps, random_batch
 from train.distillation.cache.compute import Stage, teacher_blocks
-from train.distillation.loss_terms import TeacherStage, distillation_term, teacher_columns
+from train.distillation.loss_terms import TeacherHook, distillation_term, teacher_columns
 from train.distillation.teacher import Teacher, TeacherModel
 from train.distributed.comm import SingleProcess
 from train.distributed.device import keep_freed_memory
@@ -66,7 +66,7 @@ def _steps(teacher: Teacher, reader: LogitReader, *, size: int, rounds: int, is_
     ]
     ways: list[Callable[[], object]] = [
         partial(_our_steps(batch, terms, lambda part: replace(part, teacher=_read(reader))), 1),
-        partial(_our_steps(batch, terms, TeacherStage(teacher, ["0"])), 1),
+        partial(_our_steps(batch, terms, TeacherHook(teacher, ["0"])), 1),
         partial(_our_steps(batch, [], None), 1),
         partial(_bare_forward, teacher, batch),
     ]
@@ -118,7 +118,7 @@ def _caching(teacher: Teacher, folder: Path, *, rounds: int) -> Figure:
         batch_size=_BATCH,
         device=_CPU,
         progress=lambda count: None,
-        stop_wanted=lambda: False,
+        stop_requested=lambda: False,
     )
     batch = random_batch(_BATCH, size=128)
     next(blocks)

@@ -31,7 +31,7 @@ from tests.photos import write_tar
 from tests.small_run import train_small
 from tests.tiny_models import SIZE, save_tiny_model
 from train import evaluate, predict
-from train.config.loading import ConfigError
+from train.errors import ConfigError
 from train.evaluation.prediction import column_names
 from train.setup.losses import check_measure_names
 

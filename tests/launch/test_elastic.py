@@ -12,7 +12,8 @@ import torch
 from tests.conftest import REPOSITORY, end_process_tree, rank_environment
 from tests.end_to_end.test_ranks import STEPS, outcome_of, write_config
 from tests.launch.test_worker import SECRET, free_port
-from train.config.loading import ConfigError, parse_config
+from train.config.loading import parse_config
+from train.errors import ConfigError
 from train.main import main
 
 EPOCHS = 16

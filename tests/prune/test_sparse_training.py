@@ -16,7 +16,8 @@ from models.student import Student, build_student
 from tests.conftest import TINY_TASKS
 from tests.prune.sparse_models import COUNTS, finetune_config, run, save
 from tests.small_run import train_small
-from train.config.loading import ConfigError, load_config
+from train.config.loading import load_config
+from train.errors import ConfigError
 from train.report_page.model_entries import role_of
 from train.report_page.run_record import read_run
 from train.setup.model import build_model

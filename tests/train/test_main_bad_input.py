@@ -291,7 +291,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
     def ask(step: int) -> None:
         calls = iter(range(10_000))
-        monkeypatch.setattr(StopSignal, "wanted", lambda self: next(calls) >= step)
+        monkeypatch.setattr(StopSignal, "requested", lambda self: next(calls) >= step)
 
     return ask
 

@@ -1,54 +1,55 @@
 """Saves the model of a run as an artifact, on rank 0 only.
 
-saver = ModelSaver(config, parts, progress, comm); saver.save(folder.best, metrics)
+saver = ModelSaver(model, tasks={"age": ("young", "old")}, preprocessing=..., origin=..., ema=False, comm=comm)
+saver.save(folder.best, metrics, step=1200)
 """
 
 import importlib.metadata
 import platform
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.index import Index
 from models.artifact import save_artifact
-from train.checkpoint.progress import Progress
-from train.config.schema import Config, describe
+from models.student import Student
 from train.distributed.comm import Comm
-from train.setup.experiment import Experiment
-from train.setup.model import preprocessing
-
-
-class ModelSaver:
-    """Knows what an artifact says beside the weights."""
-
-    def __init__(self, config: Config, experiment: Experiment, progress: Progress, comm: Comm) -> None:
-        self._config, self._parts, self._progress, self._comm = config, experiment, progress, comm
-
-    def save(self, directory: Path, metrics: Mapping[str, float]) -> None:
-        if self._comm.rank != 0:
-            return
-        index = self._parts.train_index
-        save_artifact(
-            self._parts.eval_model,
-            directory,
-            tasks={task: index.tasks[task] for task in self._parts.tasks},
-            preprocessing=preprocessing(self._config, self._parts.model),
-            metrics=metrics,
-            provenance=provenance(self._config, index, step=self._progress.step, ranks=self._comm.size),
-            ema=self._parts.ema is not None,
-        )
-
 
 _PACKAGES = ("torch", "torchvision", "timm", "horovod", "webdataset", "numpy")
 
 
-def provenance(config: Config, index: Index, *, step: int, ranks: int) -> dict[str, Any]:
-    """JSON-able; the artifact keeps it."""
-    versions = {"python": platform.python_version()}
+@dataclass(frozen=True)
+class ModelSaver:
+    """What an artifact says beside the weights. tasks: task -> class names. origin: config, versions and data, kept as
+    the artifact's provenance. ema: the model is a moving average."""
+
+    model: Student
+    tasks: Mapping[str, tuple[str, ...]]
+    preprocessing: Mapping[str, Any]
+    origin: Mapping[str, Any]
+    ema: bool
+    comm: Comm
+
+    def save(self, directory: Path, metrics: Mapping[str, float], *, step: int) -> None:
+        if self.comm.rank != 0:
+            return
+        save_artifact(
+            self.model,
+            directory,
+            tasks=dict(self.tasks),
+            preprocessing=dict(self.preprocessing),
+            metrics=metrics,
+            provenance={**self.origin, "step": step, "ranks": self.comm.size},
+            ema=self.ema,
+        )
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that decide what a model is."""
+    found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            versions[package] = importlib.metadata.version(package)
+            found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    data = {"train": config.data.train, "samples": index.num_samples, "shards": len(index.shards)}
-    return {"config": describe(config), "versions": versions, "data": data, "step": step, "ranks": ranks}
+    return found

@@ -1,6 +1,6 @@
 """The folder of one run: its lock, its saved config, and what may have changed since.
 
-folder = RunFolder(path); folder.lock(); folder.check_config(resolved, allow_changes=False)
+with RunFolder(path) as folder: folder.create(); folder.lock(); folder.check_config(resolved, allow_changes=False)
 """
 
 import fcntl
@@ -8,11 +8,11 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
-from train.config.loading import ConfigError
+from train.errors import ConfigError
 
 # What may differ between stop and resume without changing what is learned.
 _FREE = (
@@ -68,6 +68,18 @@ class RunFolder:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ConfigError(f"run.dir {self.path}: another run is using it; wait for it or choose another") from error
+
+    def unlock(self) -> None:
+        """Another run may have it."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.unlock()
 
     def finished(self) -> dict[str, Any] | None:
         """The result of a run that is done, else None."""

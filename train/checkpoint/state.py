@@ -8,13 +8,13 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.images.transform import FIRST_PIXEL_VERSION, PIXEL_VERSION
 from train.checkpoint.progress import Progress
-from train.checkpoint.store import CheckpointError, CheckpointStore, digest, flatten_optimizer, restore_optimizer
-from train.distillation.adapters import Trainee
+from train.checkpoint.store import CheckpointStore, digest, flatten_optimizer, restore_optimizer
 from train.distributed.comm import Comm
+from train.errors import CheckpointError
 from train.optim.ema import Ema
 from train.optim.grad_scaler import LossScale
 
@@ -27,7 +27,7 @@ class RunState:
     def __init__(
         self,
         *,
-        model: Trainee,
+        model: nn.Module,
         optimizer: torch.optim.Optimizer,
         progress: Progress,
         ema: Ema[Any] | None,
@@ -105,17 +105,17 @@ def resume(store: CheckpointStore, saved: RunState, comm: Comm) -> list[str]:
         store.remove_partial()
     found: Any = store.newest_good() if comm.rank == 0 else None
     step, problems = comm.allgather_object(found, name="resume.step")[0]
-    trouble = None
+    error = None
     if step is not None:
         try:
             saved.restore(*store.load(step))
-        except CheckpointError as error:
-            trouble = str(error)
-    troubles = comm.allgather_object(trouble, name="resume.trouble")
-    if any(troubles):
-        rank = next(rank for rank, text in enumerate(troubles) if text)
-        hint = "is the run folder shared by all hosts?" if not troubles[0] else "take another run.dir to start anew"
-        raise CheckpointError(f"rank {rank} cannot continue: {troubles[rank]}; {hint}")
+        except CheckpointError as mistake:
+            error = str(mistake)
+    errors = comm.allgather_object(error, name="resume.trouble")
+    if any(errors):
+        rank = next(rank for rank, text in enumerate(errors) if text)
+        hint = "is the run folder shared by all hosts?" if not errors[0] else "take another run.dir to start anew"
+        raise CheckpointError(f"rank {rank} cannot continue: {errors[rank]}; {hint}")
     digests = comm.allgather_object([digest(saved.tensors()), saved.data], name="resume.digest")
     odd = [rank for rank, value in enumerate(digests) if value != digests[0]]
     if odd:

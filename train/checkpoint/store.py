@@ -19,14 +19,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from data.staging import sync
+from train.errors import CheckpointError
 
 _NAME = re.compile(r"^step-(\d{10})\.safetensors$")
 _PARTIAL = re.compile(r"^step-\d{10}\.part$")
 FORMAT = "slimheads-checkpoint/1"
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be used; the message names the file and the reason."""
 
 
 class CheckpointStore:

@@ -15,10 +15,7 @@ from models.errors import ModelError
 from models.model_path import require_models
 from train.config.key_hints import suggest
 from train.config.schema import Config
-
-
-class ConfigError(ValueError):
-    """The configuration cannot be used; the message is for the user."""
+from train.errors import ConfigError
 
 
 class _Loader(yaml.SafeLoader):

@@ -1,19 +1,16 @@
 """What makes a student's feature comparable with a teacher's where their shapes differ.
 
-    bridge = build_adapter("regressor", kind="mse", student=(16, 8, 8), teacher=(32, 8, 8))
-    student_feature, teacher_feature = bridge(student_feature, teacher_feature)
+    adapter = build_adapter("regressor", kind="mse", student=(16, 8, 8), teacher=(32, 8, 8))
+    student_feature, teacher_feature = adapter(student_feature, teacher_feature)
 
-Shapes are those of one sample, without N. A bridge is a module: its parameters are trained and saved with the run, and
-are no part of the student.
+Shapes are those of one sample, without N. An adapter is a module: its parameters are trained and saved with the run,
+and are no part of the student.
 """
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.errors import ModelError
-from models.student import Student
-
-BRIDGES = ("none", "pool", "regressor")
 
 
 class Identity(nn.Module):
@@ -59,7 +56,7 @@ class Regressor(nn.Module):
 
 
 def build_adapter(name: str, *, kind: str, student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Module:
-    """The bridge `name` for a feature loss `kind`. ModelError names both shapes and what would bridge them."""
+    """The adapter `name` for a feature loss `kind`. ModelError names both shapes and what would bridge them."""
     shapes = f"the student's layer gives {_times(student)}, the teacher's {_times(teacher)}"
     if kind == "attention" and (len(student) != 3 or len(teacher) != 3):
         raise ModelError(f"{shapes}; attention compares maps of channels, height and width")
@@ -86,9 +83,3 @@ def _fitting(kind: str, student: tuple[int, ...], teacher: tuple[int, ...]) -> s
 
 def _times(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
-
-
-class Trainee(nn.Module):
-    def __init__(self, student: Student, bridges: nn.ModuleList) -> None:
-        super().__init__()
-        self.student, self.bridges = student, bridges

@@ -54,7 +54,8 @@ def distillation_term(
     weight: float,
     ramp: Callable[[int], float] | None = None,
 ) -> LossTerm:
-    """The term that learns a task from the teacher's logits in `batch.teacher`. Its mass is the number of samples."""
+    """The term that learns a task from the teacher's logits in `batch.teacher`. Its weight sum is the number of
+    samples."""
     function = DISTILLATION_LOSSES[loss]
     # A slice is a view; most teachers have the classes in the student's order.
     is_slice = torch.equal(columns, torch.arange(len(columns)) + columns[0])
@@ -74,23 +75,23 @@ def hint_term(
     kind: str,
     student: tuple[ForwardHooks, str],
     teacher: tuple[ForwardHooks, str],
-    bridge: nn.Module,
+    adapter: nn.Module,
     weight: float,
     ramp: Callable[[int], float] | None = None,
 ) -> LossTerm:
-    """The term that makes a feature of the student like one of the teacher. Its mass is the number of samples."""
+    """The term that makes a feature of the student like one of the teacher. Its weight sum is the number of samples."""
     function = FEATURE_LOSSES[kind]
 
     def compare(logits: Logits, batch: Batch) -> Tensor:
         (student_tap, student_layer), (teacher_tap, teacher_layer) = student, teacher
-        # Under autocast features are 16 bits wide, a bridge's weights and the losses are not.
+        # Under autocast features are 16 bits wide, a adapter's weights and the losses are not.
         features = student_tap[student_layer].float(), teacher_tap[teacher_layer].detach().float()
-        return function(*bridge(*features))[0]
+        return function(*adapter(*features))[0]
 
     return LossTerm(name, weight, loss=compare, weight_sum=_num_samples, ramp=ramp)
 
 
-class TeacherStage:
+class TeacherHook:
     """Computes the teacher's logits of batches that bring none, and remembers where they were not finite."""
 
     def __init__(self, teacher: Teacher, shard_names: Sequence[str]) -> None:

@@ -9,26 +9,16 @@ Every collective has a name: unnamed ones are numbered per process, and ranks th
 import json
 import os
 import time
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 
+from launch.horovod.compatibility import HorovodError, check_horovod_matches_torch
 from train.distributed.flight_recorder import FlightRecorder
+from train.distributed.launcher import promised_rank, promised_size
+from train.errors import CommError, RankLost, RanksDiverged
 
 _POLL_SECONDS = 1e-4
-
-
-class CommError(RuntimeError):
-    """The launcher and Horovod disagree, or Horovod cannot be used."""
-
-
-class RankLost(RuntimeError):
-    """A collective failed because another rank is gone."""
-
-
-class RanksDiverged(RuntimeError):
-    """Ranks asked for different sums; the message names them."""
 
 
 class Comm(Protocol):
@@ -90,7 +80,11 @@ class HorovodComm:
         # At the default 1 ms the idle background loop eats a core.
         os.environ.setdefault("HOROVOD_CYCLE_TIME", "5")
         try:
+            # One that was built for another torch fails in ways that nobody can read, so it is not even loaded.
+            check_horovod_matches_torch(torch_version=torch.__version__)
             import horovod.torch as hvd
+        except HorovodError as error:
+            raise CommError(str(error)) from error
         except ImportError as error:
             raise CommError(f"a launcher started this process, but Horovod cannot be loaded: {error}") from error
         self._hvd = hvd
@@ -145,25 +139,12 @@ class HorovodComm:
         return HorovodInternalError
 
 
-# What each launcher tells its processes about how many there are. An MPI launch that is not Horovod's own is caught by
-# the size check, because a Horovod built without MPI sees one rank only.
-_PROMISES = ("HOROVOD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "WORLD_SIZE")
-
-
-def promised_size(environment: Mapping[str, str]) -> tuple[int, str]:
-    """(number of ranks, variable) that the launcher's environment promises; (1, "") without a launcher."""
-    for name in _PROMISES:
-        if environment.get(name, "").isdigit():
-            return int(environment[name]), name
-    return 1, ""
-
-
 def start() -> Comm:
     """Join the ranks that the launcher promised. Raises CommError when what Horovod finds is something else."""
     size, variable = promised_size(os.environ)
     if size == 1 and variable != "HOROVOD_SIZE":
         return SingleProcess()
-    if "HOROVOD_RANK" not in os.environ and "OMPI_COMM_WORLD_RANK" not in os.environ:
+    if promised_rank(os.environ) is None:
         raise CommError(
             f"{variable}={size} promises {size} ranks, but Horovod was not told of them: each process would train "
             f"on its own into one folder. Start with `horovodrun -np {size} python train/main.py ...` or, under a "

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from train.distributed.comm import Comm, CommError
+from train.distributed.comm import Comm
+from train.errors import CommError
 
 _ROOT = Path(__file__).resolve().parents[2]
 _FOLDERS = ("data", "models", "prune", "train", "launch")

@@ -8,8 +8,8 @@ import os
 
 import torch
 
-from train.config.loading import ConfigError
 from train.distributed.comm import Comm
+from train.errors import ConfigError
 
 
 def choose_device(kind: str, comm: Comm, *, deterministic: bool) -> torch.device:

@@ -15,12 +15,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from train.errors import NumbersExploded
+
 MOST_IN_A_ROW = 10
 MOST_OF_AN_EPOCH = 0.1  # of its steps, and at least MOST_IN_A_ROW
-
-
-class NumbersExploded(RuntimeError):
-    """The training has no finite numbers any more; the message says what broke first and what to try."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 
 from data.loading.batch import Batch
-from train.distributed.comm import Comm, RankLost, RanksDiverged
+from train.distributed.comm import Comm
 from train.distributed.flight_recorder import describe_divergence
+from train.errors import RankLost, RanksDiverged
 from train.losses.objective import Objective
 
 

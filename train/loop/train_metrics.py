@@ -17,7 +17,7 @@ from train.losses.objective import Objective
 
 
 class TrainMetrics:
-    """Per loss term its sum and mass, per task hits, labels and samples without an answer, and the gradient norm.
+    """Per loss term its sum and weight sum, per task hits, labels and samples without an answer, and the gradient norm.
 
     skips: of the interval that was read last.
     """
@@ -46,7 +46,7 @@ class TrainMetrics:
         self._step_sums.append(sums)
 
     def count(self, batch: Batch, weight_sums: Sequence[float], num_samples: int, *, step: int) -> None:
-        """What the host knows of a step: local labels, masses and samples over all ranks."""
+        """What the host knows of a step: local labels, weight sums and samples over all ranks."""
         self._weights = self._objective.weights(step)
         self.weight_sums = [old + new for old, new in zip(self.weight_sums, weight_sums, strict=True)]
         labels = torch.stack([batch.valid[task] for task in self._tasks]).sum(dim=1).tolist()

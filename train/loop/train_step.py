@@ -32,7 +32,7 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 
 class TrainStep:
-    """Forward, backward, gradient sums over the ranks, gradient stages, optimizer step, update stages.
+    """Forward, backward, gradient sums over the ranks, gradient hooks, optimizer step, update hooks.
 
     batch_hooks run on every micro-batch, on the device, before the forward pass; gradient_hooks between the sum and
     the step, the only place where gradients may be edited; update_hooks after the step. batch_size: samples of a full
@@ -96,6 +96,10 @@ class TrainStep:
             return 1.0
         return num_samples / self.batch_size
 
+    def read_metrics(self) -> dict[str, float]:
+        """Means over all ranks since the last call (a collective)."""
+        return self.metrics.read(self.comm)
+
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Logits of a batch that is on the device, in the run's precision, by this model or another (EMA, teacher)."""
         with torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=self.precision != "fp32"):
@@ -104,8 +108,8 @@ class TrainStep:
 
     def _backward(self, part: Batch, totals: StepTotals, step: int) -> None:
         part = part.to(self.device)
-        for stage in self.batch_hooks:
-            part = stage(part)
+        for hook in self.batch_hooks:
+            part = hook(part)
         with _running_statistics(self.model, when=len(part) < _FEWEST_FOR_STATISTICS):
             logits = self.predict(self.model, part)
         loss, sums = self.objective(logits, part, totals.weight_sums, step)
@@ -124,16 +128,16 @@ class TrainStep:
         if weight < 1:
             # Not the rate of this step: momentum would carry nearly all of the gradient into the next ones.
             torch._foreach_mul_(self.buckets.gradients, weight)
-        for stage in self.gradient_hooks:
-            stage(step)
+        for hook in self.gradient_hooks:
+            hook(step)
         # The fused optimizers skip on the device when this is 1, so the host need not wait for the answer.
         self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
         self.optimizer.grad_scale = None  # type: ignore[attr-defined]
         self.optimizer.step()
         self.buckets.weigh(weight)
         self.buckets.take_back(skipped)
-        for stage in self.update_hooks:
-            stage(step)
+        for hook in self.update_hooks:
+            hook(step)
         searching = None if self.scale is None else self.scale.can_fall
         if self.scale is not None:
             self.scale.adapt(skipped)

@@ -1,7 +1,7 @@
 """The training objective: a weighted sum of loss terms, each divided by its weight sum over the whole update.
 
-objective = Objective([LossTerm("age", 1.0, loss=..., mass=...)])
-loss, sums = objective(logits, batch, masses, step)
+objective = Objective([LossTerm("age", 1.0, loss=..., weight_sum=...)])
+loss, sums = objective(logits, batch, weight_sums, step)
 """
 
 from collections.abc import Callable, Sequence
@@ -22,8 +22,8 @@ class LossTerm:
     """One loss term.
 
     loss(logits, batch) -> sum over the samples given, a scalar on the device.
-    mass(batch) -> the sum of their weights, from the batch alone: it is known before the forward pass, so the sum over
-    all ranks travels while the previous step computes.
+    weight_sum(batch) -> the sum of their weights, from the batch alone: it is known before the forward pass, so the sum
+    over all ranks travels while the previous step computes.
     ramp(step) -> what the weight is multiplied with at a step; None: 1 throughout.
     """
 
@@ -38,7 +38,7 @@ class LossTerm:
 
 
 class Objective:
-    """Sum over the terms of weight * (sum / mass), and 0 where the mass is 0."""
+    """Sum over the terms of weight * (sum / weight sum), and 0 where the weight sum is 0."""
 
     def __init__(self, terms: Sequence[LossTerm]) -> None:
         self.terms = list(terms)
@@ -51,7 +51,7 @@ class Objective:
         return [term.weight_sum(batch) for term in self.terms]
 
     def __call__(self, logits: Logits, batch: Batch, weight_sums: Sequence[float], step: int) -> tuple[Tensor, Tensor]:
-        """(scalar to differentiate, float32 [num_terms] sums for the log); masses are those of the whole update."""
+        """(scalar to differentiate, float32 [num_terms] sums for the log). weight_sums: of the whole update."""
         sums = torch.stack([term.loss(logits, batch) for term in self.terms])
         factors = [
             weight / weight_sum if weight_sum else 0.0

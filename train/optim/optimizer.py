@@ -1,43 +1,52 @@
-"""The optimizer over the parameter groups, and its learning rate step by step.
+"""The optimizer over the parameter groups of a student, and of the adapters between its features and a teacher's.
 
-optimizer = build_optimizer(config, model, adapters)
+optimizer = build_optimizer(model, adapters, kind="sgd", lr=0.1, weight_decay=4e-5)
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
 from models.parameter_groups import parameter_groups
 from models.student import Student
-from train.config.schema import Config, OptimizerConfig, ScheduleConfig
-from train.optim.schedule import learning_rate_factor
 
 
-def build_optimizer(config: Config, model: Student, bridges: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer over the parameter groups, one of them the bridges' where there are any. The fused kernels can skip
-    an update without telling the host."""
-    settings: OptimizerConfig = config.optimizer
+def build_optimizer(
+    model: Student,
+    adapters: nn.Module,
+    *,
+    kind: str,
+    lr: float,
+    weight_decay: float,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    betas: tuple[float, float] = (0.9, 0.999),
+    decay_norms_and_biases: bool = True,
+    lr_multipliers: Mapping[str, float] = {},
+    freeze: Sequence[str] = (),
+) -> torch.optim.Optimizer:
+    """kind: sgd, adam or adamw. lr_multipliers: part of the model -> factor; freeze: parts that do not learn. The
+    adapters are a group of their own where there are any. The fused kernels can skip an update without telling the
+    host. Raises ModelError for parts that the model does not have."""
     groups = parameter_groups(
         model,
-        lr=settings.lr,
-        weight_decay=settings.weight_decay,
-        norm_bias_decay=settings.decay_norms_and_biases,
-        multipliers=config.model.lr_multipliers,
-        freeze=config.model.freeze,
+        lr=lr,
+        weight_decay=weight_decay,
+        norm_bias_decay=decay_norms_and_biases,
+        multipliers=lr_multipliers,
+        freeze=freeze,
     )
-    if trained := list(bridges.parameters()):
-        more = {"params": trained, "name": "bridges", "lr": settings.lr, "lr_multiplier": 1.0}
-        groups.append({**more, "weight_decay": settings.weight_decay})
-    if settings.kind == "sgd":
-        nesterov = settings.nesterov and settings.momentum > 0
-        sgd = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov, fused=True)
-        if settings.momentum:
+    if trained := list(adapters.parameters()):
+        groups.append(
+            {"params": trained, "name": "bridges", "lr": lr, "lr_multiplier": 1.0, "weight_decay": weight_decay}
+        )
+    if kind == "sgd":
+        sgd = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, fused=True)
+        if momentum:
             _start_momentum(sgd)
         return sgd
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.kind]
-    return kind(groups, lr=settings.lr, betas=settings.betas, fused=True)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](groups, lr=lr, betas=betas, fused=True)
 
 
 def _start_momentum(optimizer: torch.optim.SGD) -> None:
@@ -46,20 +55,3 @@ def _start_momentum(optimizer: torch.optim.SGD) -> None:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
-
-
-def learning_rate(config: Config, steps_per_epoch: int) -> Callable[[int], float]:
-    """Step -> learning rate."""
-    schedule: ScheduleConfig = config.schedule
-    factor = partial(
-        learning_rate_factor,
-        steps_per_epoch=steps_per_epoch,
-        epochs=schedule.epochs,
-        warmup_epochs=schedule.warmup_epochs,
-        warmup_factor=schedule.warmup_factor,
-        decay=schedule.decay,
-        final_factor=schedule.final_factor,
-        milestones=schedule.milestones,
-        gamma=schedule.gamma,
-    )
-    return lambda step: config.optimizer.lr * factor(step)

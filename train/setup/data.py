@@ -1,4 +1,4 @@
-"""The data of a run from its config: indices, sample order, loaders.
+"""The data of a run from its config: indices, sample sampler, loaders.
 
 train_index, val_index = open_data(config)
 """
@@ -15,10 +15,10 @@ from data.sampling.view_schedule import ViewSchedule
 from data.storage import is_remote
 from launch.cache_folder import cache_folder
 from models.artifact import load_artifact_meta
-from train.config.loading import ConfigError
 from train.config.schema import AugmentConfig, Config
 from train.distributed.comm import Comm
 from train.distributed.device import num_decoders
+from train.errors import ConfigError
 
 
 def open_data(config: Config, taught: Mapping[str, tuple[str, ...]]) -> tuple[Index, Index | None]:
@@ -107,7 +107,7 @@ def train_loader(
             f"batch_size is {config.batch_size} over all ranks, but there are {comm.size} ranks; a rank would be idle: "
             f"raise it or start fewer ranks"
         )
-    order = TrainSampler(
+    sampler = TrainSampler(
         index.counts,
         seed=config.seed,
         batch_size=config.batch_size,
@@ -117,7 +117,7 @@ def train_loader(
     )
     loader = Loader(
         index,
-        order,
+        sampler,
         train_pixels(config, size=config.data.image_size),
         rank=comm.rank,
         num_ranks=comm.size,
@@ -127,7 +127,7 @@ def train_loader(
         views=views,
         teacher=teacher,
     )
-    return order, loader
+    return sampler, loader
 
 
 def train_pixels(config: Config, *, size: int) -> ImageTransform:
@@ -141,11 +141,11 @@ def eval_loader(config: Config, index: Index, comm: Comm) -> Loader:
     """Every sample once, at eval_size, without augmentation."""
     size = config.data.eval_size or config.data.image_size
     batch_size = config.micro_batch or max(1, config.batch_size // comm.size)
-    order = EvalSampler(index.counts, batch_size=batch_size, num_ranks=comm.size)
+    sampler = EvalSampler(index.counts, batch_size=batch_size, num_ranks=comm.size)
     pixels = ImageTransform(size=size, operations=POLICIES["none"], max_pixels=config.data.max_pixels)
     return Loader(
         index,
-        order,
+        sampler,
         pixels,
         rank=comm.rank,
         num_ranks=comm.size,

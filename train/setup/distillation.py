@@ -1,4 +1,4 @@
-"""The teacher of a run from its config: classes, cache, loss terms, bridges.
+"""The teacher of a run from its config: classes, cache, loss terms, adapters.
 
 classes = teacher_classes(config)
 """
@@ -19,12 +19,12 @@ from data.teacher_logits import LogitManifest, TeacherSource, check_manifest, lo
 from data.teacher_logits.manifest import cached_shards
 from models.artifact import load_artifact_meta
 from models.student import Student
-from train.config.loading import ConfigError
 from train.config.schema import Config, HintConfig, TeacherConfig
 from train.distillation.adapters import build_adapter
 from train.distillation.feature_hooks import ForwardHooks
-from train.distillation.loss_terms import TeacherStage, distillation_term, hint_term, teacher_columns
+from train.distillation.loss_terms import TeacherHook, distillation_term, hint_term, teacher_columns
 from train.distillation.teacher import Teacher, load_teacher, teacher_paths, teacher_tasks
+from train.errors import ConfigError
 from train.losses.objective import LossTerm
 from train.setup.data import operations, train_pixels
 from train.setup.losses import weight_schedule
@@ -37,12 +37,12 @@ Classes = dict[str, tuple[str, ...]]
 class DistillationSetup:
     """What a run gets from its teacher; nothing where it has none.
 
-    classes: of every column of the teacher's logits. stages: see `TrainStep`. find_bad: see `Trainer`.
+    classes: of every column of the teacher's logits. batch_hooks: see `TrainStep`. find_bad: see `Callbacks`.
     """
 
     terms: list[LossTerm] = field(default_factory=list)
-    bridges: nn.ModuleList = field(default_factory=nn.ModuleList)
-    stages: list[Callable[[Batch], Batch]] = field(default_factory=list)
+    adapters: nn.ModuleList = field(default_factory=nn.ModuleList)
+    batch_hooks: list[Callable[[Batch], Batch]] = field(default_factory=list)
     find_bad: Callable[[], list[BadRecord]] | None = None
     description: str = ""
 
@@ -141,7 +141,7 @@ def build_distillation(
     steps_per_epoch: int,
     device: torch.device,
 ) -> DistillationSetup:
-    """Terms, bridges and stages of the config's teacher. Raises ConfigError or ModelError."""
+    """Terms, adapters and hooks of the config's teacher. Raises ConfigError or ModelError."""
     settings = config.teacher
     if settings is None:
         return DistillationSetup()
@@ -158,18 +158,18 @@ def build_distillation(
         classes = teacher.tasks
     columns = teacher_columns(tasks={task: index.tasks[task] for task in tasks}, teacher=classes)
     terms = [_logit_term(config, settings, task, chosen, ramp) for task, chosen in columns.items()]
-    bridges = nn.ModuleList()
+    adapters = nn.ModuleList()
     if teacher is not None:
-        hints, bridges = _hints(config, settings, student, teacher, ramp, device)
+        hints, adapters = _hints(config, settings, student, teacher, ramp, device)
         terms += hints
     # A term of weight 0 is switched off, and costs nothing.
     terms = [term for term in terms if term.weight]
-    stage = TeacherStage(teacher, [shard.name for shard in index.shards]) if teacher is not None else None
+    hook = TeacherHook(teacher, [shard.name for shard in index.shards]) if teacher is not None else None
     return DistillationSetup(
         terms=terms,
-        bridges=bridges,
-        stages=[stage] if stage else [],
-        find_bad=stage.find_bad if stage else None,
+        adapters=adapters,
+        batch_hooks=[hook] if hook else [],
+        find_bad=hook.find_bad if hook else None,
         description=_describe(config, settings, teacher, list(columns)),
     )
 
@@ -218,11 +218,11 @@ def _hints(
     teacher_tap = ForwardHooks(teacher.models[0], [hint.teacher for hint in hints], whose="the teacher")
     _run_once(student, teacher, config, device)
     torch.manual_seed(config.seed)
-    terms, bridges = [], nn.ModuleList()
+    terms, adapters = [], nn.ModuleList()
     for number, hint in enumerate(hints):
         shapes = [tuple(tap[layer].shape[1:]) for tap, layer in _ends(hint, student_tap, teacher_tap)]
-        bridge = build_adapter(hint.bridge, kind=hint.kind, student=shapes[0], teacher=shapes[1]).to(device)
-        bridges.append(bridge)
+        adapter = build_adapter(hint.bridge, kind=hint.kind, student=shapes[0], teacher=shapes[1]).to(device)
+        adapters.append(adapter)
         ends = _ends(hint, student_tap, teacher_tap)
         name = f"hint{number}.{hint.kind}.{hint.student}"
         terms.append(
@@ -231,12 +231,12 @@ def _hints(
                 kind=hint.kind,
                 student=ends[0],
                 teacher=ends[1],
-                bridge=bridge,
+                adapter=adapter,
                 weight=hint.weight,
                 ramp=ramp(power=hint.ramp),
             )
         )
-    return terms, bridges
+    return terms, adapters
 
 
 def _ends(hint: HintConfig, student: ForwardHooks, teacher: ForwardHooks) -> list[tuple[ForwardHooks, str]]:

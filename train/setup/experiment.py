@@ -1,27 +1,30 @@
-"""The parts that every run of a config needs: data, model and the step that updates it.
+"""All that a run of a config computes with: data, model, and the step that updates it.
 
-parts = build_experiment(config, comm)
+experiment = build_experiment(config, comm)
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch import nn
 
 from data.index import Index
+from data.loading.batch import Batch
 from data.loading.loader import Loader
-from data.sampling.sampler import TrainSampler
 from models.preprocessing import Normalise
 from models.student import Student
-from train.config.schema import Config
-from train.distillation.adapters import Trainee
+from train.checkpoint.model_saver import ModelSaver, versions
+from train.config.schema import Config, describe
 from train.distributed.comm import Comm
 from train.distributed.gradient_buckets import GradientBuckets
+from train.loop.options import LoopOptions
 from train.loop.train_metrics import TrainMetrics
 from train.loop.train_step import TrainStep
 from train.losses.objective import Objective
 from train.optim.ema import Ema
-from train.optim.optimizer import build_optimizer, learning_rate
-from train.setup.data import choose_tasks, open_data, train_loader
+from train.setup.data import choose_tasks, eval_loader, open_data, train_loader
 from train.setup.distillation import (
     DistillationSetup,
     build_distillation,
@@ -31,33 +34,35 @@ from train.setup.distillation import (
     views,
 )
 from train.setup.losses import check_measure_names, check_monitor, label_terms
-from train.setup.model import build_model, check_norms, choose_device, require_sizes
+from train.setup.model import build_model, check_norms, choose_device, preprocessing, require_sizes
+from train.setup.optimizer import learning_rate, optimizer_from
 from train.setup.sparsity import Sparsity, build_sparsity
 
 
 @dataclass(frozen=True)
 class Experiment:
+    """tasks: task -> number of classes. trained: all that a run trains and checkpoints keep, the student and the
+    adapters between its features and a teacher's. eval_model: what is evaluated and saved, the moving average where
+    there is one. eval_batches: begins a pass over the validation data. batch_size: samples of one update, over all
+    ranks. summary: what a run says of itself before it starts."""
+
     device: torch.device
     train_index: Index
     val_index: Index | None
-    tasks: dict[str, int]  # task -> number of classes
+    tasks: dict[str, int]
     objective: Objective
-    order: TrainSampler
     loader: Loader
-    trainee: Trainee
+    loop: LoopOptions
+    trained: nn.ModuleDict
+    eval_model: Student
+    eval_batches: Callable[[], Iterable[Batch]]
     distillation: DistillationSetup
     sparsity: Sparsity
     ema: Ema[Student] | None
     train_step: TrainStep
-
-    @property
-    def model(self) -> Student:
-        return self.trainee.student
-
-    @property
-    def eval_model(self) -> Student:
-        """The model that is evaluated and saved: the moving average where there is one."""
-        return self.ema.model if self.ema else self.model
+    model_saver: ModelSaver
+    batch_size: int
+    summary: str
 
 
 def build_experiment(config: Config, comm: Comm) -> Experiment:
@@ -67,34 +72,27 @@ def build_experiment(config: Config, comm: Comm) -> Experiment:
     train_index, val_index = open_data(config, taught)
     tasks = choose_tasks(config, train_index)
     check_monitor(config, tasks)
-    order, loader = train_loader(
-        config,
-        train_index,
-        comm,
-        views=views(config),
-        teacher=teacher_data(config, train_index),
+    sampler, loader = train_loader(
+        config, train_index, comm, views=views(config), teacher=teacher_data(config, train_index)
     )
     model = build_model(config, train_index, tasks).to(device).to(memory_format=torch.channels_last)
     require_sizes(config, model, device)
-    steps_per_epoch = order.steps_per_epoch
+    steps_per_epoch = sampler.steps_per_epoch
     distillation = build_distillation(
         config, train_index, model, tasks=tasks, steps_per_epoch=steps_per_epoch, device=device
     )
     shares = label_shares(config, taught)
-    terms = label_terms(config, train_index, tasks, shares=shares, steps_per_epoch=steps_per_epoch)
-    objective = Objective([*terms, *distillation.terms])
+    labels = label_terms(config, train_index, tasks, shares=shares, steps_per_epoch=steps_per_epoch)
+    objective = Objective([*labels, *distillation.terms])
     check_measure_names(objective.names, list(tasks))
-    trainee = Trainee(model, distillation.bridges)
+    # Checkpoints of every version know the adapters by this name.
+    trained = nn.ModuleDict({"student": model, "bridges": distillation.adapters})
     # In this order: the optimizer freezes parts, the buckets move the statistics, and only then is the model copied.
-    optimizer = build_optimizer(config, model, distillation.bridges)
-    check_norms(
-        config,
-        model,
-        num_ranks=max(comm.size, config.elastic.max_ranks if config.elastic else 1),
-        num_samples=train_index.num_samples,
-    )
+    optimizer = optimizer_from(config, model, distillation.adapters)
+    most_ranks = max(comm.size, config.elastic.max_ranks if config.elastic else 1)
+    check_norms(config, model, num_ranks=most_ranks, num_samples=train_index.num_samples)
     sparsity = build_sparsity(config, model, optimizer, steps_per_epoch=steps_per_epoch)
-    buckets = GradientBuckets(trainee, comm)
+    buckets = GradientBuckets(trained, comm)
     ema = Ema(model, decay=config.ema.decay) if config.ema else None
     train_step = TrainStep(
         model=model,
@@ -111,22 +109,78 @@ def build_experiment(config: Config, comm: Comm) -> Experiment:
         clip_norm=config.optimizer.clip_norm,
         batch_size=config.batch_size,
         seed=config.seed,
-        batch_hooks=distillation.stages,
+        batch_hooks=distillation.batch_hooks,
         gradient_hooks=sparsity.gradient_hooks,
         # The average is of what the penalty left.
         update_hooks=[*sparsity.update_hooks, *([ema.update] if ema else [])],
     )
+    eval_model = ema.model if ema else model
     return Experiment(
-        device,
-        train_index,
-        val_index,
-        tasks,
-        objective,
-        order,
-        loader,
-        trainee,
-        distillation,
-        sparsity,
-        ema,
-        train_step,
+        device=device,
+        train_index=train_index,
+        val_index=val_index,
+        tasks=tasks,
+        objective=objective,
+        loader=loader,
+        loop=_loop_options(config, steps_per_epoch),
+        trained=trained,
+        eval_model=eval_model,
+        eval_batches=partial(_eval_batches, config, val_index, comm),
+        distillation=distillation,
+        sparsity=sparsity,
+        ema=ema,
+        train_step=train_step,
+        model_saver=ModelSaver(
+            eval_model,
+            tasks={task: train_index.tasks[task] for task in tasks},
+            preprocessing=preprocessing(config, model),
+            origin=_origin(config, train_index),
+            ema=ema is not None,
+            comm=comm,
+        ),
+        batch_size=config.batch_size,
+        summary=_summary(config, comm, train_index, val_index, tasks, model, distillation),
     )
+
+
+def _loop_options(config: Config, steps_per_epoch: int) -> LoopOptions:
+    return LoopOptions(
+        epochs=config.schedule.epochs,
+        steps_per_epoch=steps_per_epoch,
+        log_every=config.tracking.log_every,
+        evaluate_every=config.tracking.evaluate_every,
+        checkpoint_steps=config.checkpoint.every_steps,
+        checkpoint_epochs=config.checkpoint.every_epochs,
+        monitor=config.checkpoint.monitor,
+        patience=config.schedule.patience,
+    )
+
+
+def _eval_batches(config: Config, index: Index | None, comm: Comm) -> Iterable[Batch]:
+    assert index is not None
+    return eval_loader(config, index, comm).batches()
+
+
+def _origin(config: Config, index: Index) -> dict[str, object]:
+    """Where a model comes from: config, versions, data."""
+    data = {"train": config.data.train, "samples": index.num_samples, "shards": len(index.shards)}
+    return {"config": describe(config), "versions": versions(), "data": data}
+
+
+def _summary(
+    config: Config,
+    comm: Comm,
+    train_index: Index,
+    val_index: Index | None,
+    tasks: dict[str, int],
+    model: Student,
+    distillation: DistillationSetup,
+) -> str:
+    ranks = f"{comm.size} rank{'s' if comm.size > 1 else ''}"
+    named = ", ".join(f"{task} ({count})" for task, count in tasks.items())
+    validated = f", {val_index.num_samples:,} to validate" if val_index else ""
+    about_run = (
+        f"{ranks}, {config.precision}; {train_index.num_samples:,} samples to train{validated}; tasks {named}; "
+        f"{model.num_parameters:,} parameters; run folder {config.run.dir}"
+    )
+    return "\n".join([about_run, *([distillation.description] if distillation.description else [])])

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from data.index import Index
 from data.index.class_counts import count_classes
-from train.config.loading import ConfigError
 from train.config.schema import Config, TaskConfig
+from train.errors import ConfigError
 from train.losses.objective import LossTerm, label_term
 from train.optim.schedule import weight_ramp
 

@@ -16,10 +16,10 @@ from models.finite import require_finite
 from models.preprocessing import PRECISIONS
 from models.student import Student, build_student
 from models.trial_pass import size_advice, trial_pass
-from train.config.loading import ConfigError
 from train.config.schema import Config
 from train.distributed import device as machine
 from train.distributed.comm import Comm
+from train.errors import ConfigError
 
 
 def choose_device(config: Config, comm: Comm) -> torch.device:

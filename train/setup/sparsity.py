@@ -3,18 +3,19 @@
 sparsity = build_sparsity(config, model, optimizer, steps_per_epoch=1367)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 
 from models.student import Student
 from train.config.schema import Config
 from train.losses.bn_sparsity import (
-    PenalisedNorm,
     ProximalSparsity,
     SubgradientSparsity,
+    gamma_report,
     penalised_norms,
     require_prunable,
     sparsity_factor,
@@ -23,11 +24,12 @@ from train.losses.bn_sparsity import (
 
 @dataclass(frozen=True)
 class Sparsity:
-    """Nothing where the config has no `sparsity:`. The hooks are those of `TrainStep`."""
+    """Nothing where the config has no `sparsity:`. The hooks are those of `TrainStep`. report: how sparse the penalised
+    norms are, for the log."""
 
-    norms: list[PenalisedNorm] = field(default_factory=list)
     gradient_hooks: list[Callable[[int], None]] = field(default_factory=list)
     update_hooks: list[Callable[[int], None]] = field(default_factory=list)
+    report: Callable[[], Mapping[str, Any]] | None = None
 
 
 def build_sparsity(
@@ -49,6 +51,7 @@ def build_sparsity(
     def strength(step: int) -> float:
         return settings.strength * factor(step)
 
+    report = partial(gamma_report, norms) if norms else None
     if settings.kind == "subgradient":
-        return Sparsity(norms, gradient_hooks=[SubgradientSparsity(norms, strength=strength)])
-    return Sparsity(norms, update_hooks=[ProximalSparsity(norms, optimizer, strength=strength)])
+        return Sparsity(gradient_hooks=[SubgradientSparsity(norms, strength=strength)], report=report)
+    return Sparsity(update_hooks=[ProximalSparsity(norms, optimizer, strength=strength)], report=report)

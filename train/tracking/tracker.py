@@ -1,15 +1,14 @@
 """Where a run's numbers go: an fsynced JSONL (the truth), the console, and Weights & Biases.
 
-tracker = Tracker([JsonlLogger(path), ConsoleSink(), wandb_sink]); tracker.log({"kind": "train", "step": 20, ...})
+tracker = Tracker([JsonlLogger(path), PlainLogger(["age"], epochs=60)]); tracker.log({"kind": "train", "step": 20, ...})
 """
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from train.losses.bn_sparsity import PenalisedNorm, gamma_report
 from train.tracking.jsonl import JsonLines
 
 Record = Mapping[str, Any]
@@ -22,18 +21,23 @@ class MetricLogger(Protocol):
 
 
 class Tracker:
-    """Hands every record to every sink. Only rank 0 has sinks."""
+    """Hands every record to every logger. Only rank 0 has loggers. more_of_training: measured for each record of
+    training, and added to it."""
 
-    def __init__(self, sinks: Sequence[MetricLogger]) -> None:
-        self._sinks = list(sinks)
+    def __init__(
+        self, loggers: Sequence[MetricLogger], *, more_of_training: Callable[[], Record] | None = None
+    ) -> None:
+        self._loggers, self._more_of_training = list(loggers), more_of_training
 
     def log(self, record: Record) -> None:
-        for sink in self._sinks:
-            sink.log(record)
+        if self._more_of_training is not None and record["kind"] == "train":
+            record = {**record, **self._more_of_training()}
+        for logger in self._loggers:
+            logger.log(record)
 
     def finish(self, artifact: Path | None = None) -> None:
-        for sink in self._sinks:
-            sink.finish(artifact)
+        for logger in self._loggers:
+            logger.finish(artifact)
 
 
 class JsonlLogger:
@@ -84,15 +88,3 @@ def readable_seconds(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
-
-
-class GammaTracker(Tracker):
-    """Without norms, a plain tracker."""
-
-    def __init__(self, sinks: Sequence[MetricLogger], norms: Sequence[PenalisedNorm]) -> None:
-        super().__init__(sinks)
-        self._norms = norms
-
-    def log(self, record: Record) -> None:
-        sparse = gamma_report(self._norms) if self._norms and record["kind"] == "train" else {}
-        super().log({**record, **sparse})

@@ -18,7 +18,8 @@ from torch import nn
 
 from tests.conftest import rank_environment
 from train.checkpoint.run_folder import RunFolder
-from train.checkpoint.store import CheckpointError, CheckpointStore, digest, flatten_optimizer, restore_optimizer
+from train.checkpoint.store import CheckpointStore, digest, flatten_optimizer, restore_optimizer
+from train.errors import CheckpointError
 
 TENSORS = {
     "model.weight": torch.arange(2000.0).view(40, 50),

@@ -8,8 +8,9 @@ from pydantic import BaseModel
 
 from train.config import schema as config_module
 from train.config.key_hints import ALIASES, all_keys
-from train.config.loading import ConfigError, load_config, parse_config
+from train.config.loading import load_config, parse_config
 from train.config.schema import Config, describe
+from train.errors import ConfigError
 
 SMALLEST = """\
 run: {dir: runs/a}

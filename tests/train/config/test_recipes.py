@@ -12,11 +12,11 @@ from models.student import Student
 from train.config.loading import load_config
 from train.config.schema import Config
 from train.losses.objective import LOSSES
-from train.optim.optimizer import build_optimizer, learning_rate
 from train.optim.schedule import weight_ramp
 from train.setup.data import operations
 from train.setup.distillation import build_distillation
 from train.setup.model import build_model
+from train.setup.optimizer import learning_rate, optimizer_from
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 ROOT = REPOSITORY / "train" / "configs"
@@ -90,7 +90,7 @@ def test_a_config_builds_its_model_optimizer_and_schedule(path: Path) -> None:
     if name_of(path) in PARAMETERS:
         assert model.num_parameters == PARAMETERS[name_of(path)]
     assert set(config.tasks or tasks_of(path)) == set(tasks_of(path))
-    optimizer = build_optimizer(config, model, torch.nn.ModuleList())
+    optimizer = optimizer_from(config, model, torch.nn.ModuleList())
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
     rates = [learning_rate(config, 10)(step) for step in range(10 * config.schedule.epochs)]
     assert max(rates) == pytest.approx(config.optimizer.lr)

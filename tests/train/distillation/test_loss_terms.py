@@ -295,7 +295,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def arrange(step: int) -> None:
         calls = iter([False] * step + [True])
-        monkeypatch.setattr(StopSignal, "wanted", lambda self: next(calls, False))
+        monkeypatch.setattr(StopSignal, "requested", lambda self: next(calls, False))
 
     return arrange
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tests.conftest import rank_environment
-from train.distributed.comm import CommError, SingleProcess, promised_size, start
+from train.distributed.comm import SingleProcess, promised_size, start
+from train.errors import CommError
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,7 @@ def test_alone_every_sum_is_the_value_itself() -> None:
 REPORT = """
 import json, torch
 from train.distributed.comm import start
+from train.errors import CommError
 comm = start()
 flat = torch.tensor([1.0, 10.0]) * (comm.rank + 1)
 returned = comm.allreduce(flat, name="sum")
@@ -81,7 +83,10 @@ def test_sums_and_objects_over_two_ranks(run_ranks: Callable) -> None:
 
 def test_a_launcher_that_promises_more_than_horovod_finds_is_refused() -> None:
     """An MPI launch: a Horovod that was built without MPI sees one rank in each of its processes."""
-    code = "from train import comm\ntry: comm.start()\nexcept comm.CommError as error: print(error)"
+    code = (
+        "from train.distributed import comm\nfrom train.errors import CommError\n"
+        "try: comm.start()\nexcept CommError as error: print(error)"
+    )
     environment = rank_environment({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "1"})
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert "OMPI_COMM_WORLD_SIZE=4 promises 4 ranks, but Horovod reports 1" in result.stdout, result.stderr

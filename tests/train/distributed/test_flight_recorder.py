@@ -48,7 +48,7 @@ from train.loop.step_sync import StepSync
 from launch.exit_codes import ExitCode
 
 class Terms:
-    def masses(self, batch):
+    def weight_sums(self, batch):
         return [1.0]
 
 class OneBatch(list):

@@ -111,7 +111,7 @@ def test_a_stop_at_an_epochs_end_leaves_its_evaluation_to_the_next_start(
     shards: Path, tmp_path: Path, undisturbed: Outcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = iter(range(10_000))
-    monkeypatch.setattr(StopSignal, "wanted", lambda self: next(calls) >= STEPS - 1)
+    monkeypatch.setattr(StopSignal, "requested", lambda self: next(calls) >= STEPS - 1)
     stopped = train_small(shards, tmp_path)
     assert stopped.exit_code == 75
     assert [line["kind"] for line in stopped.lines("metrics.jsonl")] == ["train"] * STEPS

@@ -20,7 +20,8 @@ from tests.small_run import STEPS, Outcome, small_config, train_small
 from tests.tiny_models import save_tiny_model
 from train.distributed.comm import SingleProcess
 from train.distributed.preemption import StopSignal
-from train.loop.skipped_updates import NumbersExploded, SkipLimit
+from train.errors import NumbersExploded
+from train.loop.skipped_updates import SkipLimit
 from train.loop.train_metrics import TrainMetrics
 from train.loop.train_step import TrainStep
 from train.losses.objective import Objective, label_term
@@ -172,7 +173,7 @@ def test_a_learning_rate_that_breaks_the_weights_ends_with_70_also_after_a_stop(
     assert said in outcome.stderr
     assert len(lines) == first + 10
     calls = iter(range(1000))
-    monkeypatch.setattr(StopSignal, "wanted", lambda self: next(calls) >= 7)
+    monkeypatch.setattr(StopSignal, "requested", lambda self: next(calls) >= 7)
     assert train_small(tiny_shards, tmp_path / "b", *EXPLODES).exit_code == 75
     monkeypatch.undo()
     again = train_small(tiny_shards, tmp_path / "b", *EXPLODES)

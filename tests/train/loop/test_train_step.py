@@ -23,7 +23,7 @@ from train.loop.train_metrics import TrainMetrics
 from train.loop.train_step import TrainStep
 from train.loop.trainer import is_better
 from train.losses.objective import Objective, label_term
-from train.optim.optimizer import build_optimizer
+from train.setup.optimizer import optimizer_from
 
 CPU = torch.device("cpu")
 
@@ -76,7 +76,7 @@ def test_a_saved_loss_scale_goes_on(tiny_shards: Path, tmp_path: Path, monkeypat
     """A run in fp16 that is stopped and continued ends with the bits of one that was not."""
     whole = train(tiny_shards, tmp_path / "whole", "precision=fp16")
     calls = iter(range(1000))
-    monkeypatch.setattr(StopSignal, "wanted", lambda self: next(calls) >= 2)
+    monkeypatch.setattr(StopSignal, "requested", lambda self: next(calls) >= 2)
     assert train_small(tiny_shards, tmp_path / "cut", "precision=fp16").exit_code == 75
     monkeypatch.undo()
     continued = train(tiny_shards, tmp_path / "cut", "precision=fp16")
@@ -284,7 +284,7 @@ def test_momentum_starts_at_zero_though_the_first_update_is_skipped(tiny_shards:
     """The fused kernel makes room for momentum in the first step; a skipped one must not leave it unset."""
     config = load_config(small_config(tiny_shards, tmp_path))
     model = build_student(backbone="food11_student", head={"kind": "multi-fc"}, tasks={"a": 2}).train()
-    optimizer = build_optimizer(config, model, torch.nn.ModuleList())
+    optimizer = optimizer_from(config, model, torch.nn.ModuleList())
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, torch.nan)
     rubbish = [torch.full_like(parameter, 7e8) for parameter in model.parameters()]

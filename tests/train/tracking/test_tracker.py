@@ -107,10 +107,10 @@ def test_pieces_of_an_offline_run_become_one_wherever_its_folder_is_sent_from(
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
         monkeypatch.delenv(name, raising=False)
     calls = iter(range(1000))
-    monkeypatch.setattr(StopSignal, "wanted", lambda self: next(calls) >= 2)
+    monkeypatch.setattr(StopSignal, "requested", lambda self: next(calls) >= 2)
     first = train_small(tiny_shards, tmp_path, OFFLINE)
     assert first.exit_code == 75, first.stderr
-    monkeypatch.setattr(StopSignal, "wanted", lambda self: False)
+    monkeypatch.setattr(StopSignal, "requested", lambda self: False)
     second = train_small(tiny_shards, tmp_path, OFFLINE)
     assert second.exit_code == 0, second.stderr
     assert "continues after step" in second.stdout

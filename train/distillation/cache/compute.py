@@ -62,7 +62,7 @@ def teacher_blocks(
     batch_size: int,
     device: torch.device,
     progress: Callable[[int], None],
-    stop_wanted: Callable[[], bool],
+    stop_requested: Callable[[], bool],
 ) -> Iterator[Block]:
     """All blocks of the stages, view by view; ends early, between two batches, when a stop is wanted. LoaderLost
     when a shard's samples did not all come.
@@ -70,11 +70,11 @@ def teacher_blocks(
     teacher: uint8 [N, S, S, 3] on the device -> logits [N, num_classes]. progress: told the samples of every batch.
     """
     for stage in stages:
-        walk = ShardSampler(index.counts, shards=stage.shards, batch_size=batch_size)
-        batches = loader(walk).batches(start=(stage.first, 0), stop_epoch=stage.stop)
+        sampler = ShardSampler(index.counts, shards=stage.shards, batch_size=batch_size)
+        batches = loader(sampler).batches(start=(stage.first, 0), stop_epoch=stage.stop)
         logits, unusable, num_rows = np.empty(0), list[Unusable](), 0
         for batch, answer in _answers(batches, teacher, device):
-            shard, first, last = walk.span(batch.step)
+            shard, first, last = sampler.span(batch.step)
             count = index.shards[shard].count
             if first == 0:
                 logits, unusable, num_rows = np.full((count, num_classes), np.nan, np.float16), [], 0
@@ -85,7 +85,7 @@ def teacher_blocks(
                 unusable += [(index.shards[shard].name, batch.key[at], _NOT_FINITE) for at in wrong]
             num_rows += len(batch) + len(batch.bad)
             progress(last - first)
-            if stop_wanted():
+            if stop_requested():
                 return
             if last == count:
                 require_all(num_rows, count, what=f"view {batch.epoch} of {index.shards[shard].name}")

@@ -1,7 +1,7 @@
 """Fills a teacher cache: every rank computes the logits of its own shards, view by view.
 
 caching = TeacherCaching(folder, index, comm=comm, max_bad_share=0.001)
-is_done = caching.run(views=4, blocks=blocks, watchdog=watchdog, stop_wanted=stop.wanted)
+is_done = caching.run(views=4, blocks=blocks, watchdog=watchdog, stop_requested=stop.requested)
 
 A view of a shard is appended as a whole: a kill at any moment loses at most the blocks under way, and the same command
 continues there.
@@ -64,8 +64,8 @@ class TeacherCaching:
         }
         self.num_views = {shard: writer.num_views for shard, writer in self._writers.items()}
         self.cut_bytes = {str(writer.path): writer.cut_bytes for writer in self._writers.values() if writer.cut_bytes}
-        self._ledger = BadSampleLog(
-            folder.path / FILE_NAME, writes=comm.rank == 0, num_samples=index.num_samples, max_share=max_bad_share
+        self._bad_samples = BadSampleLog(
+            folder.path / FILE_NAME, comm, num_samples=index.num_samples, max_share=max_bad_share
         )
         fewest = min([folder.manifest.views, *self.num_views.values()])
         self.first_view = min(comm.allgather_object(fewest, name="cached views"))
@@ -77,7 +77,9 @@ class TeacherCaching:
         """What this rank has to compute."""
         return plan_stages(self.num_views, views)
 
-    def run(self, *, views: int, blocks: Iterator[Block], watchdog: Watchdog, stop_wanted: Callable[[], bool]) -> bool:
+    def run(
+        self, *, views: int, blocks: Iterator[Block], watchdog: Watchdog, stop_requested: Callable[[], bool]
+    ) -> bool:
         """Append the blocks of this rank's stages; False when it was stopped. DataError when more samples have no
         finite logits than data.max_bad_share allows."""
         for view in range(self.first_view, views):
@@ -92,7 +94,7 @@ class TeacherCaching:
                 written.append(block.shard)
                 unusable += block.unusable
                 self._require_few(unusable)
-            if stop_wanted():
+            if stop_requested():
                 return False
             if written != due:
                 raise LoaderLost(f"view {view}: {len(written)} of {len(due)} shards were computed")
@@ -119,20 +121,20 @@ class TeacherCaching:
 
     def _require_few(self, unusable: Sequence[Unusable]) -> None:
         """A broken teacher is told after one block, not after a whole view."""
-        if len(unusable) > self._ledger.limit:
+        if len(unusable) > self._bad_samples.limit:
             listed = "\n".join(f"  {shard} {key}: {reason}" for shard, key, reason in unusable[:_SHOWN])
             raise DataError(
-                f"{len(unusable)} samples have no finite logits so far, more than the {self._ledger.limit} that "
+                f"{len(unusable)} samples have no finite logits so far, more than the {self._bad_samples.limit} that "
                 f"data.max_bad_share allows (does the teacher overflow in precision {self.folder.manifest.precision}?):"
                 f"\n{listed}"
             )
 
     def _finish(self, view: int, unusable: list[Unusable], computed: int, started: float, views: int) -> None:
         """All ranks have a view: count and name what is not finite, then say in the manifest that it is there."""
-        mine = {"computed": computed, "count": len(unusable), "unusable": unusable[: self._ledger.limit + 1]}
+        mine = {"computed": computed, "count": len(unusable), "unusable": unusable[: self._bad_samples.limit + 1]}
         ranks = self.comm.allgather_object(mine, name="view is cached")
         named = sorted((shard, key, reason) for rank in ranks for shard, key, reason in rank["unusable"])
-        self._ledger.add([("train", *record) for record in named], step=view)
+        self._bad_samples.add([("train", *record) for record in named], step=view)
         manifest = self.folder.manifest
         known = {(shard, key): reason for shard, key, reason in (*named, *manifest.non_finite_samples)}
         self.folder.update(

@@ -10,8 +10,8 @@ from pathlib import Path
 from data.staging import sweep
 from data.storage import is_remote, local_root
 from data.teacher_logits import MANIFEST_NAME, LogitManifest, check_manifest, load_manifest, write_manifest
-from train.config.loading import ConfigError
 from train.distributed.comm import Comm
+from train.errors import ConfigError
 
 
 class CacheFolder:

@@ -1,7 +1,7 @@
 """Recomputes entries of a teacher cache and compares them with what is stored.
 
-walk = EntrySampler(draw_entries(index.counts, views=4, num=100, seed=0), batch_size=64)
-check = check_entries(Loader(index, walk, pixels, views=walk.views).batches(), walk, ...); check.problems, check.largest
+sampler = EntrySampler(draw_entries(index.counts, views=4, num=100, seed=0), batch_size=64)
+check = check_entries(Loader(index, sampler, pixels, views=sampler.views).batches(), sampler, ...); check.problems
 """
 
 import random
@@ -54,7 +54,7 @@ class _ViewOfStep(ViewSchedule):
 
 
 class EntrySampler:
-    """Entries as an order of the loader, in batches of one view each; `views` tells the loader which."""
+    """Entries as a sampler of the loader, in batches of one view each; `views` tells the loader which."""
 
     def __init__(self, entries: Sequence[Entry], *, batch_size: int) -> None:
         of_view = [list(group) for _, group in groupby(sorted(entries), key=lambda entry: entry[0])]
@@ -83,7 +83,7 @@ class EntrySampler:
 
 def check_entries(
     batches: Iterable[Batch],
-    walk: EntrySampler,
+    sampler: EntrySampler,
     *,
     shard_names: Sequence[str],
     logits: LogitReader,
@@ -91,14 +91,14 @@ def check_entries(
     tolerance: float,
     device: torch.device,
     progress: Callable[[int], None],
-    stop_wanted: Callable[[], bool],
+    stop_requested: Callable[[], bool],
 ) -> Check | None:
     """Compare stored with recomputed rows; None when it was stopped. DataError when a stored one is damaged.
 
     A photo that cannot be used must be stored without finite logits."""
     check = Check()
     for batch in batches:
-        view = walk.view(batch.step)
+        view = sampler.view(batch.step)
         if len(batch):
             computed = teacher(batch.to(device).image).half().cpu().numpy()
             for (shard, sample), key, row in zip(batch.index.tolist(), batch.key, computed, strict=True):
@@ -108,7 +108,7 @@ def check_entries(
             if np.isfinite(logits.read(*record.index, view)).all():
                 check.problems.append(f"{record.shard} {record.key}, view {view}: has logits, but {record.reason}")
         progress(len(batch) + len(batch.bad))
-        if stop_wanted():
+        if stop_requested():
             return None
     return check
 
