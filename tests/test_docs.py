@@ -1,8 +1,6 @@
 """README and docs: the example that opens each page runs as it stands, and what they name is there."""
 
-import os
 import re
-import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import REPOSITORY, TINY_TASKS, jpeg_bytes, rank_environment
+from tests.conftest import REPOSITORY, TINY_TASKS, end_process_tree, jpeg_bytes, rank_environment
 from tests.pruning.sparse_models import save, sparse_student
 
 README = REPOSITORY / "README.md"
@@ -137,13 +135,12 @@ def run_in_bash(script: str, folder: Path) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
     )
     try:
         output, _ = process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGTERM)  # on which launchers end their ranks
-        pytest.fail(f"not done after {SECONDS} s:\n{script}\n{process.communicate(timeout=60)[0][-4000:]}")
+        end_process_tree(process)
+        pytest.fail(f"not done after {SECONDS} s:\n{script}\n{process.communicate()[0][-4000:]}")
     return process.returncode, output
 
 
