@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY, TINY_TASKS, end_process_tree, jpeg_bytes, rank_environment
-from tests.pruning.sparse_models import save, sparse_student
+from tests.prune.sparse_models import save, sparse_student
 
 README = REPOSITORY / "README.md"
 PACKAGES = ("data", "launch", "models", "prune", "train")
