@@ -181,16 +181,16 @@ def _verify(work: Work, folder: CacheFolder, *, views: int, num_entries: int) ->
 
 def _judge(check: Check, *, num_entries: int, tolerance: float, comm: Comm) -> None:
     """DataError with the list when an entry of any rank is wrong."""
-    ranks = comm.allgather_object({"largest": check.largest, "problems": check.problems}, name="verified")
-    problems = [problem for rank in ranks for problem in rank["problems"]]
+    ranks = comm.allgather_object({"largest": check.largest, "errors": check.errors}, name="verified")
+    errors = [error for rank in ranks for error in rank["errors"]]
     largest = max(rank["largest"] for rank in ranks)
     said = (
         f"largest difference {100 * largest:.3f} % of the row's largest logit ({100 * tolerance:g} % allowed, "
         "for fp16 and other batches)"
     )
-    if problems:
-        listed = "\n".join(f"  {problem}" for problem in problems[:SHOWN])
-        raise DataError(f"{len(problems)} of {num_entries} verified entries are wrong, {said}:\n{listed}")
+    if errors:
+        listed = "\n".join(f"  {error}" for error in errors[:SHOWN])
+        raise DataError(f"{len(errors)} of {num_entries} verified entries are wrong, {said}:\n{listed}")
     if comm.rank == 0:
         print(f"verified {num_entries:,} entries: {said}", flush=True)
 

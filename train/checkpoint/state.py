@@ -1,7 +1,7 @@
 """What a checkpoint holds, and how all ranks take it up again.
 
-saved = RunState(model=..., optimizer=..., progress=...); store.save(saved.tensors(), saved.values(), step=17)
-resume(store, saved, comm)
+state = RunState(model=model, optimizer=optimizer, progress=progress, ...)
+store.save(state.tensors(), state.values(), step=17); resume(store, state, comm)
 """
 
 from dataclasses import asdict
@@ -95,7 +95,7 @@ class RunState:
         self.wandb_id = values["wandb_id"]
 
 
-def resume(store: CheckpointStore, saved: RunState, comm: Comm) -> list[str]:
+def resume(store: CheckpointStore, state: RunState, comm: Comm) -> list[str]:
     """Every rank loads the newest checkpoint that rank 0 finds good; ranks whose bits differ are an error.
 
     (Loading on rank 0 and broadcasting makes ranks diverge: an optimizer without state takes another path.) Returns
@@ -104,11 +104,11 @@ def resume(store: CheckpointStore, saved: RunState, comm: Comm) -> list[str]:
     if comm.rank == 0:
         store.remove_partial()
     found: Any = store.newest_good() if comm.rank == 0 else None
-    step, problems = comm.allgather_object(found, name="resume.step")[0]
+    step, warnings = comm.allgather_object(found, name="resume.step")[0]
     error = None
     if step is not None:
         try:
-            saved.restore(*store.load(step))
+            state.restore(*store.load(step))
         except CheckpointError as mistake:
             error = str(mistake)
     errors = comm.allgather_object(error, name="resume.trouble")
@@ -116,13 +116,13 @@ def resume(store: CheckpointStore, saved: RunState, comm: Comm) -> list[str]:
         rank = next(rank for rank, text in enumerate(errors) if text)
         hint = "is the run folder shared by all hosts?" if not errors[0] else "take another run.dir to start anew"
         raise CheckpointError(f"rank {rank} cannot continue: {errors[rank]}; {hint}")
-    digests = comm.allgather_object([digest(saved.tensors()), saved.data], name="resume.digest")
+    digests = comm.allgather_object([digest(state.tensors()), state.data], name="resume.digest")
     odd = [rank for rank, value in enumerate(digests) if value != digests[0]]
     if odd:
         raise CheckpointError(
             f"ranks {odd} start from other weights or shards than rank 0; compare their code, torch and folders"
         )
-    return list(problems)
+    return list(warnings)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

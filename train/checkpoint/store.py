@@ -94,15 +94,15 @@ class CheckpointStore:
 
     def newest_good(self) -> tuple[int | None, list[str]]:
         """(step of the newest checkpoint that verifies, what is wrong with newer ones); (None, ...) without any."""
-        problems = []
+        errors = []
         for step in self.steps():
             try:
                 self.load(step)
             except CheckpointError as error:
-                problems.append(str(error))
+                errors.append(str(error))
             else:
-                return step, problems
-        return None, problems
+                return step, errors
+        return None, errors
 
     def remove_partial(self) -> None:
         """Temporary files of a save that was killed; for the one that alone may save here."""

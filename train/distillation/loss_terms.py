@@ -1,4 +1,4 @@
-"""The loss terms through which a student learns from a teacher, and the stage that runs a teacher within a step.
+"""The loss terms through which a student learns from a teacher, and the hook that runs a teacher within a step.
 
 columns = teacher_columns(tasks=student_classes, teacher=teacher_classes)
 terms = [distillation_term("age", columns=columns["age"], loss="kl", temperature=5.0, weight=1.0)]

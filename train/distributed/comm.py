@@ -94,7 +94,7 @@ class HorovodComm:
         self.flight_recorder = FlightRecorder()
 
     def allreduce_async(self, tensor: torch.Tensor, *, name: str) -> Any:
-        self.flight_recorder.note(name, tensor)
+        self.flight_recorder.record(name, tensor)
         try:
             return self._hvd.allreduce_async_(tensor, op=self._hvd.Sum, name=name)
         except self._lost() as error:
@@ -120,7 +120,7 @@ class HorovodComm:
     def allgather_object(self, value: Any, *, name: str) -> list[Any]:
         # JSON instead of Horovod's own object gather, which unpickles what it receives.
         data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-        self.flight_recorder.note(name, torch.empty(0))
+        self.flight_recorder.record(name, torch.empty(0))
         try:
             with self.flight_recorder.wait():
                 sizes = self._hvd.allgather(torch.tensor([len(data)]), name=f"{name}.size")

@@ -1,6 +1,6 @@
 """What a rank asked of the others: a fingerprint that all ranks share as long as they do the same, and the last names.
 
-flight_recorder = FlightRecorder(); flight_recorder.note("bucket0", tensor); flight_recorder.fingerprint
+flight_recorder = FlightRecorder(); flight_recorder.record("bucket0", tensor); flight_recorder.fingerprint
 """
 
 import contextlib
@@ -36,7 +36,7 @@ class FlightRecorder:
         finally:
             self.waiting = False
 
-    def note(self, name: str, tensor: Tensor) -> None:
+    def record(self, name: str, tensor: Tensor) -> None:
         entry = f"{name} {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
         self._recent.append(entry)
         self.fingerprint = (self.fingerprint + zlib.crc32(entry.encode())) % _MODULUS

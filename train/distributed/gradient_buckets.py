@@ -1,7 +1,7 @@
 """Flat gradient buckets that leave for the other ranks while the backward pass still runs.
 
     buckets = GradientBuckets(model, comm)
-    buckets.zero(); buckets.arm(); loss.backward(); buckets.finish(share=local_samples / all_samples)
+    buckets.zero(); buckets.arm(share=local_samples / all_samples); loss.backward(); buckets.finish()
 
 With several ranks, gradients meet in a few flat tensors, in reverse order of registration, which is about the order in
 which the backward pass makes them. When the last gradient of a bucket is there, all are moved in, become views of it,

@@ -1,8 +1,8 @@
 """Sparse training: an L1 penalty on the weights (gammas) of batch norms, so that some channels can go.
 
     norms = penalised_norms(student, groups={"hidden": 1.0, "stream": 0.5})
-    stage = SubgradientSparsity(norms, strength=lambda step: 1e-4)   # a gradient stage
-    stage = ProximalSparsity(norms, optimizer, strength=lambda step: 1e-4)   # an update stage
+    hook = SubgradientSparsity(norms, strength=lambda step: 1e-4)   # a gradient hook
+    hook = ProximalSparsity(norms, optimizer, strength=lambda step: 1e-4)   # an update hook
 
 Both act on the sums over ranks and micro-batches, unscaled and clipped, so neither knows of ranks or loss scales.
 """

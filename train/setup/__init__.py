@@ -1,1 +1,1 @@
-"""From a config to the parts of a run. The only folder that reads a config."""
+"""From a config to an experiment. The only folder that reads a config."""

@@ -1,6 +1,6 @@
 """The data of a run from its config: indices, sample sampler, loaders.
 
-train_index, val_index = open_data(config)
+train_index, val_index = open_data(config, taught={})
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""From a config to the parts of a run. Each function takes what it needs and returns one part.
+"""The model and the device from the config, and what they must be able to do.
 
 model = build_model(config, index, tasks)
 """
@@ -105,9 +105,9 @@ def require_sizes(config: Config, model: Student, device: torch.device) -> None:
 
 def require_size(model: Student, size: int, *, key: str, whose: str, device: torch.device, precision: str) -> None:
     """key: the setting that names the size; whose: the model's setting and value. Raises ConfigError."""
-    if trouble := trial_pass(model, size, device=device, dtype=PRECISIONS[precision]):
+    if error := trial_pass(model, size, device=device, dtype=PRECISIONS[precision]):
         advice = size_advice(model, size, key=key)
-        raise ConfigError(f"{key} is {size}, but {whose} does not take {size}x{size} images ({trouble}); {advice}")
+        raise ConfigError(f"{key} is {size}, but {whose} does not take {size}x{size} images ({error}); {advice}")
 
 
 def preprocessing(config: Config, model: Student) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A live progress bar on a terminal: images per second, time left, loss per task.
 
-sink = ProgressBarLogger(["age"], epochs=60)
+logger = ProgressBarLogger(["age"], epochs=60)
 """
 
 from collections.abc import Callable, Iterator, Sequence

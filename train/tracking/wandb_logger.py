@@ -1,6 +1,6 @@
 """Weights & Biases as one more place for the numbers; whatever goes wrong there never ends a run.
 
-sink = WandbLogger(settings..., run_id=state["wandb_id"])
+logger = WandbLogger(settings..., run_id=state["wandb_id"])
 """
 
 import os

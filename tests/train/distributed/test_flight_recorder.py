@@ -12,7 +12,7 @@ from train.distributed.flight_recorder import FlightRecorder, describe_divergenc
 def recorder_of(*names: str) -> FlightRecorder:
     flight_recorder = FlightRecorder()
     for name in names:
-        flight_recorder.note(name, torch.zeros(3))
+        flight_recorder.record(name, torch.zeros(3))
     return flight_recorder
 
 

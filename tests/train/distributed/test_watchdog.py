@@ -18,7 +18,7 @@ from train.distributed.watchdog import Watchdog
 STALLS = {
     "in the main thread": "time.sleep(60)",
     "in a lock": "threading.Lock().acquire() and threading.Event().wait()",
-    "beside a collective that came to its end": "with TRAIL.wait(): pass\n    time.sleep(60)",
+    "beside a collective that came to its end": "with RECORDER.wait(): pass\n    time.sleep(60)",
     "with signals blocked": "signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32)); time.sleep(60)",
 }
 
@@ -29,7 +29,7 @@ def run(code: str) -> tuple[subprocess.CompletedProcess[str], float]:
         "from train import watchdog as module\n"
         "from train.distributed.flight_recorder import FlightRecorder\n"
         "from train.distributed.watchdog import Watchdog\n"
-        "TRAIL = FlightRecorder()\n"
+        "RECORDER = FlightRecorder()\n"
     )
     begin = time.monotonic()
     result = subprocess.run(
@@ -43,8 +43,8 @@ def test_a_stall_ends_with_stacks_and_code_76(stall: str) -> None:
     code = (
         "def the_function_that_hangs():\n"
         f"    {stall}\n"
-        "TRAIL.note('bucket1', torch.zeros(12))\n"
-        "with Watchdog(0.5, rank=3, flight_recorder=TRAIL) as watchdog:\n"
+        "RECORDER.record('bucket1', torch.zeros(12))\n"
+        "with Watchdog(0.5, rank=3, flight_recorder=RECORDER) as watchdog:\n"
         "    watchdog.feed('epoch 2 step 17')\n"
         "    the_function_that_hangs()\n"
     )
@@ -60,7 +60,7 @@ def test_a_stall_ends_with_stacks_and_code_76(stall: str) -> None:
 
 def test_a_process_that_is_fed_goes_on_and_ends_as_it_likes() -> None:
     result, _ = run(
-        "with Watchdog(0.5, rank=0, flight_recorder=TRAIL) as watchdog:\n"
+        "with Watchdog(0.5, rank=0, flight_recorder=RECORDER) as watchdog:\n"
         "    for step in range(15):\n"
         "        watchdog.feed(f'step {step}'); time.sleep(0.1)\n"
         "time.sleep(1)\n"
@@ -70,7 +70,7 @@ def test_a_process_that_is_fed_goes_on_and_ends_as_it_likes() -> None:
 
 
 def test_an_error_inside_passes_through() -> None:
-    result, seconds = run("with Watchdog(60, rank=0, flight_recorder=TRAIL): raise ValueError('mine')\n")
+    result, seconds = run("with Watchdog(60, rank=0, flight_recorder=RECORDER): raise ValueError('mine')\n")
     assert result.returncode == 1
     assert "ValueError: mine" in result.stderr
     assert seconds < 8
@@ -78,7 +78,7 @@ def test_an_error_inside_passes_through() -> None:
 
 def test_what_happens_once_has_a_limit_of_its_own_and_the_next_step_has_not() -> None:
     result, seconds = run(
-        "with Watchdog(0.4, rank=0, flight_recorder=TRAIL) as watchdog:\n"
+        "with Watchdog(0.4, rank=0, flight_recorder=RECORDER) as watchdog:\n"
         "    watchdog.feed('building', at_least=3); time.sleep(1.5)\n"
         "    watchdog.feed('step 0'); time.sleep(10)\n"
     )
@@ -90,10 +90,10 @@ def test_what_happens_once_has_a_limit_of_its_own_and_the_next_step_has_not() ->
 def test_a_rank_that_waits_for_others_leaves_them_time_to_speak_first() -> None:
     result, seconds = run(
         "module._WAITING_SECONDS = 3\n"
-        "TRAIL.note('control', torch.zeros(2))\n"
-        "with Watchdog(0.4, rank=0, flight_recorder=TRAIL) as watchdog:\n"
+        "RECORDER.record('control', torch.zeros(2))\n"
+        "with Watchdog(0.4, rank=0, flight_recorder=RECORDER) as watchdog:\n"
         "    watchdog.feed('step 0')\n"
-        "    with TRAIL.wait(): time.sleep(20)\n"
+        "    with RECORDER.wait(): time.sleep(20)\n"
     )
     assert result.returncode == ExitCode.STUCK
     assert (
@@ -107,7 +107,7 @@ def test_c_code_that_keeps_the_interpreter_to_itself_is_ended_with_its_stack() -
     result, seconds = run(
         "module._GRACE_SECONDS = 1\n"
         "def the_function_that_hangs(): ctypes.PyDLL(None).sleep(60)\n"
-        "with Watchdog(0.5, rank=0, flight_recorder=TRAIL) as watchdog: the_function_that_hangs()\n"
+        "with Watchdog(0.5, rank=0, flight_recorder=RECORDER) as watchdog: the_function_that_hangs()\n"
     )
     assert result.returncode == 1
     assert "the_function_that_hangs" in result.stderr

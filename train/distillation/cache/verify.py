@@ -1,7 +1,7 @@
 """Recomputes entries of a teacher cache and compares them with what is stored.
 
 sampler = EntrySampler(draw_entries(index.counts, views=4, num=100, seed=0), batch_size=64)
-check = check_entries(Loader(index, sampler, pixels, views=sampler.views).batches(), sampler, ...); check.problems
+check = check_entries(Loader(index, sampler, pixels, views=sampler.views).batches(), sampler, ...); check.errors
 """
 
 import random
@@ -27,10 +27,10 @@ Entry = tuple[int, int, int]  # view, shard, sample
 
 @dataclass
 class Check:
-    """largest: the largest difference, as a share of its row's largest logit; problems: one line per wrong entry."""
+    """largest: the largest difference, as a share of its row's largest logit; errors: one line per wrong entry."""
 
     largest: float = 0.0
-    problems: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
 
 def draw_entries(counts: np.ndarray, *, views: int, num: int, seed: int) -> list[Entry]:
@@ -106,7 +106,7 @@ def check_entries(
                 _compare(check, where, logits.read(shard, sample, view), row, tolerance)
         for record in batch.bad:
             if np.isfinite(logits.read(*record.index, view)).all():
-                check.problems.append(f"{record.shard} {record.key}, view {view}: has logits, but {record.reason}")
+                check.errors.append(f"{record.shard} {record.key}, view {view}: has logits, but {record.reason}")
         progress(len(batch) + len(batch.bad))
         if stop_requested():
             return None
@@ -117,7 +117,7 @@ def _compare(check: Check, where: str, stored: np.ndarray, computed: np.ndarray,
     is_stored, is_computed = bool(np.isfinite(stored).all()), bool(np.isfinite(computed).all())
     if is_stored != is_computed:
         now = "now they are" if is_computed else "now they are not"
-        check.problems.append(f"{where}: the stored logits are {'' if is_stored else 'not '}finite, {now}")
+        check.errors.append(f"{where}: the stored logits are {'' if is_stored else 'not '}finite, {now}")
     if not (is_stored and is_computed):
         return
     stored, computed = stored.astype(np.float32), computed.astype(np.float32)
@@ -125,4 +125,4 @@ def _compare(check: Check, where: str, stored: np.ndarray, computed: np.ndarray,
     difference = float(np.abs(stored - computed).max()) / scale
     check.largest = max(check.largest, difference)
     if difference > tolerance:
-        check.problems.append(f"{where}: differs by {100 * difference:.2f} % of its largest logit")
+        check.errors.append(f"{where}: differs by {100 * difference:.2f} % of its largest logit")
