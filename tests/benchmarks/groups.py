@@ -23,6 +23,7 @@ GROUPS = {
     "export": "int8 against fp32 ONNX, and the time of a report",
     "prune": "pruning to a ratio and to a latency, a sparse step, and what narrower layers gain",
     "scaling": "what the start of 2, 4 and 8 ranks costs",
+    "cli": "how soon a command gives help or names a typo",
     "survive": "a dead rank, a stuck one, and the way back after a kill",
 }
 

@@ -25,8 +25,8 @@ def test_names_shapes_types_and_numbers_count() -> None:
     usual = recorder_of("bucket0", "control").fingerprint
     others = [recorder_of("bucket0"), recorder_of("bucket1", "control"), recorder_of("bucket0", "control", "control")]
     shape, kind = recorder_of("bucket0"), recorder_of("bucket0")
-    shape.note("control", torch.zeros(4))
-    kind.note("control", torch.zeros(3, dtype=torch.float64))
+    shape.record("control", torch.zeros(4))
+    kind.record("control", torch.zeros(3, dtype=torch.float64))
     assert usual not in [other.fingerprint for other in [*others, shape, kind]]
 
 
