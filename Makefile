@@ -1,20 +1,27 @@
-# Everything runs inside .venv, which `setup` makes. Nothing is needed beforehand but Python 3.11+, a C++ compiler,
-# cmake and make. Choose the interpreter with `make PYTHON=python3.12 ...`; a second environment beside the first
-# with `make VENV=.venv312 PYTHON=python3.12 ...`.
+# Everything runs inside .venv: `setup` makes it with what running needs (requirements.lock), and `dev` adds what tests,
+# linters and benchmarks need (requirements-dev.lock). The other targets call them. Nothing is needed beforehand but
+# Python 3.11+, a C++ compiler, cmake and make. Choose the interpreter with `make PYTHON=python3.12 ...`; a second
+# environment beside the first with `make VENV=.venv312 PYTHON=python3.12 ...`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(CURDIR)/$(VENV)/bin
 SHARDS := shards/solar
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement
+UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --upgrade --custom-compile-command "make lock"
+RUN_EXTRAS := horovod quickstart pretrained s3 wandb export
 
 # horovodrun starts its ranks as `python ...`: that must be the environment's own interpreter.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: setup run test bench lint soak lock clean help
+.PHONY: setup dev run test bench lint soak docs lock clean help
+.NOTPARALLEL:
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
 
-setup: $(VENV)/horovod.stamp  ## make .venv with the locked packages and the Horovod wheel (instant when done)
+setup: $(VENV)/horovod.stamp  ## make .venv with the packages that running needs and the Horovod wheel (instant when done)
+
+dev: $(VENV)/dev.stamp  ## add tests, linters and benchmarks to it
 
 $(VENV)/created.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || { echo "error: $$($(PYTHON) --version 2> /dev/null || echo $(PYTHON), which is not here,) will not do: Slimheads needs Python 3.11 or newer. Name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
@@ -24,7 +31,12 @@ $(VENV)/created.stamp:
 	@touch $@
 
 $(VENV)/packages.stamp: requirements.lock $(VENV)/created.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(PIP_INSTALL) requirements.lock
+	@touch $@
+
+# Without Horovod, whose build takes minutes: linters do not need it.
+$(VENV)/dev.stamp: requirements-dev.lock $(VENV)/packages.stamp
+	$(PIP_INSTALL) requirements-dev.lock
 	@touch $@
 
 $(VENV)/horovod.stamp: launch/horovod_build.py launch/horovod/patches.py $(VENV)/packages.stamp
@@ -35,22 +47,26 @@ run: setup  ## real photos -> shards -> two Horovod workers -> a table of result
 	$(BIN)/python -m data.build --source elpv: --out $(SHARDS) --holdout 0.2 --resize 128
 	horovodrun -np 2 python train/main.py --config train/configs/solar/quickstart.yaml run.dir=runs/solar-$$(date +%Y%m%d-%H%M%S)
 
-test: setup  ## all tests
+test: setup dev  ## all tests
 	$(BIN)/python -m pytest $(ARGS)
 
-bench: setup  ## speed and memory against stock pipelines; ONLY=loader runs one part
+bench: setup dev  ## speed and memory against stock pipelines; ONLY=loader runs one part
 	$(BIN)/python -m tests.benchmarks $(ONLY)
 
-lint: setup  ## ruff, format check, mypy
+lint: dev  ## ruff, format check, mypy
 	ruff check .
 	ruff format --check .
 	mypy $(wildcard data models prune train launch)
 
-soak: setup  ## the long stress runs that `test` leaves out
+soak: setup dev  ## the long stress runs that `test` leaves out
 	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)
 
-lock: setup  ## resolve setup.py's ranges anew into requirements.lock
-	uv pip compile --quiet --universal --python-version 3.11 --upgrade --all-extras --custom-compile-command "make lock" --output-file requirements.lock setup.py
+docs: setup  ## write docs/CONFIG.md anew from train/config
+	$(BIN)/python -m train.config.reference > docs/CONFIG.md
+
+lock: dev  ## resolve setup.py's ranges anew into both locks
+	$(UV_COMPILE) $(addprefix --extra ,$(RUN_EXTRAS)) --output-file requirements.lock setup.py
+	$(UV_COMPILE) --all-extras --constraint requirements.lock --output-file requirements-dev.lock setup.py
 	rm -rf slimheads.egg-info
 
 clean:  ## remove .venv and caches; runs and shards stay

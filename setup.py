@@ -1,4 +1,7 @@
-"""Package list, supported ranges and extras of Slimheads; `requirements.lock` pins the versions that were tested.
+"""Package list, supported ranges and extras of Slimheads.
+
+`requirements.lock` pins the tested versions of what training, pruning and export need: all but the extra `dev`.
+`requirements-dev.lock` pins the same with `dev`: tests, linters, benchmarks.
 
 Horovod is not among the requirements: its published source does not compile against these torch versions, so
 `python -m launch.horovod_build` installs a patched build. The extra `horovod` brings what that build needs.
@@ -18,7 +21,6 @@ EXTRAS = {
     "s3": ["s3fs>=2024.2"],
     "wandb": ["wandb>=0.18"],
     "export": ["onnx>=1.17", "onnxruntime>=1.31", "onnxscript>=0.3"],
-    "bench": ["psutil"],
     "dev": [
         "efficientnet-lite-pytorch==0.1.0",  # the packaged weights' own architecture, to compare ours with
         "hypothesis>=6.100",

@@ -5,10 +5,10 @@ suggest(("learning_rate",)) -> "did you mean 'optimizer.lr'?"
 
 import difflib
 from collections.abc import Iterator, Sequence
-from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
+from train.config.base import sections
 from train.config.schema import Config
 
 _SHOWN = 3
@@ -77,39 +77,23 @@ def _did_you_mean(keys: Sequence[str]) -> str:
 
 def all_keys(model: type[BaseModel] = Config, before: str = "") -> Iterator[str]:
     """Every key with its group before it, the keys of a group before those of the groups in it; NAME is a task's."""
-    inside = []
-    for name, field in model.model_fields.items():
+    for name in model.model_fields:
         yield f"{before}{name}"
-        if inner := _model_in(field.annotation):
-            middle = "NAME." if _holds_dict(field.annotation) else ""
-            inside.append((inner, f"{before}{name}.{middle}"))
-    for inner, prefix in inside:
-        yield from all_keys(inner, prefix)
+    for name, section in sections(model).items():
+        middle = "NAME." if section.kind == "mapping" else ""
+        yield from all_keys(section.model, f"{before}{name}.{middle}")
 
 
 def _model_at(path: Sequence[str]) -> type[BaseModel] | None:
-    """The config class that a path of keys leads to; the names inside a dictionary (tasks) are skipped."""
+    """The config class that a path of keys leads to; names (of tasks) and numbers (of hints) are skipped."""
     model: type[BaseModel] = Config
     skip = False
     for key in path:
         if skip:
             skip = False
             continue
-        if key not in model.model_fields:
+        section = sections(model).get(key)
+        if section is None:
             return None
-        annotation = model.model_fields[key].annotation
-        inner = _model_in(annotation)
-        if inner is None:
-            return None
-        model, skip = inner, _holds_dict(annotation)
+        model, skip = section.model, section.kind != "group"
     return model
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((model for inner in get_args(annotation) if (model := _model_in(inner))), None)
-
-
-def _holds_dict(annotation: Any) -> bool:
-    return get_origin(annotation) is dict or any(_holds_dict(inner) for inner in get_args(annotation))

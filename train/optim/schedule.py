@@ -7,11 +7,6 @@ import math
 from collections.abc import Sequence
 
 
-def default_warmup(epochs: int) -> float:
-    """Epochs of warmup where none are asked for: 5, and of a short schedule a quarter."""
-    return min(5.0, epochs / 4)
-
-
 def learning_rate_factor(
     step: int,
     *,

@@ -1,12 +1,13 @@
 """The config is one strict YAML: what is mistyped is named, with its line and the nearest valid key."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from pydantic import BaseModel
 
-from train.config import schema as config_module
+from train.config.base import sections
 from train.config.key_hints import ALIASES, all_keys
 from train.config.loading import load_config, parse_config
 from train.config.schema import Config, describe
@@ -138,9 +139,15 @@ def test_what_is_not_finite_is_no_number(value: str) -> None:
 
 
 def test_every_part_of_the_config_refuses_what_is_not_finite() -> None:
-    parts = [one for one in vars(config_module).values() if isinstance(one, type) and issubclass(one, BaseModel)]
+    parts = list(section_classes())
     assert len(parts) > 15
-    assert all(part.model_config.get("allow_inf_nan") is False for part in parts if part is not BaseModel)
+    assert all(part.model_config.get("allow_inf_nan") is False for part in parts)
+
+
+def section_classes(model: type[BaseModel] = Config) -> Iterator[type[BaseModel]]:
+    yield model
+    for section in sections(model).values():
+        yield from section_classes(section.model)
 
 
 def test_every_default() -> None:
@@ -185,6 +192,10 @@ def test_a_schedule_may_warm_up_and_ramp_to_its_very_end() -> None:
         ("ema: {dekay: 0.9}", "run.yaml:6: unknown key 'ema.dekay'; did you mean 'decay'?"),
         ("tracking: {wandb: {mod: x}}", "run.yaml:6: unknown key 'tracking.wandb.mod'; did you mean 'mode'?"),
         ("tasks:\n  age: {wieght: 1.0}", "run.yaml:7: unknown key 'tasks.age.wieght'; did you mean 'weight'?"),
+        (
+            "teacher:\n  model: a\n  hints: [{wieght: 1}]",
+            "run.yaml:8: unknown key 'teacher.hints.0.wieght'; did you mean 'weight'?",
+        ),
         ("checkpoint: {qqq: 1}", "run.yaml:6: unknown key 'checkpoint.qqq'; valid keys here: every_epochs, every_step"),
         ("precision: fp8", "run.yaml:6: precision: Input should be 'fp32', 'bf16' or 'fp16' (got 'fp8')"),
         ("batch_size: 0", "run.yaml:6: batch_size: Input should be greater than 0 (got 0)"),

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from train.optim.schedule import default_warmup, learning_rate_factor
+from train.config.training import default_warmup
+from train.optim.schedule import learning_rate_factor
 
 COSINE = {"steps_per_epoch": 10, "epochs": 12, "warmup_epochs": 2, "warmup_factor": 0.1}
 STEPS = {"steps_per_epoch": 10, "epochs": 9, "warmup_epochs": 0, "decay": "steps", "milestones": (3, 6), "gamma": 0.5}
