@@ -1,4 +1,4 @@
-"""Argument types turn text into numbers and files, or say in words what the text must be."""
+"""Argument types turn text into numbers and files, or name what the text must be."""
 
 import argparse
 from collections.abc import Callable

@@ -29,7 +29,7 @@ sys.stdin.readline()
 
 @contextmanager
 def holder(path: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """(another process that holds the lock until it reads a line or is killed, what it said)."""
+    """(another process that holds the lock until it reads a line or is killed, what it printed)."""
     command = [sys.executable, "-c", HOLDER, str(path), *options]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=rank_environment(), text=True, stdin=pipe, stdout=pipe) as process:
@@ -90,8 +90,8 @@ def test_closing_gives_the_lock_back(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with FileLock(path) as lock:
         assert lock.acquire()
-    with holder(path) as (_, said):
-        assert said == "None\n"
+    with holder(path) as (_, output):
+        assert output == "None\n"
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
