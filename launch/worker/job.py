@@ -31,7 +31,7 @@ _FAREWELL_SECONDS = 30.0  # for the coordinator to tell the other workers how th
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code of the whole job, which is the same for every worker of it."""
+    """Returns the exit code of the job, or 75 for a worker that left an elastic one."""
     options = parse_options(arguments)
     # Gloo keeps connections between all ranks; at 256 of them they are more than the usual 1024 files.
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
