@@ -1,10 +1,10 @@
 """A connection between two workers that carries short JSON messages, each signed with the job's secret.
 
-channel = join(socket, secret); channel.send({"kind": "beat"}); message = channel.receive()
+channel = join(connection, secret); channel.send({"kind": "heartbeat"}); message = channel.receive()
 
 The secret itself never travels: each side sends a random number, and both numbers go into the key of this connection. A
 message that was changed, repeated or left out has another signature. Nothing is encrypted: whoever can listen on the
-network reads it, as he does Horovod's own traffic.
+network reads it, as they do Horovod's own traffic.
 """
 
 import contextlib
@@ -19,7 +19,10 @@ from typing import Any
 _LONGEST = 65_536  # bytes of a message
 _NONCE = 16  # bytes
 _SIGNATURE = 32  # bytes
+_COORDINATOR, _AGENT = b"coordinator", b"agent"
 HANDSHAKE_SECONDS = 5.0
+HEARTBEAT_SECONDS = 1.0  # between the signs of life that both sides send
+SILENT_SECONDS = 15.0  # after which the other side counts as gone: its host is off or the link is cut
 
 
 class ChannelClosed(ConnectionError):
@@ -81,13 +84,13 @@ class Channel:
 
 
 def accept(connection: socket.socket, secret: bytes) -> Channel:
-    """The head's side. Raises ChannelClosed when the other does not know the secret."""
-    return _shake_hands(connection, secret, ours=b"head", theirs=b"member")
+    """The coordinator's side. Raises ChannelClosed when the other does not know the secret."""
+    return _shake_hands(connection, secret, ours=_COORDINATOR, theirs=_AGENT)
 
 
 def join(connection: socket.socket, secret: bytes) -> Channel:
-    """A member's side. Raises ChannelClosed when the other does not know the secret."""
-    return _shake_hands(connection, secret, ours=b"member", theirs=b"head")
+    """An agent's side. Raises ChannelClosed when the other does not know the secret."""
+    return _shake_hands(connection, secret, ours=_AGENT, theirs=_COORDINATOR)
 
 
 def _shake_hands(connection: socket.socket, secret: bytes, *, ours: bytes, theirs: bytes) -> Channel:
@@ -99,7 +102,7 @@ def _shake_hands(connection: socket.socket, secret: bytes, *, ours: bytes, their
     except OSError as error:
         raise ChannelClosed(str(error)) from error
     other = _exactly(connection, _NONCE)
-    both = nonce + other if ours == b"head" else other + nonce
+    both = nonce + other if ours == _COORDINATOR else other + nonce
     channel = Channel(connection, hmac.digest(secret, both, hashlib.sha256), ours=ours, theirs=theirs)
     channel.send({"kind": "hello"})
     channel.receive()

@@ -1,6 +1,6 @@
-"""Where a worker stands among the others, as its scheduler's variables say.
+"""Which worker of how many this is, as its scheduler's variables say, and the secret that all workers share.
 
-place = read_worker_env(os.environ, hostname="a")
+worker_env = read_worker_env(os.environ, hostname="a")
 """
 
 import re
@@ -15,12 +15,13 @@ from launch.errors import LaunchError
 _KUBERNETES_PORT = 29400
 # Below the ports that Linux gives to clients, so that no connection can be there first.
 _SLURM_PORTS = range(15000, 32000)
-_SEVERAL = "SLURM_STEP_NUM_TASKS"
+_NUM_TASKS = "SLURM_STEP_NUM_TASKS"
+_SHORTEST_SECRET = 16  # characters
 
 
 @dataclass(frozen=True)
 class WorkerEnv:
-    """Worker `index` of `count`, on the node called `node`; worker 0 listens on `port` of `head`.
+    """Worker `index` of `count`, on the node called `node`; worker 0 listens on `port` of `coordinator`.
 
     num_nodes is None where the scheduler does not say. port 0: any, for a worker that is alone.
     """
@@ -28,7 +29,7 @@ class WorkerEnv:
     index: int
     count: int
     node: str
-    head: str
+    coordinator: str
     port: int
     scheduler: str
     num_nodes: int | None = None
@@ -56,19 +57,21 @@ def read_worker_env(environment: Mapping[str, str], *, hostname: str) -> WorkerE
 
 
 def _slurm(environment: Mapping[str, str], hostname: str) -> WorkerEnv:
-    index, count = _number(environment, "SLURM_PROCID"), _number(environment, _SEVERAL)
+    index, count = _number(environment, "SLURM_PROCID"), _number(environment, _NUM_TASKS)
     tasks = environment.get("SLURM_NTASKS", str(count))
     if tasks != str(count):
         raise LaunchError(
-            f"{_SEVERAL}={count} and SLURM_NTASKS={tasks} contradict each other; unset SLURM_NTASKS, or start the "
+            f"{_NUM_TASKS}={count} and SLURM_NTASKS={tasks} contradict each other; unset SLURM_NTASKS, or start the "
             f"worker with `srun` alone"
         )
-    _check_index("SLURM_PROCID", index, _SEVERAL, count)
+    _check_index("SLURM_PROCID", index, _NUM_TASKS, count)
     nodes, num_nodes = environment.get("SLURM_STEP_NODELIST", ""), _number(environment, "SLURM_STEP_NUM_NODES")
     if not nodes:
         raise LaunchError("SLURM_STEP_NODELIST is not set: start the worker with `srun`")
     if num_nodes > count:
-        raise LaunchError(f"SLURM_STEP_NUM_NODES={num_nodes} nodes but {_SEVERAL}={count} tasks contradict each other")
+        raise LaunchError(
+            f"SLURM_STEP_NUM_NODES={num_nodes} nodes but {_NUM_TASKS}={count} tasks contradict each other"
+        )
     job, step = _number(environment, "SLURM_JOB_ID"), _number(environment, "SLURM_STEP_ID")
     port = _SLURM_PORTS[(job * 31 + step) % len(_SLURM_PORTS)]
     node = environment.get("SLURMD_NODENAME", hostname)
@@ -91,10 +94,10 @@ def _plain(environment: Mapping[str, str], hostname: str) -> WorkerEnv:
     _check_index("RANK", index, "WORLD_SIZE", count)
     if count == 1:
         return WorkerEnv(0, 1, hostname, "127.0.0.1", 0, "variables", 1)
-    head = environment.get("MASTER_ADDR", "")
-    if not head:
+    coordinator = environment.get("MASTER_ADDR", "")
+    if not coordinator:
         raise LaunchError(f"WORLD_SIZE={count}, so MASTER_ADDR must name the host of the worker with RANK=0")
-    return WorkerEnv(index, count, hostname, head, _port(environment, "MASTER_PORT"), "variables")
+    return WorkerEnv(index, count, hostname, coordinator, _port(environment, "MASTER_PORT"), "variables")
 
 
 def _port(environment: Mapping[str, str], name: str) -> int:
@@ -139,9 +142,6 @@ def slurm_address(node: str) -> str:
     return found[1]
 
 
-_SHORTEST = 16  # characters
-
-
 def read_secret(environment: Mapping[str, str], *, alone: bool) -> bytes:
     """SLIMHEADS_SECRET, or the content of the file SLIMHEADS_SECRET_FILE; a new one for a worker that is alone.
 
@@ -156,9 +156,9 @@ def read_secret(environment: Mapping[str, str], *, alone: bool) -> bytes:
             raise LaunchError(f"SLIMHEADS_SECRET_FILE={path}: {error.strerror}") from error
     if not text and alone:
         return secrets.token_bytes(32)
-    if len(text) < _SHORTEST:
+    if len(text) < _SHORTEST_SECRET:
         raise LaunchError(
-            f"several workers need a secret of {_SHORTEST} characters or more, the same for all: "
+            f"several workers need a secret of {_SHORTEST_SECRET} characters or more, the same for all: "
             f"export SLIMHEADS_SECRET=$(openssl rand -hex 16) before they start, or name a file in "
             f"SLIMHEADS_SECRET_FILE"
         )

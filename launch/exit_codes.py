@@ -1,8 +1,9 @@
-"""The exit codes of every command, in one table.
+"""The exit codes of every command and of every rank, in one table.
 
 sys.exit(ExitCode.BAD_CONFIG)
 """
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 
@@ -18,7 +19,7 @@ class ExitCode(IntEnum):
     DIVERGED = 78
 
 
-MEANING = {
+MEANING: Mapping[int, str] = {
     ExitCode.DONE: "done",
     ExitCode.BAD_CONFIG: "the config or an argument is wrong",
     ExitCode.BAD_DATA: "the data cannot be used",
@@ -30,3 +31,8 @@ MEANING = {
     "the same command continues from the last checkpoint",
     ExitCode.DIVERGED: "the ranks no longer do the same work; compare code, versions and data of their hosts",
 }
+
+# The same command again would end the same, so that a launcher does not try.
+HOPELESS = frozenset(
+    {ExitCode.BAD_CONFIG, ExitCode.BAD_DATA, ExitCode.EXPLODED, ExitCode.CANNOT_WRITE, ExitCode.DIVERGED}
+)

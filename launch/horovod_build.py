@@ -13,7 +13,6 @@ before anything is installed.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import hashlib
 import os
 import re
@@ -23,16 +22,18 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from launch.cache_folder import cache_folder
+from launch.exit_codes import ExitCode
+from launch.file_lock import FileLock
 from launch.horovod.compatibility import HorovodError, check_horovod_matches_torch, installed_version
 from launch.horovod.patches import COMMON_FLAGS, GPU_FLAGS, apply_patches, patch_level
 
 HOROVOD_VERSION = "0.28.1"
 SOURCE_SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
-EXIT_BAD_SETUP = 2
 LOG_TAIL_LINES = 40
 BYTES_PER_COMPILER = 2_500_000_000  # torch's headers cost g++ 2.3 GB at the peak
 
@@ -143,17 +144,15 @@ def watch_build(process: subprocess.Popen[bytes], *, log: Path) -> None:
 def ensure_wheel(cache: Path, *, name: str, build: Callable[[Path], Path]) -> Path:
     """The cached wheel, built first when absent.
 
-    `build` gets an empty folder and returns the wheel that it put there. One build at a time per wheel, over all
-    processes (flock), and the wheel appears in the cache whole or not at all.
+    `build` gets an empty folder and returns the wheel that it put there. One process at a time builds a wheel, and the
+    wheel appears in the cache whole or not at all.
     """
     cache.mkdir(parents=True, exist_ok=True)
     wheel = cache / name
-    with (cache / f"{name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with FileLock(cache / f"{name}.lock") as lock:
+        if not lock.acquire():
             print("waiting for another process that is building the same wheel", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.acquire(wait=True)
         if not wheel.exists():
             with tempfile.TemporaryDirectory(prefix=".building-", dir=cache) as folder:
                 built = build(Path(folder))
@@ -163,7 +162,16 @@ def ensure_wheel(cache: Path, *, name: str, build: Callable[[Path], Path]) -> Pa
     return wheel
 
 
-def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
+@dataclass(frozen=True)
+class BuildOptions:
+    """gpu: with NCCL. verify_only, check_tools: look at what is here and build nothing."""
+
+    gpu: bool
+    verify_only: bool
+    check_tools: bool
+
+
+def parse_options(arguments: Sequence[str] | None) -> BuildOptions:
     parser = argparse.ArgumentParser(
         prog="python -m launch.horovod_build",
         description="Build the Horovod wheel for the installed torch, cache it and install it.",
@@ -171,12 +179,12 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--gpu", action="store_true", help="build with NCCL (needs nvcc; this path is untested)")
     parser.add_argument("--verify-only", action="store_true", help="only check that the installed Horovod fits")
     parser.add_argument("--check-tools", action="store_true", help="only check that compiler, cmake and headers exist")
-    return parser.parse_args(arguments)
+    return BuildOptions(**vars(parser.parse_args(arguments)))
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Exit 0 when Horovod fits (after building where needed), 2 with the reason when it cannot."""
-    options = read_arguments(arguments)
+    options = parse_options(arguments)
     try:
         if options.check_tools:
             require_tools()
@@ -191,7 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
         check_horovod_matches_torch(torch_version=torch.__version__)
     except HorovodError as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_SETUP
+        return ExitCode.BAD_CONFIG
     print(f"Horovod {installed_version()} fits torch {torch.__version__}")
     return 0
 

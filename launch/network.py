@@ -1,4 +1,4 @@
-"""The interfaces of this host, and the one that leads to an address.
+"""The interfaces of this host, and the addresses under which workers and ranks reach each other.
 
 name = interface_of("10.0.0.7")
 """
@@ -12,6 +12,8 @@ import psutil
 from launch.channel import Channel
 from launch.cluster import WorkerEnv, slurm_address
 from launch.errors import LaunchError
+
+_ALL_INTERFACES = "0.0.0.0"
 
 
 def interfaces() -> dict[str, str]:
@@ -50,16 +52,13 @@ def is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address).is_loopback
 
 
-_EVERYWHERE = "0.0.0.0"
-
-
-def head_address(worker_env: WorkerEnv) -> str:
+def coordinator_address(worker_env: WorkerEnv) -> str:
     """A name or address of worker 0 that every host can use: loopback where there is only one. Raises LaunchError."""
     if worker_env.num_nodes == 1:
         return "127.0.0.1"
-    if worker_env.scheduler != "SLURM" or _resolve(worker_env.head):
-        return worker_env.head
-    return slurm_address(worker_env.head)
+    if worker_env.scheduler != "SLURM" or _resolve(worker_env.coordinator):
+        return worker_env.coordinator
+    return slurm_address(worker_env.coordinator)
 
 
 def listening_address(worker_env: WorkerEnv, *, interface: str | None) -> str:
@@ -72,22 +71,27 @@ def listening_address(worker_env: WorkerEnv, *, interface: str | None) -> str:
         return "127.0.0.1"
     if interface is not None:
         return address_of(interface)
-    head = head_address(worker_env)
-    address = _resolve(head)
+    coordinator = coordinator_address(worker_env)
+    address = _resolve(coordinator)
     if address is None:
-        raise LaunchError(f"worker 0 is to be found at {head}, which this host cannot resolve")
+        raise LaunchError(f"worker 0 is to be found at {coordinator}, which this host cannot resolve")
     if not is_loopback(address):
         return address
-    return "127.0.0.1" if head in ("127.0.0.1", "localhost") and worker_env.num_nodes is None else _EVERYWHERE
+    return (
+        "127.0.0.1" if coordinator in ("127.0.0.1", "localhost") and worker_env.num_nodes is None else _ALL_INTERFACES
+    )
 
 
 def own_address(listening: str) -> str:
     """How worker 0 reaches itself."""
-    return "127.0.0.1" if listening == _EVERYWHERE else listening
+    return "127.0.0.1" if listening == _ALL_INTERFACES else listening
 
 
-def where_ranks_meet(channels: Collection[Channel]) -> tuple[str, set[str]]:
-    """(address of this host that all ranks reach, addresses that they come from); loopback where all are here."""
+def rank_addresses(channels: Collection[Channel]) -> tuple[str, set[str]]:
+    """(address of this host that all ranks reach, addresses that they come from); loopback where all are here.
+
+    channels: to the workers of the ranks.
+    """
     remote = {channel.remote_address for channel in channels}
     outside = [channel.local_address for channel in channels if not is_loopback(channel.remote_address)]
     address = outside[0] if outside else "127.0.0.1"

@@ -25,6 +25,7 @@ from rich.console import Console
 from torch import Tensor
 
 from data.loading.image_sets import ImageSet, ImageSubset, open_images
+from launch.arguments import not_negative, positive
 from launch.exit_codes import ExitCode
 from models.artifact import ArtifactMeta, load_artifact
 from models.channel_groups import KINDS
@@ -40,7 +41,6 @@ from prune.plan import KEPT_WIDER, make_plan, require_replaceable, save_pruned
 from prune.pruner import Goal, Limits, prune_student
 from prune.report import change_table, latency_remarks, recalibration_remarks, remarks_on
 from prune.selection import RULES, find_candidates
-from train.cli.arguments import not_negative, positive
 from train.cli.command import run_command
 from train.distributed.comm import Comm
 from train.errors import CommError

@@ -29,6 +29,7 @@ from data.index import load_index
 from data.loading.eval_loader import eval_batches
 from data.loading.image_sets import ShardImages
 from data.staging import staged, write_atomically
+from launch.arguments import positive
 from launch.exit_codes import ExitCode
 from models.artifact import load_artifact, load_artifact_meta, save_artifact
 from models.cost import count_cost
@@ -42,7 +43,6 @@ from prune.pruner import Goal, Limits, NothingToPrune, prune_student
 from prune.report import latency_remarks, remarks_on
 from prune.selection import find_candidates
 from prune.unstructured import share_of_zeros, without_small_weights
-from train.cli.arguments import positive
 from train.cli.command import run_command
 from train.config.loading import load_config
 from train.distributed.comm import Comm

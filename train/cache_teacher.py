@@ -20,8 +20,8 @@ from data.index import Index
 from data.sampling.view_schedule import ViewSchedule
 from data.teacher_logits import LogitReader
 from data.teacher_logits.record import record_bytes
+from launch.arguments import positive
 from launch.exit_codes import ExitCode
-from train.cli.arguments import positive
 from train.cli.command import run_command
 from train.config.loading import load_config, require_named_models
 from train.config.schema import describe

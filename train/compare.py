@@ -29,9 +29,9 @@ from data.loading.batch import BadRecord, require_all
 from data.loading.eval_loader import eval_batches
 from data.loading.image_sets import ShardImages
 from data.staging import write_result
+from launch.arguments import output_file
 from launch.exit_codes import ExitCode
 from models.terminal import print_table
-from train.cli.arguments import output_file
 from train.cli.command import run_command
 from train.distributed.comm import Comm
 from train.distributed.device import choose_device, num_decoders

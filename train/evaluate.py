@@ -27,9 +27,10 @@ from data.loading.batch import BadRecord
 from data.loading.eval_loader import eval_batches
 from data.loading.image_sets import ShardImages
 from data.staging import write_result
+from launch.arguments import output_file
 from launch.exit_codes import ExitCode
 from models.terminal import print_table
-from train.cli.arguments import add_evaluation_arguments, output_file
+from train.cli.arguments import add_evaluation_arguments
 from train.cli.command import run_command
 from train.config.schema import DataConfig
 from train.distributed.comm import Comm

@@ -19,8 +19,9 @@ if __name__ == "__main__":  # before torch is loaded
 from data.loading.batch import require_all
 from data.loading.eval_loader import eval_batches
 from data.loading.image_sets import open_images
+from launch.arguments import output_file
 from launch.exit_codes import ExitCode
-from train.cli.arguments import add_evaluation_arguments, output_file
+from train.cli.arguments import add_evaluation_arguments
 from train.cli.command import run_command
 from train.distributed.comm import Comm
 from train.distributed.device import choose_device, num_decoders

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.staging import write_result
+from launch.arguments import not_negative, output_file
 from launch.exit_codes import ExitCode
-from train.cli.arguments import not_negative, output_file
 from train.cli.command import run_command
 from train.distributed.comm import Comm
 from train.distributed.device import choose_device, num_decoders

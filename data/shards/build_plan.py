@@ -3,7 +3,6 @@
 Use: `with lock_folder(folder): open_folder(folder, make_plan(source, settings), overwrite=False)`
 """
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from data.index import INDEX_NAME
 from data.shards.writer import RECORDS_FOLDER, shard_name
 from data.sources import Source
 from data.staging import sweep, write_atomically
+from launch.file_lock import FileLock
 
 PLAN_NAME = "plan.json"
 _CONTENT = "content of the source"
@@ -42,14 +42,12 @@ def make_plan(source: Source, settings: Mapping[str, str | int | float | None]) 
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Hold `folder` for one build at a time. The lock is the system's and ends with the process, however it ends."""
-    lock = folder / RECORDS_FOLDER / "lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"{folder}: another build is writing it at this moment") from error
+    """Hold `folder` for one build at a time. DataError when another holds it."""
+    path = folder / RECORDS_FOLDER / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path) as lock:
+        if not lock.acquire():
+            raise DataError(f"{folder}: another build is writing it at this moment")
         yield
 
 

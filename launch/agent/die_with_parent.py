@@ -1,4 +1,4 @@
-"""Becomes a command that dies with the process that started it: `python leash.py PARENT_PID COMMAND...`.
+"""Becomes a command that dies with the process that started it: `python die_with_parent.py PARENT_PID COMMAND...`.
 
 A rank must not outlive its worker, not even one that was killed with SIGKILL. Only the kernel can see to that, and it
 has to be asked from inside the new process; a fork hook in a worker with threads could hang.

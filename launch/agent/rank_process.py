@@ -1,6 +1,7 @@
-"""One rank as a child process: on a leash, its output in a file of its own, no secret in it.
+"""One rank as a child process: it dies with its worker, its output goes to a file of its own, without secrets.
 
-process = RankProcess(command, environment, rank=3, log=path, on_end=report); process.signal(SIGUSR1)
+process = RankProcess(command, environment, rank=3, log=path, headline="start 1", on_end=report)
+process.signal(signal.SIGUSR1)
 """
 
 import contextlib
@@ -15,17 +16,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-_LEASH = str(Path(__file__).with_name("die_with_parent.py"))
+_DIE_WITH_PARENT = str(Path(__file__).with_name("die_with_parent.py"))
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 _SHORTEST_SECRET = 8  # characters; hiding shorter values would hide half of every line
 _KEPT_LINES = 100  # the stacks of all threads
 _DRAIN_SECONDS = 2.0
+_JOB_SECRETS = ("SLIMHEADS_SECRET", "SLIMHEADS_SECRET_FILE")
+_LEAST_GLOO_SECONDS = 60  # a slow folder may delay one rank's start
+_PAIRS_PER_SECOND = 200  # of ranks; a fifth of what the rendezvous manages, see docs/SCALING.md
 
 
 class RankProcess:
     """Starts at once. Everything that the rank started ends with it.
 
-    The console gets what rank 0 says and, of every other rank that fails, the last lines of its stderr with its rank.
+    The console gets what rank 0 prints and, of every other rank that fails, the last lines of its stderr with its rank.
     on_end(code) is called from a thread of its own; code is negative for a signal.
     """
 
@@ -45,9 +49,9 @@ class RankProcess:
         self._log = log.open("ab", buffering=0)
         self._log.write(f"=== {headline}\n".encode())
         self._on_end = on_end
-        leash = [sys.executable, "-I", "-S", _LEASH, str(os.getpid())]
+        die_with_parent = [sys.executable, "-I", "-S", _DIE_WITH_PARENT, str(os.getpid())]
         self._process = subprocess.Popen(
-            [*leash, *command],
+            [*die_with_parent, *command],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -118,20 +122,18 @@ def _write(console: IO[bytes], line: bytes) -> None:
         console.flush()
 
 
-_SECRETS = ("SLIMHEADS_SECRET", "SLIMHEADS_SECRET_FILE")
-_LEAST_GLOO_SECONDS = 60  # a slow folder may delay one rank's start
-_PAIRS_PER_SECOND = 200  # of ranks; a fifth of what the rendezvous manages, see docs/SCALING.md
-
-
 def rank_variables(
     inherited: Mapping[str, str], slot: Mapping[str, Any], *, rendezvous: tuple[str, int, str], interface: str
 ) -> dict[str, str]:
-    """`slot` holds the fields of a Slot. A Gloo timeout that the user set stays."""
+    """The environment of a rank. slot: the fields of a Slot. rendezvous: (address, port, secret) of Horovod's server.
+
+    A Gloo timeout that the user set stays; the job's own secret does not.
+    """
     address, port, secret = rendezvous
     seconds = _LEAST_GLOO_SECONDS + slot["size"] ** 2 // _PAIRS_PER_SECOND
     return {
         "HOROVOD_GLOO_TIMEOUT_SECONDS": str(seconds),
-        **{name: value for name, value in inherited.items() if name not in _SECRETS},
+        **{name: value for name, value in inherited.items() if name not in _JOB_SECRETS},
         "HOROVOD_RANK": str(slot["rank"]),
         "HOROVOD_SIZE": str(slot["size"]),
         "HOROVOD_LOCAL_RANK": str(slot["local_rank"]),

@@ -1,6 +1,6 @@
-"""How many workers a round of ranks needs, and which of those that are here it takes.
+"""How many workers an attempt needs, and which of those that are here it takes.
 
-quorum = Quorum(count=2, bounds=(1, 2)); quorum.enough(peers, settled=True); quorum.fitting(peers)
+quorum = Quorum(count=2, bounds=(1, 2)); quorum.enough(peers, settled=True) and quorum.fitting(peers)
 """
 
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from launch.coordinator.listener import Peer
 
-_SHOWN = 20
+_MOST_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Quorum:
     def missing(self, peers: Mapping[int, Peer]) -> str:
         """The indices of the workers that are not here."""
         indices = [str(index) for index in range(self.count) if index not in peers]
-        return ", ".join(indices[:_SHOWN]) + (" ..." if len(indices) > _SHOWN else "")
+        return ", ".join(indices[:_MOST_NAMED]) + (" ..." if len(indices) > _MOST_NAMED else "")
 
 
 def num_ranks(peers: Iterable[Peer]) -> int:

@@ -1,73 +1,64 @@
 """What the ends of the ranks mean for the job: its exit code, the reason in words, and whether a new start may help.
 
-outcome = judge(ends, codes, stop_asked=False); again, why = limits.another(progress)
+outcome = outcome_of(ends, stop_requested=False); again, why = limit.may_restart(newest_checkpoint)
 """
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from launch.exit_codes import MEANING, ExitCode
+
 # So many failures in a row without a new checkpoint are a crash loop, whatever --restarts allows.
-LOOP = 3
-
-
-@dataclass(frozen=True)
-class Codes:
-    """The exit codes that ranks and launcher agree on."""
-
-    stopped: int  # by a signal, saved
-    lost: int  # another rank is gone
-    refused: int  # the command or the launch is wrong
-    hopeless: frozenset[int]  # the same again would end the same
-    meaning: Mapping[int, str]
+CRASH_LOOP = 3
+_STOPPED_BEFORE_SAVING = (-signal.SIGTERM, -signal.SIGUSR1, ExitCode.RANK_LOST)
 
 
 @dataclass(frozen=True)
 class RankEnd:
-    """How a rank ended: its exit code, or minus the number of the signal that killed it. how: where no code tells."""
+    """How a rank ended. code: its exit code, or minus the number of the signal that killed it. how: where no code says
+    it."""
 
     rank: int
     node: str
     code: int
     how: str = ""
 
-    def told(self, codes: Codes) -> str:
+    def __str__(self) -> str:
         who = f"rank {self.rank} on {self.node}"
         if self.how:
             return f"{who} {self.how}"
         if self.code < 0:
             return f"{who} was killed by {signal.Signals(-self.code).name}"
-        meaning = codes.meaning.get(self.code, "an error that its log tells")
-        return f"{who} ended with {self.code}: {meaning}"
+        return f"{who} ended with {self.code}: {MEANING.get(self.code, 'an error that its log tells')}"
 
 
 @dataclass(frozen=True)
 class Outcome:
+    """How a job ended: its exit code, and the reason in words for the user."""
+
     code: int
     reason: str
 
 
-def judge(ends: Sequence[RankEnd], codes: Codes, *, stop_asked: bool) -> Outcome:
-    """One code for all ranks, in the order in which they ended.
+def outcome_of(ends: Sequence[RankEnd], *, stop_requested: bool) -> Outcome:
+    """One code for all ranks. ends: in the order in which they ended.
 
     A rank's own failure counts before what it did to the others; a rank that a stop signal caught before it could save
     leaves the last checkpoint, which is what being stopped means.
     """
-    failures = [end for end in ends if end.code not in (0, codes.stopped)]
-    causes = [end for end in failures if end.code > 0 and end.code != codes.lost]
+    failures = [end for end in ends if end.code not in (ExitCode.DONE, ExitCode.PREEMPTED)]
+    causes = [end for end in failures if end.code > 0 and end.code != ExitCode.RANK_LOST]
     if causes:
-        return Outcome(causes[0].code, causes[0].told(codes))
-    if failures and stop_asked and all(end.code in _STOP_CODES or end.code == codes.lost for end in failures):
-        return Outcome(codes.stopped, "stopped by a signal before it could save; the last checkpoint stands")
+        return Outcome(causes[0].code, str(causes[0]))
+    if failures and stop_requested and all(end.code in _STOPPED_BEFORE_SAVING for end in failures):
+        return Outcome(ExitCode.PREEMPTED, "stopped by a signal before it could save; the last checkpoint stands")
     if failures:
         cause = next((end for end in failures if end.code < 0 or end.how), failures[0])
-        return Outcome(codes.lost, cause.told(codes))
-    if any(end.code == codes.stopped for end in ends):
-        return Outcome(codes.stopped, "stopped by a signal, saved")
-    return Outcome(0, "done")
-
-
-_STOP_CODES = (-signal.SIGTERM, -signal.SIGUSR1)
+        return Outcome(ExitCode.RANK_LOST, str(cause))
+    if any(end.code == ExitCode.PREEMPTED for end in ends):
+        return Outcome(ExitCode.PREEMPTED, "stopped by a signal, saved")
+    return Outcome(ExitCode.DONE, "done")
 
 
 class RestartLimit:
@@ -75,27 +66,27 @@ class RestartLimit:
 
     def __init__(self, restarts: int) -> None:
         self._restarts = restarts
-        self._used = self._fruitless = 0
-        self._progress: str | None = None
+        self._used = self._failures_in_a_row = 0
+        self._checkpoint: str | None = None
 
-    def begin(self, progress: str) -> None:
-        """The name of the newest checkpoint as the ranks start."""
-        self._progress = progress
+    def begin(self, newest_checkpoint: str) -> None:
+        """As the ranks start; the name of the file, "" where there is none."""
+        self._checkpoint = newest_checkpoint
 
-    def another(self, progress: str) -> tuple[bool, str]:
-        """Whether to start again after a failure, and why not (or the count, for the log)."""
-        loop = self.loop(progress)
+    def may_restart(self, newest_checkpoint: str) -> tuple[bool, str]:
+        """Counts a failure. Whether to start again, and why not (or the count, for the log)."""
+        crash_loop = self.crash_loop(newest_checkpoint)
         if self._used >= self._restarts:
             return False, f"{self._used} of {self._restarts} restarts are used" if self._restarts else ""
-        if loop:
-            return False, loop
+        if crash_loop:
+            return False, crash_loop
         self._used += 1
         return True, f"restart {self._used} of {self._restarts}"
 
-    def loop(self, progress: str) -> str:
+    def crash_loop(self, newest_checkpoint: str) -> str:
         """Counts a failure; why it is one too many of those in a row that brought no new checkpoint, else ""."""
-        self._fruitless = self._fruitless + 1 if progress == self._progress else 0
-        if self._fruitless < LOOP:
+        self._failures_in_a_row = self._failures_in_a_row + 1 if newest_checkpoint == self._checkpoint else 0
+        if self._failures_in_a_row < CRASH_LOOP:
             return ""
-        newest = f"the newest is still {progress}" if progress else "there is none"
-        return f"{LOOP} starts in a row brought no new checkpoint ({newest}): a crash loop, not an accident"
+        newest = f"the newest is still {newest_checkpoint}" if newest_checkpoint else "there is none"
+        return f"{CRASH_LOOP} starts in a row brought no new checkpoint ({newest}): a crash loop, not an accident"

@@ -23,13 +23,11 @@ _LONGEST_PATH = 300
 _MOST_REQUESTS = 256  # at a time; the rest queue
 _QUEUE_SECONDS = 10.0  # a request that sends nothing is dropped after 3
 _FORBIDDEN, _TOO_LARGE, _CONFLICT = 403, 413, 409
-
-
-_OF_A_SET = "_process_set_hash_"  # what follows it names a set of processes
+_SET_MARK = "_process_set_hash_"  # what follows it names a set of processes
 
 
 def _base(scope: str) -> str:
-    return scope.partition(_OF_A_SET)[0]
+    return scope.partition(_SET_MARK)[0]
 
 
 class _Handler(RendezvousHandler):
@@ -76,7 +74,7 @@ class _Server(RendezvousHTTPServer):
 
     def __init__(self, address: str, slots: Sequence[Slot], hosts: Collection[str], secret: str) -> None:
         self.hosts, self.password = frozenset(hosts), f"Bearer {secret}".encode()
-        self._places = threading.BoundedSemaphore(_MOST_REQUESTS)
+        self._request_slots = threading.BoundedSemaphore(_MOST_REQUESTS)
         self.all_signed_off = threading.Event()
         super().__init__((address, 0), _Handler, 0)
         self.init(slots)
@@ -84,13 +82,13 @@ class _Server(RendezvousHTTPServer):
         self._missing = {(f"cross_{slot.local_rank}", str(slot.cross_rank)) for slot in slots}
 
     def sign_off(self, scope: str, key: str) -> None:
-        if _OF_A_SET in scope:
+        if _SET_MARK in scope:
             self._missing.discard((_base(scope), key))
         if not self._missing:
             self.all_signed_off.set()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._places.acquire(timeout=_QUEUE_SECONDS):
+        if not self._request_slots.acquire(timeout=_QUEUE_SECONDS):
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
@@ -99,10 +97,10 @@ class _Server(RendezvousHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._places.release()
+            self._request_slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that breaks off is its own trouble."""
+        """A client that breaks off is no error of this server."""
 
 
 class Rendezvous:

@@ -24,15 +24,15 @@ class Slot:
 def assign(workers: Sequence[tuple[str, int]]) -> list[list[Slot]]:
     """For every worker (node, number of its ranks) the slots of its ranks. Nodes need not be next to each other."""
     on_node: dict[str, int] = defaultdict(int)
-    places: list[list[tuple[str, int]]] = []  # (node, local rank)
+    local_ranks: list[list[tuple[str, int]]] = []  # of each worker: (node, local rank)
     for node, num_ranks in workers:
-        places.append([(node, on_node[node] + number) for number in range(num_ranks)])
+        local_ranks.append([(node, on_node[node] + number) for number in range(num_ranks)])
         on_node[node] += num_ranks
     numbers = {node: f"node{number}" for number, node in enumerate(on_node)}
     size = sum(on_node.values())
     slots: list[list[Slot]] = []
     rank = 0
-    for worker in places:
+    for worker in local_ranks:
         slots.append([])
         for node, local_rank in worker:
             peers = [other for other, count in on_node.items() if count > local_rank]

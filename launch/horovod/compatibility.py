@@ -25,14 +25,14 @@ def installed_version() -> str | None:
 def check_horovod_matches_torch(*, torch_version: str) -> None:
     """Raise HorovodError unless the installed Horovod was compiled for exactly `torch_version` (`torch.__version__`).
 
-    Reads the note that Horovod's own build leaves in its package; imports nothing.
+    Reads the metadata that Horovod's own build leaves in its package; imports nothing.
     """
     fix = "run `make setup` (or `python -m launch.horovod_build`)"
     try:
         distribution = importlib.metadata.distribution("horovod")
     except importlib.metadata.PackageNotFoundError:
         raise HorovodError(f"Horovod is not installed: {fix}") from None
-    note = Path(str(distribution.locate_file("horovod/metadata.json")))
-    built_for = json.loads(note.read_text()).get("pytorch") if note.exists() else None
+    metadata = Path(str(distribution.locate_file("horovod/metadata.json")))
+    built_for = json.loads(metadata.read_text()).get("pytorch") if metadata.exists() else None
     if built_for != torch_version:
         raise HorovodError(f"Horovod was built for torch {built_for}, but torch {torch_version} is installed: {fix}")

@@ -31,6 +31,7 @@ from data.index import load_index
 from data.loading.image_sets import ImageSubset, ShardImages
 from data.sealed_json import seal
 from data.staging import staged
+from launch.arguments import not_negative, positive
 from launch.exit_codes import ExitCode
 from models import formats
 from models.artifact import META_NAME, WEIGHTS_NAME, ArtifactMeta, load_artifact
@@ -58,7 +59,6 @@ from models.formats.weight_storage import write_uint8
 from models.student import Student
 from models.terminal import print_table
 from models.trial_pass import require_size
-from train.cli.arguments import not_negative, positive
 from train.cli.command import run_command
 from train.distributed.comm import Comm
 from train.distributed.device import num_decoders

@@ -1,4 +1,4 @@
-"""Where a worker stands, from each scheduler's variables; what is missing or contradicts itself is named."""
+"""Which worker this is, from each scheduler's variables; what is missing or contradicts itself is named."""
 
 import pytest
 
@@ -25,7 +25,7 @@ PLAIN = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "294
 
 
 @pytest.mark.parametrize(
-    ("environment", "place"),
+    ("environment", "expected"),
     [
         ({}, WorkerEnv(0, 1, "here", "127.0.0.1", 0, "no scheduler", 1)),
         (SLURM, WorkerEnv(5, 8, "gpu08", "gpu07", 15372, "SLURM", 2)),
@@ -37,8 +37,8 @@ PLAIN = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "294
         ({"SLURM_JOB_ID": "12", "SLURM_NTASKS": "8"}, WorkerEnv(0, 1, "here", "127.0.0.1", 0, "no scheduler", 1)),
     ],
 )
-def test_the_place_that_variables_tell(environment: dict[str, str], place: WorkerEnv) -> None:
-    assert read_worker_env(environment, hostname="here") == place
+def test_each_schedulers_variables_are_read(environment: dict[str, str], expected: WorkerEnv) -> None:
+    assert read_worker_env(environment, hostname="here") == expected
 
 
 @pytest.mark.parametrize(

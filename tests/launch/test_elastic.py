@@ -11,7 +11,7 @@ import torch
 
 from tests.conftest import REPOSITORY, end_process_tree, rank_environment
 from tests.end_to_end.test_ranks import STEPS, outcome_of, write_config
-from tests.launch.test_worker import SECRET, free_port
+from tests.launch.worker.test_job import SECRET, free_port
 from train.config.loading import parse_config
 from train.errors import ConfigError
 from train.main import main
@@ -44,15 +44,15 @@ class Worker:
                 text=True,
             )
 
-    def says(self, text: str) -> bool:
+    def logged(self, text: str) -> bool:
         return text in self.log.read_text()
 
 
-def wait_for(condition: Callable[[], bool], head: Worker, seconds: float = 90) -> None:
+def wait_for(condition: Callable[[], bool], first: Worker, seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, head.log.read_text()[-3000:]
-        assert head.process.poll() is None, head.log.read_text()[-3000:]
+        assert time.monotonic() < deadline, first.log.read_text()[-3000:]
+        assert first.process.poll() is None, first.log.read_text()[-3000:]
         time.sleep(0.01)
 
 
@@ -70,26 +70,26 @@ def test_a_lost_a_returned_and_a_leaving_worker_change_no_sample(tiny_shards: Pa
         "checkpoint": {"every_steps": 2},
     }
     config, port, run = write_config(tmp_path, tiny_shards, **settings), free_port(), tmp_path / "run"
-    head = Worker(config, tmp_path / "log-0", index=0, port=port)
-    workers = [head, Worker(config, tmp_path / "log-1", index=1, port=port)]
+    first = Worker(config, tmp_path / "log-0", index=0, port=port)
+    workers = [first, Worker(config, tmp_path / "log-1", index=1, port=port)]
     try:
-        wait_for(lambda: steps_of(run, 1) >= 5, head)
+        wait_for(lambda: steps_of(run, 1) >= 5, first)
         workers[1].process.kill()
-        wait_for(lambda: head.says("start 2: 1 rank on 1 node"), head)
-        wait_for(lambda: head.says("continues after step"), head)
+        wait_for(lambda: first.logged("start 2: 1 rank on 1 node"), first)
+        wait_for(lambda: first.logged("continues after step"), first)
         workers.append(Worker(config, tmp_path / "log-2", index=1, port=port))
-        wait_for(lambda: head.says("start 3: 2 ranks on 1 node"), head)
+        wait_for(lambda: first.logged("start 3: 2 ranks on 1 node"), first)
         before = steps_of(run, 1)
-        wait_for(lambda: steps_of(run, 1) > before + 2, head)
+        wait_for(lambda: steps_of(run, 1) > before + 2, first)
         workers[2].process.terminate()
         assert workers[2].process.wait(30) == 75
-        assert head.process.wait(200) == 0, head.log.read_text()[-3000:]
+        assert first.process.wait(200) == 0, first.log.read_text()[-3000:]
     finally:
         for worker in workers:
             if worker.process.poll() is None:
                 end_process_tree(worker.process)
-    assert head.says("a worker came: the ranks save and start again with it")
-    assert head.says("start 4: 1 rank on 1 node")
+    assert first.logged("a worker came: the ranks save and start again with it")
+    assert first.logged("start 4: 1 rank on 1 node")
     ours = outcome_of(run, 2)
     assert sorted(ours.trace) == list(range(EPOCHS * STEPS))
     whole = tmp_path / "whole"
@@ -134,14 +134,14 @@ def launch(folder: Path, elastic: dict[str, int], *num_ranks: int) -> list[tuple
     (folder / "main.py").write_text(RANK)
     port, workers = free_port(), []
     for index, ranks in enumerate(num_ranks):
-        place = {"RANK": str(index), "WORLD_SIZE": str(len(num_ranks)), "MASTER_ADDR": "127.0.0.1"}
+        variables = {"RANK": str(index), "WORLD_SIZE": str(len(num_ranks)), "MASTER_ADDR": "127.0.0.1"}
         workers.append(
             subprocess.Popen(
                 [
                     *(sys.executable, "-m", "launch.worker", "--ranks", str(ranks), "--grow-after", "0.5", "--"),
                     *("python", str(folder / "main.py"), "--config", str(config)),
                 ],
-                env=rank_environment({**place, "MASTER_PORT": str(port), "SLIMHEADS_SECRET": SECRET}),
+                env=rank_environment({**variables, "MASTER_PORT": str(port), "SLIMHEADS_SECRET": SECRET}),
                 cwd=REPOSITORY,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

@@ -3,8 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,24 +110,25 @@ def test_the_cache_key_differs_by_torch_device_and_patches(monkeypatch: pytest.M
     assert len(before | names()) == 8
 
 
+CALLER = """
+import sys, time
+from pathlib import Path
+from launch.horovod_build import ensure_wheel
+def build(folder):
+    print("builds", flush=True)
+    time.sleep(0.5)
+    (folder / "built.whl").write_bytes(b"wheel")
+    return folder / "built.whl"
+ensure_wheel(Path(sys.argv[1]), name="horovod.whl", build=build)
+"""
+
+
 def test_three_callers_wanting_one_wheel_build_it_once(tmp_path: Path) -> None:
-    builds = []
-
-    def build(folder: Path) -> Path:
-        builds.append(folder)
-        time.sleep(0.3)
-        (folder / "built.whl").write_bytes(b"wheel")
-        return folder / "built.whl"
-
-    def ensure() -> None:
-        horovod_build.ensure_wheel(tmp_path, name="horovod.whl", build=build)
-
-    threads = [threading.Thread(target=ensure) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(builds) == 1
+    command = [sys.executable, "-c", CALLER, str(tmp_path)]
+    callers = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    outputs = [caller.communicate(timeout=20)[0] for caller in callers]
+    assert [caller.returncode for caller in callers] == [0, 0, 0]
+    assert "".join(outputs).count("builds") == 1
     assert (tmp_path / "horovod.whl").read_bytes() == b"wheel"
 
 

@@ -1,4 +1,4 @@
-"""A real two-node SLURM cluster: jobs train, stop when told, go back to the queue, end as if nothing had happened."""
+"""A real two-node SLURM cluster: jobs train, stop on a signal, go back to the queue, end as if nothing had happened."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ def wait_for_step(folder: Path, step: int, cluster: SlurmCluster, seconds: float
         time.sleep(0.02)
 
 
-def weights_and_ledger(folder: Path) -> tuple[str, list[tuple[int, str]]]:
+def weights_and_samples(folder: Path) -> tuple[str, list[tuple[int, str]]]:
     weights = hashlib.sha256((folder / "run/last/model.safetensors").read_bytes()).hexdigest()
     lines = [json.loads(line) for trace in folder.glob("run/trace-*") for line in trace.read_text().splitlines()]
     return weights, sorted((line["step"], key) for line in lines for key in line["keys"])
@@ -62,12 +62,12 @@ def undisturbed(
     log = (folder / "job.log").read_text()
     assert "start 1: 2 ranks on 2 nodes" in log
     assert "model saved in" in log
-    return weights_and_ledger(folder)
+    return weights_and_samples(folder)
 
 
 def test_a_job_trains_on_two_nodes_each_sample_once(undisturbed: tuple[str, list[tuple[int, str]]]) -> None:
-    ledger = undisturbed[1]
-    assert len(ledger) == len(set(ledger)) == STEPS // 3 * 33
+    samples = undisturbed[1]
+    assert len(samples) == len(set(samples)) == STEPS // 3 * 33
 
 
 @pytest.mark.parametrize("number", ["USR1", "TERM"])
@@ -87,7 +87,7 @@ def test_a_signalled_job_saves_goes_back_to_the_queue_and_ends_with_the_same_bit
     assert (fields["JobState"], fields["Restarts"]) == ("COMPLETED", "1"), log
     assert f"exit 75: job {job} goes back to the queue" in log
     assert "continues after step" in log
-    assert weights_and_ledger(tmp_path) == undisturbed
+    assert weights_and_samples(tmp_path) == undisturbed
 
 
 def test_a_preempted_job_saves_makes_room_and_ends_with_the_same_bits(
@@ -106,7 +106,7 @@ def test_a_preempted_job_saves_makes_room_and_ends_with_the_same_bits(
     assert (fields["JobState"], fields["Restarts"]) == ("COMPLETED", "1"), log
     assert "stopped by a signal, saved" in log
     assert "continues after step" in log
-    assert weights_and_ledger(tmp_path) == undisturbed
+    assert weights_and_samples(tmp_path) == undisturbed
 
 
 def test_a_job_whose_node_died_starts_again_when_it_is_back(
@@ -122,7 +122,7 @@ def test_a_job_whose_node_died_starts_again_when_it_is_back(
     log = (tmp_path / "job.log").read_text()
     assert (fields["JobState"], fields["Restarts"]) == ("COMPLETED", "1"), log
     assert "was lost with its worker" in log
-    assert weights_and_ledger(tmp_path) == undisturbed
+    assert weights_and_samples(tmp_path) == undisturbed
 
 
 def test_two_tasks_on_one_node_train_together(cluster: SlurmCluster, tiny_shards: Path, tmp_path: Path) -> None:
@@ -135,14 +135,14 @@ def test_two_tasks_on_one_node_train_together(cluster: SlurmCluster, tiny_shards
 
 def test_the_check_in_the_manual_finds_two_nodes_fit(cluster: SlurmCluster, tmp_path: Path) -> None:
     """With the folder given, since what is looked at otherwise is the repository."""
-    told = cluster.run(
+    output = cluster.run(
         *("srun", "--nodes=2", "--ntasks-per-node=1", "python", "-m", "launch.worker", "--check"),
         *("--folder", str(tmp_path)),
         env={"SLIMHEADS_SECRET": "of this preflight alone"},
     )
-    assert "ok     ranks: 2 by 2 of 2 promised workers on 2 nodes" in told
-    assert "ok     network: n1 " in told
-    assert f"ok     folder {tmp_path}: all can write there and see each other's files" in told
+    assert "ok     ranks: 2 by 2 of 2 promised workers on 2 nodes" in output
+    assert "ok     network: n1 " in output
+    assert f"ok     folder {tmp_path}: all can write there and see each other's files" in output
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,7 +3,6 @@
 with RunFolder(path) as folder: folder.create(); folder.lock(); folder.check_config(resolved, allow_changes=False)
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any, Self
 
 import yaml
 
+from launch.file_lock import FileLock
 from train.errors import ConfigError
 
 # What may differ between stop and resume without changing what is learned.
@@ -42,7 +42,7 @@ class RunFolder:
         self.result = self.path / "result.json"
         self.best = self.path / "best"
         self.last = self.path / "last"
-        self._lock: int | None = None
+        self._lock: FileLock | None = None
 
     def trace(self, rank: int) -> Path:
         return self.path / f"trace-rank{rank}.jsonl"
@@ -58,21 +58,21 @@ class RunFolder:
             raise ConfigError(f"run.dir {self.path}: cannot be made ({error.strerror})") from error
 
     def lock(self) -> None:
-        """An OS lock, which a killed process cannot leave behind. Raises ConfigError when another run holds it.
-
-        It belongs to this process alone: an flock would be shared by the loader's processes, which outlive a kill by
-        seconds and would refuse the run that continues.
-        """
-        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        """Until this process ends. Raises ConfigError when another run holds it."""
+        self._lock = FileLock(self.path / ".lock")
         try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = self._lock.acquire()
         except OSError as error:
-            raise ConfigError(f"run.dir {self.path}: another run is using it; wait for it or choose another") from error
+            raise ConfigError(
+                f"run.dir {self.path}: cannot be locked there ({error.strerror}); choose another"
+            ) from error
+        if not is_ours:
+            raise ConfigError(f"run.dir {self.path}: another run is using it; wait for it or choose another")
 
     def unlock(self) -> None:
         """Another run may have it."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.close()
             self._lock = None
 
     def __enter__(self) -> Self:

@@ -4,8 +4,8 @@ add_evaluation_arguments(parser, data_help="shard folder"); options = parser.par
 """
 
 import argparse
-from pathlib import Path
 
+from launch.arguments import not_negative, positive
 from models.preprocessing import PRECISIONS
 
 DEFAULT_BATCH_SIZE = 64
@@ -33,29 +33,3 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser, *, data_help: str)
         help="default: the one each model was trained in; an exported file has its own",
     )
     add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: a GPU where there is one")
-
-
-def positive(text: str) -> int:
-    """An argparse type: a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
-    return int(text)
-
-
-def not_negative(text: str) -> int:
-    """An argparse type: a whole number of at least 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 0")
-    return int(text)
-
-
-def output_file(text: str) -> Path:
-    """An argparse type: a path to write, found impossible now and not after an hour's work; its folder is made."""
-    path = Path(text)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"{text}: its folder cannot be made ({error.strerror})") from error
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a folder; name a file in it")
-    return path

@@ -3,8 +3,6 @@
 record = read_run("runs/mine"); record.state; record.evaluations
 """
 
-import fcntl
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from launch.file_lock import is_locked
 from models.artifact import ArtifactMeta
 from models.errors import ModelError
 from train.checkpoint.run_folder import RunFolder
@@ -95,7 +94,7 @@ def read_run(path: Path) -> RunRecord:
     return RunRecord(
         name=path.name or str(path),
         path=path,
-        state="finished" if finished else "running" if _is_locked(path / ".lock") else "cut off",
+        state="finished" if finished else "running" if is_locked(path / ".lock") else "cut off",
         config=config,
         trained=_of_kind("train", lines, "progress"),
         evaluations=_of_kind("evaluation", lines, "epoch"),
@@ -188,13 +187,3 @@ def _model(folder: RunFolder, gaps: list[str]) -> tuple[ArtifactMeta | None, Pat
     if without_weights is None:
         gaps.append("no model was saved yet")
     return without_weights, None
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether another process holds the run's lock; asked without taking it, and without leave to write."""
-    if not path.exists():
-        return False
-    question = struct.pack("hhqqi", fcntl.F_WRLCK, 0, 0, 0, 0)
-    with path.open("rb") as file:
-        kind, *_ = struct.unpack("hhqqi", fcntl.fcntl(file, fcntl.F_GETLK, question.ljust(32, b"\0"))[:28])
-    return kind != fcntl.F_UNLCK

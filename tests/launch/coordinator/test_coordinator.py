@@ -1,4 +1,4 @@
-"""The head of a job among workers that join, end and are lost at the worst moment; the workers are messages only."""
+"""The coordinator among workers that join, end and are lost at the worst moment; the workers are messages only."""
 
 import queue
 import threading
@@ -7,25 +7,24 @@ from typing import Any, cast
 
 import pytest
 
-from launch.coordinator import coordinator as head_module
+from launch.coordinator import coordinator as coordinator_module
 from launch.coordinator.coordinator import Coordinator
 from launch.coordinator.listener import Event, Listener, Peer
 from launch.coordinator.membership import Quorum
-from launch.worker import CODES
 
 Message = dict[str, Any]
-Answer = Callable[["Workers", Peer, Message], None]
+Response = Callable[["Workers", Peer, Message], None]
 
 
 class Workers:
-    """Stands in for the door and its channels. answer(workers, peer, message): what follows a message of the head."""
+    """Stands in for the listener and its channels. respond(workers, peer, message): to one of the coordinator."""
 
     port = 1
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, respond: Response) -> None:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self.told: list[tuple[int, Message]] = []  # (index of the worker, message), without beats
-        self._answer = answer
+        self.sent: list[tuple[int, Message]] = []  # (index of the worker, message), without heartbeats
+        self._respond = respond
 
     def join(self, index: int) -> Peer:
         """A worker with one rank."""
@@ -37,19 +36,19 @@ class Workers:
     def ended(self, peer: Peer, start: Message, code: int) -> None:
         """All ranks of a start."""
         for slot in start["slots"]:
-            message = {"kind": "ended", "number": start["number"], "rank": slot["rank"], "code": code}
+            message = {"kind": "ended", "attempt": start["attempt"], "rank": slot["rank"], "code": code}
             self.events.put((peer, message))
 
     def lost(self, peer: Peer) -> None:
         self.events.put((peer, {"kind": "lost", "why": "its host is off"}))
 
     def close(self) -> None:
-        """As a door has it."""
+        """As a listener has it."""
 
     def _hear(self, peer: Peer, message: Message) -> None:
-        if message["kind"] != "beat":
-            self.told.append((peer.index, message))
-            self._answer(self, peer, message)
+        if message["kind"] != "heartbeat":
+            self.sent.append((peer.index, message))
+            self._respond(self, peer, message)
 
 
 class _Channel:
@@ -59,7 +58,7 @@ class _Channel:
         self.send = send
 
 
-def run(workers: Workers, said: list[str], *, grow_seconds: float = 60.0) -> None:
+def run(workers: Workers, logged: list[str], *, grow_seconds: float = 60.0) -> None:
     """An elastic job of one to two ranks, to its end."""
     Coordinator(
         cast(Listener, workers),
@@ -68,38 +67,37 @@ def run(workers: Workers, said: list[str], *, grow_seconds: float = 60.0) -> Non
         wait_seconds=10,
         grow_seconds=grow_seconds,
         workers_return=True,
-        codes=CODES,
-        progress=lambda: "",
-        say=said.append,
+        newest_checkpoint=lambda: "",
+        log=logged.append,
     ).run()
 
 
 @pytest.fixture
 def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head_module, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(coordinator_module, "_SETTLE_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("no_settling")
 def test_a_job_that_ends_just_as_it_would_grow_is_done() -> None:
-    def answer(workers: Workers, peer: Peer, message: Message) -> None:
+    def respond(workers: Workers, peer: Peer, message: Message) -> None:
         if message["kind"] == "start":
             workers.join(1)
-            # After the moment to grow, and before the head, which looks every half second, has seen it.
+            # After the moment to grow, and before the coordinator, which looks every half second, has seen it.
             threading.Timer(0.4, workers.ended, (peer, message, 0)).start()
 
-    workers, said = Workers(answer), list[str]()
+    workers, logged = Workers(respond), list[str]()
     workers.join(0)
-    run(workers, said, grow_seconds=0.3)
-    done = {index: message["code"] for index, message in workers.told if message["kind"] == "done"}
+    run(workers, logged, grow_seconds=0.3)
+    done = {index: message["code"] for index, message in workers.sent if message["kind"] == "done"}
     assert done == {0: 0, 1: 0}
-    assert len([line for line in said if line.startswith("start ")]) == 1
+    assert len([line for line in logged if line.startswith("start ")]) == 1
 
 
 def test_workers_that_are_lost_again_and_again_without_progress_end_an_elastic_job() -> None:
-    def answer(workers: Workers, peer: Peer, message: Message) -> None:
+    def respond(workers: Workers, peer: Peer, message: Message) -> None:
         if message["kind"] != "start":
             return
-        if message["number"] > 9:
+        if message["attempt"] > 9:
             workers.ended(peer, message, 0)
         elif peer.index == 0:
             workers.ended(peer, message, 77)
@@ -107,12 +105,12 @@ def test_workers_that_are_lost_again_and_again_without_progress_end_an_elastic_j
             workers.lost(peer)
             workers.join(1)
 
-    workers, said = Workers(answer), list[str]()
+    workers, logged = Workers(respond), list[str]()
     workers.join(0)
     workers.join(1)
-    run(workers, said)
-    message = next(message for index, message in reversed(workers.told) if index == 0)
+    run(workers, logged)
+    message = next(message for index, message in reversed(workers.sent) if index == 0)
     assert (message["kind"], message["code"]) == ("done", 77)
     assert "was lost with its worker (its host is off)" in message["reason"]
     assert "3 starts in a row brought no new checkpoint (there is none): a crash loop" in message["reason"]
-    assert len([line for line in said if line.startswith("start ")]) == 3
+    assert len([line for line in logged if line.startswith("start ")]) == 3

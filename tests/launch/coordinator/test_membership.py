@@ -1,4 +1,4 @@
-"""How many workers a round needs, which of them it takes, and when it is clear that there will never be enough."""
+"""How many workers an attempt needs, which it takes, and when it is clear that there will never be enough."""
 
 from typing import Any, cast
 
@@ -55,7 +55,7 @@ def test_when_there_are_enough(
     assert quorum.enough(peers(*ranks), settled=True) is settled
 
 
-def test_a_shortage_is_told_only_once_nobody_else_can_come() -> None:
+def test_a_shortage_is_reported_only_once_nobody_else_can_come() -> None:
     assert Quorum(3, (4, 8)).shortage(peers(1, 1, 0)) == ""
     assert Quorum(2, (2, 8)).shortage(peers(1, 1)) == ""
     assert Quorum(2, (4, 8)).shortage(peers(1, 1)) == (

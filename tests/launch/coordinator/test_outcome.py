@@ -4,14 +4,13 @@ import signal
 
 import pytest
 
-from launch.coordinator.outcome import RankEnd, RestartLimit, judge
-from launch.worker import CODES
+from launch.coordinator.outcome import RankEnd, RestartLimit, outcome_of
 
 KILLED, ENDED_BY_TERM = -signal.SIGKILL, -signal.SIGTERM
 
 
 @pytest.mark.parametrize(
-    ("codes", "stop_asked", "expected"),
+    ("codes", "stop_requested", "expected"),
     [
         ([0, 0], False, 0),
         ([75, 75], True, 75),
@@ -30,9 +29,9 @@ KILLED, ENDED_BY_TERM = -signal.SIGKILL, -signal.SIGTERM
         ([76, ENDED_BY_TERM], True, 76),
     ],
 )
-def test_one_code_for_all_ranks(codes: list[int], stop_asked: bool, expected: int) -> None:
+def test_one_code_for_all_ranks(codes: list[int], stop_requested: bool, expected: int) -> None:
     ends = [RankEnd(rank, "a", code) for rank, code in enumerate(codes)]
-    assert judge(ends, CODES, stop_asked=stop_asked).code == expected
+    assert outcome_of(ends, stop_requested=stop_requested).code == expected
 
 
 @pytest.mark.parametrize(
@@ -44,25 +43,25 @@ def test_one_code_for_all_ranks(codes: list[int], stop_asked: bool, expected: in
         (RankEnd(3, "b", 77, "was lost with its worker"), "rank 3 on b was lost with its worker"),
     ],
 )
-def test_how_a_rank_ended_is_told_in_words(end: RankEnd, words: str) -> None:
-    assert end.told(CODES) == words
+def test_how_a_rank_ended_is_described_in_words(end: RankEnd, words: str) -> None:
+    assert str(end) == words
 
 
-def answers(limit: RestartLimit, checkpoints: list[tuple[str, str]]) -> list[bool]:
+def restarts(limit: RestartLimit, checkpoints: list[tuple[str, str]]) -> list[bool]:
     """Whether each failure is followed by a start; (newest checkpoint before, after)."""
-    told = []
+    allowed = []
     for before, after in checkpoints:
         limit.begin(before)
-        told.append(limit.another(after)[0])
-    return told
+        allowed.append(limit.may_restart(after)[0])
+    return allowed
 
 
 def test_failures_that_bring_something_are_followed_by_a_start_until_the_number_is_used_up() -> None:
     checkpoints = [(f"step-{number}", f"step-{number + 1}") for number in range(4)]
-    assert answers(RestartLimit(3), checkpoints) == [True, True, True, False]
+    assert restarts(RestartLimit(3), checkpoints) == [True, True, True, False]
 
 
 def test_three_in_a_row_that_bring_nothing_are_a_crash_loop() -> None:
-    assert answers(RestartLimit(50), [("", ""), ("", ""), ("", "")]) == [True, True, False]
+    assert restarts(RestartLimit(50), [("", ""), ("", ""), ("", "")]) == [True, True, False]
     progress = [("a", "a"), ("a", "a"), ("a", "b"), ("b", "b"), ("b", "b"), ("b", "b")]
-    assert answers(RestartLimit(50), progress) == [True, True, True, True, True, False]
+    assert restarts(RestartLimit(50), progress) == [True, True, True, True, True, False]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import REPOSITORY, rank_environment
-from tests.launch.test_worker import SECRET, free_port
+from tests.launch.worker.test_job import SECRET, free_port
 from tests.small_run import small_config
 from train.distributed.consistency import compare, fingerprints
 

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from data.loading.batch import Batch
-from launch.exit_codes import ExitCode
-from launch.worker import CODES
+from launch.exit_codes import HOPELESS, ExitCode
 from models.artifact import load_artifact, save_artifact
 from tests.conftest import REPOSITORY, RankRun, rank_environment
 from tests.small_run import STEPS, Outcome, small_config, train_small
@@ -271,7 +270,7 @@ def test_two_ranks_end_alike(tiny_shards: Path, tmp_path: Path, run_ranks: Calla
 
 
 def test_the_launcher_does_not_try_again() -> None:
-    assert ExitCode.EXPLODED in CODES.hopeless
+    assert ExitCode.EXPLODED in HOPELESS
 
 
 @pytest.mark.parametrize(("code", "again"), [(70, False), (2, False), (75, True), (77, True)])

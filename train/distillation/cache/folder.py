@@ -3,13 +3,12 @@
 folder = CacheFolder("shards/train/teacher"); folder.take(expected, comm)
 """
 
-import fcntl
-import os
 from pathlib import Path
 
 from data.staging import sweep
 from data.storage import is_remote, local_root
 from data.teacher_logits import MANIFEST_NAME, LogitManifest, check_manifest, load_manifest, write_manifest
+from launch.file_lock import FileLock
 from train.distributed.comm import Comm
 from train.errors import ConfigError
 
@@ -26,7 +25,7 @@ class CacheFolder:
                 "there afterwards (training reads it from anywhere)"
             )
         self.path = Path(local_root(root))
-        self._lock: int | None = None
+        self._lock: FileLock | None = None
 
     def take(self, expected: LogitManifest, comm: Comm) -> None:
         """Make and lock the folder (rank 0 does), write a first manifest or check the one that is there.
@@ -50,13 +49,11 @@ class CacheFolder:
         """What is wrong, in words."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            # Of this process alone: an flock would be shared by the loader's processes, which outlive a kill.
-            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = FileLock(self.path / ".lock")
+            is_ours = self._lock.acquire()
         except OSError as error:
             return f"teacher.cache {self.path}: cannot be made ({error.strerror})"
-        try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not is_ours:
             return f"teacher.cache {self.path}: another caching is writing it; wait for it or choose another folder"
         sweep(self.path, alone=True)  # what a caching left that was killed while it wrote
         stored = list(self.path.glob("*.logits"))

@@ -82,15 +82,15 @@ def is_gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_two_workers_with_two_ranks_each_tell_horovod_who_is_where(start: Start, tmp_path: Path) -> None:
+def test_two_workers_with_two_ranks_each_number_their_ranks_for_horovod(start: Start, tmp_path: Path) -> None:
     port = free_port()
     workers = [start(SHOW, "--ranks", "2", index=index, count=2, port=port) for index in (1, 0)]
     for worker in workers:
         assert result(worker)[0] == 0
     names = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE", "HOSTNAME", "GLOO_IFACE")
-    told = [[variables[f"HOROVOD_{name}"] for name in names] for variables in environments(tmp_path, 4)]
+    found = [[variables[f"HOROVOD_{name}"] for name in names] for variables in environments(tmp_path, 4)]
     # One host: four local ranks, whatever worker started them.
-    assert told == [[str(rank), "4", str(rank), "4", "0", "1", "node0", "lo"] for rank in range(4)]
+    assert found == [[str(rank), "4", str(rank), "4", "0", "1", "node0", "lo"] for rank in range(4)]
 
 
 def test_tasks_on_one_node_meet_there_whatever_address_its_name_has(start: Start, tmp_path: Path) -> None:
@@ -200,12 +200,12 @@ def test_a_signal_before_a_rank_can_take_it_leaves_the_last_checkpoint(start: St
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_signal_while_waiting_for_the_others_ends_the_wait(index: int, start: Start) -> None:
     worker = start(SHOW, index=index, count=2, port=free_port())
-    time.sleep(1.5)  # it has nothing to say that could be waited for
+    time.sleep(1.5)  # it prints nothing that could be waited for
     worker.terminate()
     assert result(worker, timeout=10)[0] == 75
 
 
-def test_a_place_for_logs_that_cannot_be_written_is_told(start: Start, tmp_path: Path) -> None:
+def test_a_log_folder_that_cannot_be_made_is_an_error(start: Start, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     code, _, stderr = result(start(SHOW, "--logs", str(tmp_path / "file/logs")))
     assert code == 74
@@ -299,13 +299,13 @@ def test_a_lost_worker_that_comes_back_is_taken_into_a_new_start(start: Start, t
     ranks = (
         RANK + f"import pathlib, sys, time; time.sleep(0 if pathlib.Path({str(tmp_path)!r}, 'go').exists() else 100)"
     )
-    head = start(ranks, "--restarts", "2", index=0, count=2, port=port)
+    first = start(ranks, "--restarts", "2", index=0, count=2, port=port)
     lost = start(ranks, "--restarts", "2", index=1, count=2, port=port)
     wait_until(lambda: (tmp_path / "logs/rank-1.log").exists())
     lost.kill()
     (tmp_path / "go").touch()
     back = start(ranks, "--restarts", "2", index=1, count=2, port=port)
-    code, stdout, stderr = result(head)
+    code, stdout, stderr = result(first)
     assert (code, result(back)[0]) == (0, 0), stderr
     assert "start 2: 2 ranks" in stdout
 
@@ -313,10 +313,10 @@ def test_a_lost_worker_that_comes_back_is_taken_into_a_new_start(start: Start, t
 def test_when_worker_0_is_lost_the_others_wait_for_the_new_one(start: Start, tmp_path: Path) -> None:
     port = free_port()
     ranks = f"import pathlib, time; time.sleep(0 if pathlib.Path({str(tmp_path)!r}, 'go').exists() else 100)"
-    head = start(ranks, "--restarts", "2", index=0, count=2, port=port)
+    first = start(ranks, "--restarts", "2", index=0, count=2, port=port)
     other = start(ranks, "--restarts", "2", index=1, count=2, port=port)
     wait_until(lambda: (tmp_path / "logs/rank-1.log").exists())
-    head.kill()
+    first.kill()
     (tmp_path / "go").touch()
     back = start(ranks, "--restarts", "2", index=0, count=2, port=port)
     assert (result(back)[0], result(other)[0]) == (0, 0)
@@ -347,15 +347,15 @@ def test_worker_0_names_who_did_not_come(start: Start) -> None:
 
 def test_a_worker_with_another_secret_is_not_let_in(start: Start) -> None:
     port = free_port()
-    head = start(SHOW, "--wait", "4", index=0, count=2, port=port)
-    stranger = start(SHOW, "--wait", "2", index=1, count=2, port=port, env={"SLIMHEADS_SECRET": "b" * 32})
-    code, _, stderr = result(stranger)
+    first = start(SHOW, "--wait", "4", index=0, count=2, port=port)
+    second = start(SHOW, "--wait", "2", index=1, count=2, port=port, env={"SLIMHEADS_SECRET": "b" * 32})
+    code, _, stderr = result(second)
     assert code == 77
     assert "does not know this job's secret" in stderr
-    assert "missing: 1" in result(head)[2]
+    assert "missing: 1" in result(first)[2]
 
 
-def test_workers_that_were_told_different_numbers_are_refused(start: Start) -> None:
+def test_workers_that_expect_different_numbers_are_refused(start: Start) -> None:
     port = free_port()
     workers = [start(SHOW, index=0, count=2, port=port), start(SHOW, index=1, count=3, port=port)]
     results = [result(worker) for worker in workers]
@@ -404,14 +404,14 @@ def test_several_workers_want_a_secret_worth_the_name(secret: str, start: Start)
     assert "several workers need a secret of 16 characters or more" in stderr
 
 
-def test_a_command_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_command_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "launch.worker", "--folder", str(tmp_path), "--", "no-such-program"]
     done = subprocess.run(command, env=rank_environment(), cwd=REPOSITORY, capture_output=True, text=True, timeout=20)
     assert done.returncode == 1
     assert "error: no-such-program: No such file or directory" in done.stderr
 
 
-def test_a_mistake_in_the_config_is_told_once_before_any_rank_starts(tmp_path: Path) -> None:
+def test_a_mistake_in_the_config_is_reported_once_before_any_rank_starts(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("run: {dir: somewhere}\ndata: {train: shards}\nmodel: {backbone: cifar_resnet20}\nbach_size: 3\n")
     command = [sys.executable, "-m", "launch.worker", "--ranks", "2", "--", "python", "train/main.py"]

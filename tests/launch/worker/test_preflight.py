@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 
-from launch.preflight import Finding, Host, judge
+from launch.worker.preflight import CheckResult, Host, check_hosts
 from tests.conftest import REPOSITORY, rank_environment
 from tests.end_to_end.test_ranks import write_config
-from tests.launch.test_worker import free_port
+from tests.launch.worker.test_job import free_port
 
-FACTS: dict[str, Any] = {
+METADATA: dict[str, Any] = {
     "versions": {"python": "3.11.7", "torch": "2.14.1", "horovod": "0.28.1", "numpy": "2.4", "timm": "1.0"},
     "horovod": "",
     "interfaces": {"eth0": "10.0.0.1"},
     "interface": "eth0",
     "folder": "/runs",
     "token": "0",
-    "trouble": "",
+    "write_error": "",
     "disk_gb": 100.0,
     "memory_gb": 10.0,
     "shared_memory_gb": 0.06,
@@ -34,34 +34,38 @@ FACTS: dict[str, Any] = {
 }
 
 
-def findings(**second: Any) -> dict[str, tuple[bool, str]]:
-    """What comes out for two hosts of which the second differs: first word -> (ok, line)."""
-    other = {**copy.deepcopy(FACTS), "token": "1", **second}
-    hosts = [Host("a", 1, FACTS), Host("b", 1, other)]
+def results_of(**second: Any) -> dict[str, tuple[bool, str]]:
+    """The checks of two hosts of which the second differs: first word -> (ok, line)."""
+    other = {**copy.deepcopy(METADATA), "token": "1", **second}
+    hosts = [Host("a", 1, METADATA), Host("b", 1, other)]
     return {
-        finding.text.split(":")[0].split()[0]: (finding.ok, finding.text)
-        for finding in judge(hosts, promised=2, read=lambda index: str(index), loader_gb=1.0)
+        result.text.split(":")[0].split()[0]: (result.ok, result.text)
+        for result in check_hosts(hosts, promised=2, read_probe=lambda index: str(index), loader_gb=1.0)
     }
 
 
 def test_fit_hosts_pass_every_line() -> None:
-    told = findings()
+    results = results_of()
     things = ["ranks", "versions", "Horovod", "network", "folder", "free", "memory", "/dev/shm", "GPUs", "clock"]
-    assert list(told) == things
-    assert [line for ok, line in told.values() if not ok] == []
+    assert list(results) == things
+    assert [line for ok, line in results.values() if not ok] == []
 
 
 @pytest.mark.parametrize(
     ("what", "differs", "words"),
     [
-        ("versions", {"versions": {**FACTS["versions"], "torch": "2.13.0"}}, "b has torch 2.13.0; install one set"),
+        ("versions", {"versions": {**METADATA["versions"], "torch": "2.13.0"}}, "b has torch 2.13.0; install one set"),
         ("Horovod", {"horovod": "built for torch 2.1: run `make setup`"}, "b: built for torch 2.1: run `make setup`"),
         (
             "network",
             {"interfaces": {"ib0": "10.0.0.2", "lo": "127.0.0.1"}},
             "--interface: b has no eth0 with an IPv4 address, but ib0, lo; name one that all hosts have",
         ),
-        ("folder", {"trouble": "Read-only file system"}, "b cannot write there (Read-only file system); put run.dir"),
+        (
+            "folder",
+            {"write_error": "Read-only file system"},
+            "b cannot write there (Read-only file system); put",
+        ),
         ("folder", {"token": "x"}, "a does not see what b wrote: not the same folder; put run.dir"),
         ("free", {"disk_gb": 0.5}, "0.5 GB on b, at least 5 wanted; free some"),
         (
@@ -74,9 +78,9 @@ def test_fit_hosts_pass_every_line() -> None:
     ],
 )
 def test_what_is_not_fit_is_named_with_its_host_and_the_fix(what: str, differs: dict, words: str) -> None:
-    told = findings(**differs)
-    assert [name for name, (ok, _) in told.items() if not ok] == [what]
-    assert words in told[what][1]
+    results = results_of(**differs)
+    assert [name for name, (ok, _) in results.items() if not ok] == [what]
+    assert words in results[what][1]
 
 
 @pytest.mark.parametrize(
@@ -88,31 +92,31 @@ def test_what_is_not_fit_is_named_with_its_host_and_the_fix(what: str, differs: 
     ],
 )
 def test_shared_memory_is_asked_only_of_hosts_with_several_gpus(gpus: int, free: float, ok: bool, words: str) -> None:
-    host = Host("a", 2, {**FACTS, "gpus": gpus, "shared_memory_gb": free})
-    found = judge([host], promised=1, read=lambda index: "0")
-    (finding,) = [finding for finding in found if finding.text.startswith("/dev/shm")]
-    assert (finding.ok, words in finding.text) == (ok, True)
+    host = Host("a", 2, {**METADATA, "gpus": gpus, "shared_memory_gb": free})
+    results = check_hosts([host], promised=1, read_probe=lambda index: "0")
+    (result,) = [result for result in results if result.text.startswith("/dev/shm")]
+    assert (result.ok, words in result.text) == (ok, True)
 
 
-def test_without_a_config_free_memory_is_told() -> None:
-    found = judge([Host("a", 4, FACTS)], promised=1, read=lambda index: "0")
-    (finding,) = [finding for finding in found if finding.text.startswith("memory")]
-    assert finding == Finding(
+def test_without_a_config_free_memory_is_reported() -> None:
+    results = check_hosts([Host("a", 4, METADATA)], promised=1, read_probe=lambda index: "0")
+    (result,) = [result for result in results if result.text.startswith("memory")]
+    assert result == CheckResult(
         True, "memory: 10.0 GB free on a; name the training command after -- to see what its loaders need"
     )
 
 
 def test_workers_of_one_node_share_its_memory() -> None:
-    hosts = [Host("a", 3, FACTS), Host("a", 3, FACTS), Host("b", 5, FACTS)]
-    found = judge(hosts, promised=3, read=lambda index: "0", loader_gb=1.0)
-    (finding,) = [finding for finding in found if finding.text.startswith("memory")]
-    assert not finding.ok
-    assert "10.0 GB free on a, the batches of its 6 ranks' loaders take 6.00 GB" in finding.text
+    hosts = [Host("a", 3, METADATA), Host("a", 3, METADATA), Host("b", 5, METADATA)]
+    results = check_hosts(hosts, promised=3, read_probe=lambda index: "0", loader_gb=1.0)
+    (result,) = [result for result in results if result.text.startswith("memory")]
+    assert not result.ok
+    assert "10.0 GB free on a, the batches of its 6 ranks' loaders take 6.00 GB" in result.text
 
 
 def test_workers_that_did_not_come_are_counted() -> None:
-    (finding, *_) = judge([Host("a", 4, FACTS)], promised=2, read=lambda index: "0")
-    assert str(finding) == (
+    (result, *_) = check_hosts([Host("a", 4, METADATA)], promised=2, read_probe=lambda index: "0")
+    assert str(result) == (
         "FAILED ranks: 4 by 1 of 2 promised workers on 1 nodes; see the logs of the workers that did not come"
     )
 
@@ -170,7 +174,7 @@ def test_an_interface_that_this_host_lacks_fails_the_check_with_those_that_it_ha
     assert "lo" in line
 
 
-def test_a_host_without_horovod_is_told_to_set_it_up(tmp_path: Path) -> None:
+def test_a_host_without_horovod_fails_the_check_with_the_fix(tmp_path: Path) -> None:
     packages = tmp_path / "packages"
     packages.mkdir()
     for path in Path(sysconfig.get_paths()["purelib"]).iterdir():
