@@ -199,7 +199,7 @@ def _loader(work: Work, walk: Sampler, views: ViewSchedule = NEW_VIEWS) -> Loade
     cache = shard_cache(work.config, work.index.root)
     workers = num_workers(work.config, work.comm)
     return Loader(
-        work.index, walk, work.pixels, workers=workers, sharers=work.comm.local_size, cache=cache, views=views
+        work.index, walk, work.pixels, workers=workers, sharers=work.comm.local_size, cache=cache, view_schedule=views
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.images.augment import AugmentParams, Operations, centre_square, draw_view, finish, view_key
+from data.images.augment import AugmentParams, Operations, draw_view, finish, view_key
 from data.images.decode import MAX_PIXELS, WHOLE, Decoded, decode_stored, image_size
 from data.images.resample import Box, resample
 
@@ -75,11 +75,6 @@ def resize_photo(data: bytes, *, height: int, width: int, max_pixels: int = MAX_
     down, across = (width, height) if decoded.is_transposed else (height, width)
     box = decoded.box(Box(0, 0, whole_height, whole_width))
     return np.ascontiguousarray(decoded.upright(resample(decoded.pixels, box, height=down, width=across)))
-
-
-def centre_view(height: int, width: int) -> AugmentParams:
-    """The view that evaluation takes: the largest centred square."""
-    return AugmentParams(*centre_square(height, width))
 
 
 def _fewest(choices: tuple[int, ...], length: int, needed: int) -> int:
