@@ -110,7 +110,7 @@ def test_random_crops_decode_no_more_than_they_need_and_evaluation_twice_that(mo
         asked.append(eighths)
         return decode_stored(data, eighths=eighths, max_pixels=max_pixels)
 
-    monkeypatch.setattr("data.pixels.decode_stored", decode)
+    monkeypatch.setattr("data.images.transform.decode_stored", decode)
     data = encoded(natural_photo(3, 400, 400), "JPEG", 1, **JPEG)
     for size in (50, 51, 100, 101, 150, 151, 200, 201):
         for render in (render_bytes, render_snapped):
