@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data.errors import DataError
+from data.files import sweep, write_atomically
 from data.index import INDEX_NAME
 from data.shards.writer import RECORDS_FOLDER, shard_name
 from data.sources import Source
-from data.staging import sweep, write_atomically
 
 PLAN_NAME = "plan.json"
 _CONTENT = "content of the source"

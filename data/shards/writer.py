@@ -7,7 +7,6 @@ The record is written last, so a shard either has one and is whole, or is writte
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,11 +16,11 @@ import numpy as np
 from webdataset.writer import TarWriter
 
 from data.errors import BadSample
+from data.files import publish, temporary_beside, write_atomically
 from data.index import Shard, ShardIndex, idx_name, pack_keys, shard_index_to_bytes
 from data.shards.tar_scan import scan_tar
 from data.shards.transcode import recode_image
 from data.sources import Record, Source
-from data.staging import sync, write_atomically
 
 RECORDS_FOLDER = ".build"
 _OWNER = "slimheads"
@@ -72,7 +71,7 @@ def write_shard(settings: WriterSettings, job: ShardJob) -> FinishedShard:
 
 def _write(settings: WriterSettings, job: ShardJob) -> FinishedShard:
     path = settings.folder / shard_name(job.number)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     kept: list[tuple[Record, int]] = []  # record, crc32c
     bad = []
     # The same bytes on every machine: no time, owner or mode of this one.
@@ -88,11 +87,10 @@ def _write(settings: WriterSettings, job: ShardJob) -> FinishedShard:
     if not kept:
         temporary.unlink()
         return FinishedShard(None, tuple(bad))
-    with temporary.open("rb+") as written:
+    with temporary.open("rb") as written:
         images = [member for member in scan_tar(written, name=str(temporary)) if not member.name.endswith(".json")]
         written.seek(0)
         sha256 = hashlib.file_digest(written, "sha256").hexdigest()
-        os.fsync(written.fileno())
     rows = ShardIndex(
         np.array([member.offset for member in images], np.int64),
         np.array([member.size for member in images], np.int32),
@@ -103,8 +101,7 @@ def _write(settings: WriterSettings, job: ShardJob) -> FinishedShard:
     idx = shard_index_to_bytes(rows)
     write_atomically(path.with_name(idx_name(path.name)), idx)
     num_bytes = temporary.stat().st_size
-    temporary.replace(path)
-    sync(settings.folder)
+    publish(temporary, path)
     return FinishedShard(Shard(path.name, len(kept), num_bytes, sha256, google_crc32c.value(idx)), tuple(bad))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from data.files import write_result
 from train.config.loading import ConfigError
 
 # What may differ between stop and resume without changing what is learned.
@@ -102,13 +103,8 @@ class RunFolder:
 
 
 def _replace(path: Path, text: str) -> None:
-    """A kill leaves the old file or the new one."""
-    partial = path.with_suffix(".part")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    path.with_suffix(".part").unlink(missing_ok=True)  # left by a version before data.files
+    write_result(path, text.encode())
 
 
 def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -7,7 +7,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from data.staging import sweep
+from data.files import sweep
 from data.storage import is_remote, local_root
 from data.teacher_logits import MANIFEST_NAME, LogitManifest, check_manifest, load_manifest, write_manifest
 from train.config.loading import ConfigError
