@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.images import MAX_PIXELS
 from data.images.augment import AugmentParams, Operations, draw_view, finish, view_key
-from data.images.decode import MAX_PIXELS, WHOLE, Decoded, decode_stored, image_size
+from data.images.decode import WHOLE, Decoded, decode_stored, image_size
 from data.images.resample import Box, resample
 
 # Which pixels a photo becomes. Teacher caches and checkpoints that saw other ones say so by another number; those that
@@ -34,7 +35,7 @@ class ImageTransform:
     size: int
     operations: Operations
     seed: int = 0
-    max_pixels: int = 64_000_000
+    max_pixels: int = MAX_PIXELS
 
     def make(self, data: bytes, *, shard: str, key: str, view: int, out: np.ndarray) -> None:
         """Decode, augment as the `view`-th view and write one sample into `out`. Raises BadSample."""

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.images import MAX_PIXELS
 from data.images.augment import evaluation_view
-from data.images.decode import MAX_PIXELS, image_size
+from data.images.decode import image_size
 from data.images.transform import render_bytes
 from data.loading.batch import BadRecord, JoinedStep, copy_to
 from data.loading.image_sets import ImageSet

@@ -14,7 +14,7 @@ import numpy as np
 from data.bad_samples import write_bad_samples
 from data.errors import BadSample, DataError
 from data.files import staged
-from data.images.decode import MAX_PIXELS
+from data.images import MAX_PIXELS
 from data.index.class_counts import print_summary
 from data.index.dataset import INDEX_NAME, Shard, load_index, write_index
 from data.index.label_rule import LabelRule

@@ -2,10 +2,12 @@
 
 Use: `done = write_shard(settings, ShardJob(number=0, records=source.records[:1000]))`
 
-The record is written last, so a shard either has one and is whole, or is written again.
+The record is written last, so a shard either has one and is whole, or is written again. Whoever only reads what a build
+was asked for need not import this file: webdataset brings torch in, which takes seconds.
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,17 +15,23 @@ from pathlib import Path
 
 import google_crc32c
 import numpy as np
+import simplejpeg
+from PIL import Image
 from webdataset.writer import TarWriter
 
 from data.errors import BadSample
 from data.files import publish, temporary_beside, write_atomically
+from data.images import MAX_PIXELS
+from data.images.decode import decode_image, image_size
+from data.images.transform import resize_photo
 from data.index import Shard, ShardIndex, idx_name, pack_keys, shard_index_to_bytes
+from data.shards.build_plan import RECORDS_FOLDER, shard_name
 from data.shards.tar_scan import scan_tar
-from data.shards.transcode import recode_image
 from data.sources import Record, Source
 
-RECORDS_FOLDER = ".build"
 _OWNER = "slimheads"
+# Formats whose bytes are kept as they are; others (BMP, GIF) become PNG.
+_KEPT = {"jpg": b"\xff\xd8", "png": b"\x89PNG", "webp": b"RIFF"}
 
 
 @dataclass(frozen=True)
@@ -52,11 +60,6 @@ class FinishedShard:
 
     shard: Shard | None
     bad: tuple[tuple[str, str], ...]
-
-
-def shard_name(number: int) -> str:
-    """`000007.tar`."""
-    return f"{number:06d}.tar"
 
 
 def write_shard(settings: WriterSettings, job: ShardJob) -> FinishedShard:
@@ -142,3 +145,37 @@ def _read_finished(folder: Path, number: int) -> FinishedShard | None:
     if google_crc32c.value(idx) != shard.idx_crc32c or sha256 != shard.sha256:
         return None
     return FinishedShard(shard, bad)
+
+
+def recode_image(
+    data: bytes, *, resize: int | None, encode: str | None, quality: int, max_pixels: int = MAX_PIXELS
+) -> tuple[str, bytes]:
+    """(member suffix, bytes) to store. Every picture is decoded once, so that what is stored is known to be good.
+
+    `resize` shrinks the short side to that many pixels and never enlarges; `encode="jpeg"` stores every picture as
+    JPEG of `quality` with 4:2:0 chroma. A JPEG, PNG or WebP that needs neither keeps its bytes. Raises BadSample.
+    """
+    height, width = image_size(data)
+    shrink = resize is not None and min(height, width) > resize
+    suffix = next((suffix for suffix, magic in _KEPT.items() if data.startswith(magic)), None)
+    if resize is None or not shrink:
+        pixels = decode_image(data, max_pixels=max_pixels)
+        if encode is None and suffix is not None:
+            return suffix, data
+    else:
+        scale = resize / min(height, width)
+        new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+        pixels = resize_photo(data, height=new_height, width=new_width, max_pixels=max_pixels)
+    if encode == "jpeg" or suffix == "jpg":
+        return "jpg", _to_jpeg(pixels, quality)
+    return "png", _to_png(pixels)
+
+
+def _to_jpeg(pixels: np.ndarray, quality: int) -> bytes:
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=quality, colorsubsampling="420")
+
+
+def _to_png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

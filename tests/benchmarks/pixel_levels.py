@@ -8,8 +8,9 @@ import io
 import numpy as np
 from PIL import Image, ImageOps
 
+from data.images import MAX_PIXELS
 from data.images.augment import AugmentParams, centre_square
-from data.images.decode import MAX_PIXELS, image_size
+from data.images.decode import image_size
 from data.images.transform import render_bytes
 from data.index import Index
 from data.shards.shard_reader import ShardReader

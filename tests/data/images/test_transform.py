@@ -11,7 +11,7 @@ from data.images.augment import POLICIES, AugmentParams, centre_square
 from data.images.decode import Decoded, decode_image, decode_stored, image_size
 from data.images.resample import Box, resample
 from data.images.transform import ImageTransform, render_bytes, render_snapped, resize_photo
-from data.shards.transcode import recode_image
+from data.shards.writer import recode_image
 from tests.benchmarks.pixel_levels import levels_apart, pillows_square
 from tests.photos import natural_photo
 
