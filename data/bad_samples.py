@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.staging import write_atomically
+from data.files import write_atomically
 
 FILE_NAME = "bad_samples.jsonl"
 ALWAYS_ALLOWED, ALLOWED_SHARE = 10, 0.001

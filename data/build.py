@@ -9,19 +9,19 @@ same call. Pictures that do not decode are left out and listed in DIR/<split>/ba
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from data.bad_samples import write_bad_samples
 from data.errors import BadArgument, DataError, LoaderLost
-from data.images.decode import MAX_PIXELS
+from data.images import MAX_PIXELS
 from data.index import LabelRule, load_index, write_index
 from data.index.class_counts import print_summary
 from data.index.labels import check_names
 from data.names import print_any_name
-from data.shards.build_plan import Plan, lock_folder, make_plan, open_folder
+from data.shards.build_plan import Plan, lock_folder, make_plan, open_folder, shard_name
 from data.shards.process_pool import default_workers, map_in_processes
 from data.shards.splits import assign_splits
-from data.shards.writer import ShardJob, WriterSettings, shard_name, write_shard
 from data.sources import MISSING_WORDS, SOURCES, Record, Source, open_source
 from launch.exit_codes import ExitCode
 
@@ -30,10 +30,29 @@ DEFAULT_QUALITY = 90
 ALWAYS_TOLERATED = 10
 
 
+@dataclass(frozen=True)
+class BuildOptions:
+    """What the command was asked for; see its --help."""
+
+    source: str
+    out: Path
+    split: str | None
+    holdout: float | None
+    samples_per_shard: int
+    resize: int | None
+    encode: str | None
+    quality: int | None
+    workers: int
+    seed: int
+    task: str | None
+    missing: tuple[str, ...] | None
+    max_pixels: int
+    max_bad: float | None
+    overwrite: bool
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    _check(parser, options)
+    options = parse_options(arguments)
     print_any_name()
     try:
         _build(options)
@@ -50,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return ExitCode.DONE
 
 
-def _build(options: argparse.Namespace) -> None:
+def _build(options: BuildOptions) -> None:
     source = open_source(options.source, task=options.task, missing=options.missing)
     check_names(source.tasks)
     for note in source.notes:
@@ -64,10 +83,11 @@ def _build(options: argparse.Namespace) -> None:
         _build_split(source, records, folder=options.out / name, plan=plan, options=options)
 
 
-def _build_split(
-    source: Source, records: list[Record], *, folder: Path, plan: Plan, options: argparse.Namespace
-) -> None:
-    """Write, or continue, one split. DataError when too many pictures are bad."""
+def _build_split(source: Source, records: list[Record], *, folder: Path, plan: Plan, options: BuildOptions) -> None:
+    """Write, or continue, one split. DataError when too many images are bad."""
+    # Takes seconds, because webdataset brings torch in: not before there is something to write.
+    from data.shards.writer import ShardJob, WriterSettings, write_shard
+
     with lock_folder(folder):
         open_folder(folder, plan, overwrite=options.overwrite)
         step = options.samples_per_shard
@@ -104,8 +124,8 @@ def _build_split(
     print(f"wrote {folder}: {len(records) - len(bad)} samples in {len(shards)} shards{left_out}")
 
 
-def _plan(source: Source, options: argparse.Namespace) -> Plan:
-    settings = {
+def _plan(source: Source, options: BuildOptions) -> Plan:
+    settings: dict[str, str | int | float | None] = {
         "source kind": options.source.partition(":")[0],
         "samples per shard": options.samples_per_shard,
         "resize": options.resize,
@@ -125,28 +145,12 @@ def _allowed_bad(share: float | None, num_samples: int) -> int:
     return int(share * num_samples)
 
 
-def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    if options.holdout is not None and not 0 < options.holdout < 1:
-        parser.error(f"--holdout {options.holdout}: must lie between 0 and 1, as 0.2")
-    if options.max_bad is not None and not 0 <= options.max_bad <= 1:
-        parser.error(f"--max-bad {options.max_bad}: must lie between 0 and 1, as 0.01")
-    if options.quality is not None and not 1 <= options.quality <= 100:
-        parser.error(f"--quality {options.quality}: must lie between 1 and 100")
-    if options.quality is not None and options.encode is None and options.resize is None:
-        parser.error("--quality needs --encode jpeg or --resize: without them, pictures keep their bytes")
-    for name in ("samples_per_shard", "resize", "workers", "max_pixels"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')} {value}: must be at least 1")
-    if options.split is not None and (not options.split or "/" in options.split or options.split.startswith(".")):
-        parser.error(f"--split {options.split}: must be a plain folder name")
-
-
 def _words(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (word.strip() for word in text.split(","))))
 
 
-def _parser() -> argparse.ArgumentParser:
+def parse_options(arguments: Sequence[str] | None) -> BuildOptions:
+    """Exits with code 2 where one is wrong."""
     parser = argparse.ArgumentParser(prog="python -m data.build", description=(__doc__ or "").split("\n\nUse")[0])
     add = parser.add_argument
     add("--source", required=True, metavar="KIND:PATH", help=f"KIND is one of {', '.join(SOURCES)}")
@@ -172,7 +176,33 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--max-bad", type=float, metavar="SHARE", help="tolerated bad pictures (default: 0.01, at least 10 pictures)")
     add("--overwrite", action="store_true", help="replace another build in the same place")
-    return parser
+    options = BuildOptions(**vars(parser.parse_args(arguments)))
+    if (wrong := _wrong_option(options)) is not None:
+        parser.error(wrong)
+    return options
+
+
+def _wrong_option(options: BuildOptions) -> str | None:
+    if options.holdout is not None and not 0 < options.holdout < 1:
+        return f"--holdout {options.holdout}: must lie between 0 and 1, as 0.2"
+    if options.max_bad is not None and not 0 <= options.max_bad <= 1:
+        return f"--max-bad {options.max_bad}: must lie between 0 and 1, as 0.01"
+    if options.quality is not None and not 1 <= options.quality <= 100:
+        return f"--quality {options.quality}: must lie between 1 and 100"
+    if options.quality is not None and options.encode is None and options.resize is None:
+        return "--quality needs --encode jpeg or --resize: without them, pictures keep their bytes"
+    counts = {
+        "samples-per-shard": options.samples_per_shard,
+        "resize": options.resize,
+        "workers": options.workers,
+        "max-pixels": options.max_pixels,
+    }
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            return f"--{name} {value}: must be at least 1"
+    if options.split is not None and (not options.split or "/" in options.split or options.split.startswith(".")):
+        return f"--split {options.split}: must be a plain folder name"
+    return None
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Use: `python -m data.preview shards/birds/train --out page.png [--policy standar
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,19 +23,29 @@ from data.storage import is_remote
 from launch.exit_codes import ExitCode
 
 
+@dataclass(frozen=True)
+class PreviewOptions:
+    """What the command was asked for; see its --help."""
+
+    folder: str
+    out: Path
+    policy: str
+    samples: int
+    views: int
+    size: int
+    seed: int
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parse_options(arguments)
     print_any_name()
-    if min(options.samples, options.views, options.size) < 1:
-        parser.error("--samples, --views and --size must be at least 1")
     try:
         if is_remote(options.folder):
             raise BadArgument(f"{options.folder}: a preview needs a local folder")
         index = load_index(options.folder)
-        views = ImageTransform(options.size, POLICIES[options.policy], seed=options.seed)
+        transform = ImageTransform(options.size, POLICIES[options.policy], seed=options.seed)
         strips = [
-            make_strip(index, shard, sample, views=views, num_views=options.views)
+            make_strip(index, shard, sample, transform=transform, num_views=options.views)
             for shard, sample in choose_samples(index, options.samples)
         ]
         title = f"{index.root}: {index.num_samples:,} samples; first as it is, then {options.policy} views"
@@ -60,27 +71,28 @@ def choose_samples(index: Index, count: int) -> list[tuple[int, int]]:
     return [(int(shard), int(number - starts[shard])) for shard, number in zip(shards, chosen, strict=True)]
 
 
-def make_strip(index: Index, shard: int, sample: int, *, views: ImageTransform, num_views: int) -> Strip:
+def make_strip(index: Index, shard: int, sample: int, *, transform: ImageTransform, num_views: int) -> Strip:
     """The sample's centre square, then `num_views` augmented views; a bad sample shows its reason instead."""
     reader = ShardReader(index)
     rows = reader.info(shard)
     key = rows.key(sample)
-    plain = ImageTransform(views.size, POLICIES["none"])
-    pictures = []
+    plain = ImageTransform(transform.size, POLICIES["none"])
+    images = []
     try:
         data = reader.read(shard, sample)
-        for pixels, view in [(plain, 0), *((views, view) for view in range(num_views))]:
-            picture = np.empty((views.size, views.size, 3), np.uint8)
-            pixels.make(data, shard=index.shards[shard].name, key=key, view=view, out=picture)
-            pictures.append(picture)
+        for one, view in [(plain, 0), *((transform, view) for view in range(num_views))]:
+            image = np.empty((one.size, one.size, 3), np.uint8)
+            one.make(data, shard=index.shards[shard].name, key=key, view=view, out=image)
+            images.append(image)
     except BadSample as error:
         return Strip([], [f"{index.shards[shard].name} {key}", f"BAD: {error.reason}"])
     labels = zip(index.tasks.items(), rows.labels[sample], strict=True)
     named = [f"{task}: {names[label] if label >= 0 else '(missing)'}" for (task, names), label in labels]
-    return Strip(pictures, [f"{index.shards[shard].name} {key}", ", ".join(named)])
+    return Strip(images, [f"{index.shards[shard].name} {key}", ", ".join(named)])
 
 
-def _parser() -> argparse.ArgumentParser:
+def parse_options(arguments: Sequence[str] | None) -> PreviewOptions:
+    """Exits with code 2 where one is wrong."""
     parser = argparse.ArgumentParser(prog="python -m data.preview", description=(__doc__ or "").split("\n\nUse")[0])
     add = parser.add_argument
     add("folder", metavar="DIR", help="a shard folder (one split)")
@@ -90,7 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--views", type=int, default=3, metavar="N", help="augmented views of each (default: %(default)s)")
     add("--size", type=int, default=112, metavar="PIXELS", help="side of a picture (default: %(default)s)")
     add("--seed", type=int, default=0, help="augment.seed of the run (default: %(default)s)")
-    return parser
+    options = PreviewOptions(**vars(parser.parse_args(arguments)))
+    if min(options.samples, options.views, options.size) < 1:
+        parser.error("--samples, --views and --size must be at least 1")
+    return options
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
-"""Reading whole small files from a local path, `file://`, `http(s)://` or `s3://`.
+"""Reading from a local path, `file://`, `http(s)://` or `s3://`: whole small files, and ranges of remote ones.
 
 Use: `text = read_bytes(join_url("s3://bucket/train", "index.json"))`
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-import fsspec
+from data.errors import BadSample, DataError
 
-from data.errors import DataError
+_ATTEMPTS = 5
+_FIRST_PAUSE_SECONDS = 0.5
 
-ATTEMPTS = 5
-FIRST_PAUSE_SECONDS = 0.5
+Content = TypeVar("Content")
 
 
 def local_root(root: str) -> str:
@@ -43,16 +45,56 @@ def read_bytes(url: str) -> bytes:
             return Path(url.removeprefix("file://")).read_bytes()
         except OSError as error:
             raise DataError(f"{url}: cannot be read ({error.strerror})") from error
-    pause = FIRST_PAUSE_SECONDS
-    for attempt in range(1, ATTEMPTS + 1):
+
+    def fetch() -> bytes:
+        import fsspec  # a sixth of the start-up time of commands that mostly read local files
+
+        with fsspec.open(url, "rb") as file:
+            return file.read()
+
+    try:
+        return _with_retries(fetch, what=f"{url}:")
+    except FileNotFoundError as error:
+        raise DataError(f"{url}: not found") from error
+
+
+def read_range(url: str, start: int, end: int) -> bytes:
+    """Bytes [start, end) of a remote file. Network errors are retried; BadSample when there is no such file, DataError
+    when it cannot be had or the server does not serve ranges."""
+
+    def fetch() -> bytes:
+        import fsspec  # as above
+
         try:
-            with fsspec.open(url, "rb") as file:
-                return file.read()
-        except FileNotFoundError as error:
-            raise DataError(f"{url}: not found") from error
+            filesystem, path = fsspec.core.url_to_fs(url)
+            data: bytes = filesystem.cat_file(path, start=start, end=end)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # as below
+            raise ConnectionError(f"{type(error).__name__}: {error}") from error
+        if len(data) > end - start:
+            raise DataError(f"{url}: the server ignores range requests; use one that serves HTTP ranges, or S3")
+        if len(data) < end - start:
+            raise ConnectionError(f"got {len(data)} of {end - start} bytes")
+        return data
+
+    try:
+        return _with_retries(fetch, what=f"{url}: bytes {start} to {end}")
+    except FileNotFoundError as error:
+        raise BadSample(f"{url} is missing") from error
+
+
+def _with_retries(fetch: Callable[[], Content], *, what: str) -> Content:
+    """Tried again with growing pauses; what is not there, and DataError, ends it at once."""
+    pause = _FIRST_PAUSE_SECONDS
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return fetch()
+        except (FileNotFoundError, DataError):
+            raise
         except Exception as error:  # each fsspec backend raises its own family of network errors
-            if attempt == ATTEMPTS:
-                raise DataError(f"{url}: cannot be read after {ATTEMPTS} attempts ({error})") from error
+            if attempt == _ATTEMPTS:
+                raise DataError(f"{what} cannot be read after {_ATTEMPTS} attempts ({error})") from error
             time.sleep(pause)
             pause *= 2
     raise AssertionError("unreachable")

@@ -8,23 +8,34 @@ Prints each thing that is wrong and exits 65; exits 0 when nothing is. What trai
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from data.bad_samples import ALLOWED_SHARE, most_allowed
 from data.errors import BadArgument, DataError, LoaderLost
-from data.images.decode import MAX_PIXELS
+from data.images import MAX_PIXELS
 from data.index import INDEX_NAME, Index, idx_name, load_index
 from data.names import print_any_name
 from data.shards.process_pool import default_workers, map_in_processes
-from data.shards.verify_shard import VerifySettings, verify_shard
 from data.storage import is_remote, local_root
 from launch.exit_codes import ExitCode
 
 SHOWN_PER_SHARD = 10
 
 
+@dataclass(frozen=True)
+class VerifyOptions:
+    """What the command was asked for; see its --help."""
+
+    folder: str
+    task: str | None
+    max_pixels: int | None
+    max_bad: float
+    jobs: int
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    options = parse_options(arguments)
     print_any_name()
     try:
         folders = find_splits(options.folder)
@@ -55,8 +66,10 @@ def find_splits(text: str) -> list[Path]:
     return splits or [folder]  # load_index says what is missing
 
 
-def _verify(folder: Path, options: argparse.Namespace) -> list[str]:
+def _verify(folder: Path, options: VerifyOptions) -> list[str]:
     """Print and return what is wrong with one split."""
+    from data.shards.verify_shard import VerifySettings, verify_shard  # OpenCV, which --help need not wait for
+
     index = load_index(folder)
     rule = index.label_rule
     settings = VerifySettings(index, options.task or rule.cls_task, options.max_pixels or rule.max_pixels or MAX_PIXELS)
@@ -125,7 +138,7 @@ def _copies(index: Index) -> list[str]:
     return problems
 
 
-def _parser() -> argparse.ArgumentParser:
+def parse_options(arguments: Sequence[str] | None) -> VerifyOptions:
     parser = argparse.ArgumentParser(prog="python -m data.verify", description=(__doc__ or "").split("\n\nUse")[0])
     parser.add_argument("folder", metavar="DIR", help="a shard folder, or the folder of several splits")
     parser.add_argument("--task", help="the task that .cls members label (default: the one of data.index)")
@@ -143,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of samples that the index knows to be bad, as data.max_bad_share (default: %(default)s, at least 10)",
     )
     parser.add_argument("--jobs", type=int, default=default_workers(), help="processes (default: %(default)s)")
-    return parser
+    return VerifyOptions(**vars(parser.parse_args(arguments)))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError
 
+from data.files import settle_if_allowed, staged
 from data.sealed_json import BrokenSeal, open_sealed, seal
-from data.staging import settle_if_allowed, staged
 from models.errors import ModelError
 from models.model_path import META_NAME as META_NAME
 from models.model_path import require_models

@@ -6,7 +6,7 @@ if gap := plan_gap(plan, meta): print(gap)
 from collections.abc import Mapping
 from typing import Any
 
-from data.staging import sha256_of
+from data.files import sha256_of
 from models.artifact import META_NAME, ArtifactMeta
 
 PRUNE_NAME = "prune.json"

@@ -25,10 +25,10 @@ if __name__ == "__main__":  # before torch is loaded
 
 from rich.table import Table
 
+from data.files import staged, write_atomically
 from data.index import load_index
 from data.loading.eval_loader import eval_batches
 from data.loading.image_sets import ShardImages
-from data.staging import staged, write_atomically
 from launch.arguments import positive
 from launch.exit_codes import ExitCode
 from models.artifact import load_artifact, load_artifact_meta, save_artifact

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from data.files import settle, sha256_of, staged
 from data.sealed_json import seal
-from data.staging import settle, sha256_of, staged
 from models.artifact import META_NAME, WEIGHTS_NAME, ArtifactMeta, artifact_files, load_artifact_meta
 from models.errors import ModelError
 from models.finite import require_finite

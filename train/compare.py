@@ -24,11 +24,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from data.errors import BadArgument, DataError
+from data.files import write_result
 from data.index import Index, load_index
 from data.loading.batch import BadRecord, require_all
 from data.loading.eval_loader import eval_batches
 from data.loading.image_sets import ShardImages
-from data.staging import write_result
 from launch.arguments import output_file
 from launch.exit_codes import ExitCode
 from models.terminal import print_table

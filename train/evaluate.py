@@ -22,11 +22,11 @@ from rich.console import Console
 
 from data.bad_samples import most_allowed
 from data.errors import DataError
+from data.files import write_result
 from data.index import Index, load_index
 from data.loading.batch import BadRecord
 from data.loading.eval_loader import eval_batches
 from data.loading.image_sets import ShardImages
-from data.staging import write_result
 from launch.arguments import output_file
 from launch.exit_codes import ExitCode
 from models.terminal import print_table

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.staging import write_result
+from data.files import write_result
 from launch.arguments import not_negative, output_file
 from launch.exit_codes import ExitCode
 from train.cli.command import run_command

@@ -9,7 +9,7 @@ Drawing comes before decoding: the loader chooses a DCT scale from the crop box.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from data.randomness import draw_uniform, mix, text_key
 
 _VIEW = 101  # domain of the random keys, apart from those of the sample order
+_EVALUATION_SEED = 0  # not an option: the same image has the same views in every evaluation
 _NUM_TRIES = 10
 _NUM_DRAWS = 12 + 2 * _NUM_TRIES
 
@@ -43,6 +44,7 @@ POLICIES: dict[str, Operations] = {
         crop_scale=(0.08, 1.0), flip=0.5, rotate=10.0, brightness=0.4, contrast=0.4, saturation=0.4, erase=0.25
     ),
 }
+_CROPS = Operations(crop_scale=POLICIES["mild"].crop_scale)
 OPERATION_NAMES = tuple(field.name for field in fields(Operations))
 
 
@@ -86,6 +88,16 @@ def draw_view(operations: Operations, *, height: int, width: int, key: int) -> A
         saturation=1 + operations.saturation * (2 * saturation_at - 1),
         erase=_draw_erase(erase_draws) if erase_at < operations.erase else None,
     )
+
+
+def evaluation_view(number: int, *, height: int, width: int, shard: str, key: str) -> AugmentParams:
+    """The views that test-time augmentation averages over: 0 is the centre square, 1 its mirror image; then mild random
+    crops, the odd ones mirrored. height, width: of the image, in pixels."""
+    if number < 2:
+        view = AugmentParams(*centre_square(height, width))
+    else:
+        view = draw_view(_CROPS, height=height, width=width, key=view_key(_EVALUATION_SEED, shard, key, number))
+    return replace(view, flip=number % 2 == 1)
 
 
 def centre_square(height: int, width: int) -> tuple[int, int, int, int]:

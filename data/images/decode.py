@@ -16,10 +16,9 @@ import simplejpeg
 from PIL import Image
 
 from data.errors import BadSample
+from data.images import MAX_PIXELS
 from data.images.orientation import orientation_of
 from data.images.resample import Box
-
-MAX_PIXELS = 64_000_000
 
 # Our own limit is checked from the header before decoding; Pillow's would warn at one size and raise at another.
 Image.MAX_IMAGE_PIXELS = None

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.images.augment import AugmentParams, Operations, centre_square, draw_view, finish, view_key
-from data.images.decode import MAX_PIXELS, WHOLE, Decoded, decode_stored, image_size
+from data.images import MAX_PIXELS
+from data.images.augment import AugmentParams, Operations, draw_view, finish, view_key
+from data.images.decode import WHOLE, Decoded, decode_stored, image_size
 from data.images.resample import Box, resample
 
 # Which pixels a photo becomes. Teacher caches and checkpoints that saw other ones say so by another number; those that
@@ -34,7 +35,7 @@ class ImageTransform:
     size: int
     operations: Operations
     seed: int = 0
-    max_pixels: int = 64_000_000
+    max_pixels: int = MAX_PIXELS
 
     def make(self, data: bytes, *, shard: str, key: str, view: int, out: np.ndarray) -> None:
         """Decode, augment as the `view`-th view and write one sample into `out`. Raises BadSample."""
@@ -75,11 +76,6 @@ def resize_photo(data: bytes, *, height: int, width: int, max_pixels: int = MAX_
     down, across = (width, height) if decoded.is_transposed else (height, width)
     box = decoded.box(Box(0, 0, whole_height, whole_width))
     return np.ascontiguousarray(decoded.upright(resample(decoded.pixels, box, height=down, width=across)))
-
-
-def centre_view(height: int, width: int) -> AugmentParams:
-    """The view that evaluation takes: the largest centred square."""
-    return AugmentParams(*centre_square(height, width))
 
 
 def _fewest(choices: tuple[int, ...], length: int, needed: int) -> int:

@@ -15,11 +15,11 @@ import google_crc32c
 import numpy as np
 
 from data.errors import DataError
+from data.files import settle_if_allowed, write_atomically
 from data.index.label_rule import LabelRule, parse_label_rule
 from data.index.labels import MISSING, check_names
 from data.index.shard import ShardIndex, idx_name, shard_index_from_bytes
 from data.sealed_json import BrokenSeal, open_sealed, seal
-from data.staging import settle_if_allowed, write_atomically
 from data.storage import is_remote, join_url, local_root, read_bytes
 
 FORMAT = "slimheads-index/1"

@@ -3,10 +3,9 @@
 for batch in loader: batch.image  # uint8 [N, S, S, 3]
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,27 +24,27 @@ class BadRecord:
     row: int  # place in the global batch
 
 
-class Piece(Protocol):
-    """What one loader process made of a step, as far as it takes to see that nothing is missing."""
+@dataclass(frozen=True)
+class WorkerBatch:
+    """One loader process's samples of one step, but for the arrays, which it has written into the step's memory: the
+    i-th of the rank's planned rows at place i."""
 
-    @property
-    def at(self) -> tuple[int, int]: ...
-
-    @property
-    def row(self) -> np.ndarray: ...
-
-    @property
-    def bad(self) -> list[BadRecord]: ...
+    at: tuple[int, int]  # epoch, step
+    labels: np.ndarray  # int32 [n, num_tasks]
+    index: np.ndarray  # int64 [n, 2]
+    row: np.ndarray  # int64 [n]
+    key: list[str]
+    bad: list[BadRecord]
 
 
-def require_whole(pieces: Sequence[Piece], *, at: tuple[int, int], places: np.ndarray) -> None:
+def _require_whole(parts: Sequence[WorkerBatch], *, at: tuple[int, int], places: np.ndarray) -> None:
     """The rows that are kept and those that are bad must be exactly `places` (int64 [n], ascending), the rows of step
     `at`. Raises LoaderLost: a batch that came short would train, or measure, in silence."""
-    for piece in pieces:
-        if piece.at != at:
-            raise LoaderLost("a loader process gave epoch {} step {} for epoch {} step {}".format(*piece.at, *at))
-    bad = [record.row for piece in pieces for record in piece.bad]
-    rows = np.sort(np.concatenate([*(piece.row for piece in pieces), np.array(bad, dtype=np.int64)]))
+    for part in parts:
+        if part.at != at:
+            raise LoaderLost("a loader process gave epoch {} step {} for epoch {} step {}".format(*part.at, *at))
+    bad = [record.row for part in parts for record in part.bad]
+    rows = np.sort(np.concatenate([*(part.row for part in parts), np.array(bad, dtype=np.int64)]))
     if not np.array_equal(rows, places):
         planned = len(np.intersect1d(rows, places))
         raise LoaderLost(
@@ -55,23 +54,53 @@ def require_whole(pieces: Sequence[Piece], *, at: tuple[int, int], places: np.nd
         )
 
 
+@dataclass(frozen=True)
+class JoinedStep:
+    """What a rank's loader processes made of one step, in position order, but for the arrays."""
+
+    epoch: int
+    step: int
+    label: dict[str, torch.Tensor]  # task -> int64 [n], -1 where the label is missing
+    key: list[str]
+    index: np.ndarray  # int64 [n, 2]: shard number, sample number in the shard
+    row: np.ndarray  # int64 [n]: place in the global batch
+    bad: list[BadRecord]
+    kept: slice | np.ndarray  # the good ones among the rank's planned rows
+
+
+def join_parts(
+    parts: Sequence[WorkerBatch], *, at: tuple[int, int], places: np.ndarray, tasks: Sequence[str]
+) -> JoinedStep:
+    """places: the rank's planned rows. Raises LoaderLost where the parts are not the whole step."""
+    _require_whole(parts, at=at, places=places)
+    row = np.concatenate([part.row for part in parts])
+    order = np.argsort(row)
+    row = row[order]
+    keys = [key for part in parts for key in part.key]
+    labels = np.concatenate([part.labels for part in parts])[order]
+    epoch, step = at
+    return JoinedStep(
+        epoch=epoch,
+        step=step,
+        label={task: torch.from_numpy(labels[:, column].astype(np.int64)) for column, task in enumerate(tasks)},
+        key=[keys[number] for number in order],
+        index=np.concatenate([part.index for part in parts])[order],
+        row=row,
+        bad=sorted((record for part in parts for record in part.bad), key=lambda record: record.row),
+        # A slice, where none is bad, leaves the images where the processes wrote them.
+        kept=slice(len(row)) if len(row) == len(places) else np.searchsorted(places, row),
+    )
+
+
 def require_all(count: int, planned: int, *, what: str) -> None:
     """At the end of a pass, whoever counted: LoaderLost unless every planned sample came, as a good or a bad one."""
     if count != planned:
         raise LoaderLost(f"{what}: {count:,} samples came, {planned:,} were planned")
 
 
-@dataclass(frozen=True)
-class WorkerBatch:
-    """One loader process's samples of one step, but for the arrays, which it has written into the step's memory: row i
-    of the rank's planned rows at place i."""
-
-    at: tuple[int, int]  # epoch, step
-    labels: np.ndarray  # int32 [n, num_tasks]
-    index: np.ndarray  # int64 [n, 2]
-    row: np.ndarray  # int64 [n]
-    key: list[str]
-    bad: list[BadRecord]
+def copy_to(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
+    """A copy on a GPU that overlaps with compute."""
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass
@@ -97,17 +126,13 @@ class Batch:
         """Tensors on `device`; the copy overlaps with compute when it starts from pinned memory."""
         if device.type == "cpu":
             return self
-
-        def move(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.pin_memory().to(device, non_blocking=True)
-
         return replace(
             self,
-            image=move(self.image),
-            label={task: move(label) for task, label in self.label.items()},
-            valid={task: move(valid) for task, valid in self.valid.items()},
-            teacher_image=None if self.teacher_image is None else move(self.teacher_image),
-            teacher=None if self.teacher is None else move(self.teacher),
+            image=copy_to(device, self.image),
+            label={task: copy_to(device, label) for task, label in self.label.items()},
+            valid={task: copy_to(device, valid) for task, valid in self.valid.items()},
+            teacher_image=None if self.teacher_image is None else copy_to(device, self.teacher_image),
+            teacher=None if self.teacher is None else copy_to(device, self.teacher),
         )
 
     def split(self, size: int) -> "list[Batch]":
@@ -131,40 +156,3 @@ class Batch:
             teacher_image=None if self.teacher_image is None else self.teacher_image[part],
             teacher=None if self.teacher is None else self.teacher[part],
         )
-
-
-def join_parts(
-    parts: Sequence[WorkerBatch],
-    arrays: Mapping[str, np.ndarray],
-    *,
-    at: tuple[int, int],
-    places: np.ndarray,
-    tasks: list[str],
-) -> Batch:
-    """One batch from the parts of a rank's loader processes, rows in position order. places: the rank's planned rows;
-    arrays: "image" and, where the step has them, "teacher_image" and "teacher", each with a row for every place.
-
-    The images stay where the processes wrote them, unless a bad sample leaves a gap. Raises LoaderLost."""
-    require_whole(parts, at=at, places=places)
-    row = np.concatenate([part.row for part in parts])
-    order = np.argsort(row)
-    row = row[order]
-    keys = [key for part in parts for key in part.key]
-    labels = np.concatenate([part.labels for part in parts])[order]
-    kept = slice(len(row)) if len(row) == len(places) else np.searchsorted(places, row)
-    rows = {name: torch.from_numpy(array[kept]) for name, array in arrays.items()}
-    label = {task: torch.from_numpy(labels[:, column].astype(np.int64)) for column, task in enumerate(tasks)}
-    epoch, step = at
-    return Batch(
-        epoch=epoch,
-        step=step,
-        image=rows["image"],
-        label=label,
-        valid={task: column >= 0 for task, column in label.items()},
-        key=[keys[number] for number in order],
-        index=torch.from_numpy(np.concatenate([part.index for part in parts])[order]),
-        row=torch.from_numpy(row),
-        bad=sorted((record for part in parts for record in part.bad), key=lambda record: record.row),
-        teacher_image=rows.get("teacher_image"),
-        teacher=rows.get("teacher"),
-    )

@@ -1,6 +1,6 @@
 """Where the photos to evaluate or predict come from: a shard folder, a folder of photos, or one photo.
 
-photos = open_images("holiday/"); photos.read(0, 3)
+images, notes = open_images("holiday/"); images.read(0, 3)
 """
 
 import os
@@ -48,17 +48,26 @@ class ImageSet(Protocol):
         """The encoded image. Raises BadSample."""
         ...
 
-    def prefetch(self, group: int, first: int, last: int) -> None:
-        """Photos first..last-1 are read next."""
+    def prefetch(self, runs: Sequence[Run]) -> None:
+        """These are read next."""
+        ...
+
+    def close(self) -> None:
+        """No files stay open; the next read opens them again."""
         ...
 
 
 class ShardImages:
-    """The samples of a shard index, checked against its hashes."""
+    """The samples of a shard index, checked against its hashes. cache: folder and bytes of the cache of what is read
+    from elsewhere; by default remote shards have the one in the user's cache folder."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, *, cache: tuple[str, int] | None = None) -> None:
         self.index = index
         self.tasks = list(index.tasks)
+        self._cache = cache
+        if cache is None and is_remote(index.root):
+            self._cache = (str(cache_folder("shards")), DEFAULT_CACHE_BYTES)
+        self._range_cache: RangeCache | None = None
         self._reader: ShardReader | None = None
 
     @property
@@ -74,14 +83,27 @@ class ShardImages:
     def read(self, group: int, number: int) -> bytes:
         return self._open().read(group, number)
 
-    def prefetch(self, group: int, first: int, last: int) -> None:
-        self._open().prefetch([Run(group, first, last)])
+    def prefetch(self, runs: Sequence[Run]) -> None:
+        self._open().prefetch(runs)
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        if self._range_cache is not None:
+            self._range_cache.close()
+        self._reader = self._range_cache = None
+
+    @property
+    def range_cache(self) -> RangeCache | None:
+        """For others who read remote files beside these."""
+        if self._range_cache is None and self._cache is not None:
+            folder, max_bytes = self._cache
+            self._range_cache = RangeCache(folder, max_bytes=max_bytes)
+        return self._range_cache
 
     def _open(self) -> ShardReader:
         if self._reader is None:
-            max_bytes = DEFAULT_CACHE_BYTES
-            cache = RangeCache(cache_folder("shards"), max_bytes=max_bytes) if is_remote(self.index.root) else None
-            self._reader = ShardReader(self.index, cache)
+            self._reader = ShardReader(self.index, self.range_cache)
         return self._reader
 
 
@@ -113,12 +135,15 @@ class FileImages:
         except OSError as error:
             raise BadSample(f"cannot be read ({error.strerror})") from error
 
-    def prefetch(self, group: int, first: int, last: int) -> None:
+    def prefetch(self, runs: Sequence[Run]) -> None:
+        return None
+
+    def close(self) -> None:
         return None
 
 
 def open_images(place: str) -> tuple[ShardImages | FileImages, list[str]]:
-    """The photos of a shard folder (local or remote), a folder (recursive, sorted by path) or a file, and remarks for
+    """The photos of a shard folder (local or remote), a folder (recursive, sorted by path) or a file, and notes for
     the user. Raises DataError when there are none."""
     path = Path(place.removeprefix("file://"))
     if is_remote(place) or (path / INDEX_NAME).exists():
@@ -142,9 +167,9 @@ class ImageSubset:
     one class at a time would miss how the classes differ.
     """
 
-    def __init__(self, photos: ImageSet, *, count: int, shuffled: bool = False) -> None:
-        self._photos = photos
-        ends = np.cumsum(photos.counts)
+    def __init__(self, images: ImageSet, *, count: int, shuffled: bool = False) -> None:
+        self._images = images
+        ends = np.cumsum(images.counts)
         total = int(ends[-1]) if len(ends) else 0
         picked = np.arange(min(count, total)) * total // max(1, min(count, total))
         if shuffled:
@@ -154,25 +179,27 @@ class ImageSubset:
 
     @property
     def tasks(self) -> Sequence[str]:
-        return self._photos.tasks
+        return self._images.tasks
 
     @property
     def counts(self) -> np.ndarray:
         return np.array([len(self._group)], dtype=np.int64)
 
     def name(self, group: int, number: int) -> tuple[str, str]:
-        return self._photos.name(*self._place(number))
+        return self._images.name(*self._place(number))
 
     def labels(self, group: int, number: int) -> np.ndarray:
-        return self._photos.labels(*self._place(number))
+        return self._images.labels(*self._place(number))
 
     def read(self, group: int, number: int) -> bytes:
-        return self._photos.read(*self._place(number))
+        return self._images.read(*self._place(number))
 
-    def prefetch(self, group: int, first: int, last: int) -> None:
-        for number in range(first, last):
-            at, photo = self._place(number)
-            self._photos.prefetch(at, photo, photo + 1)
+    def prefetch(self, runs: Sequence[Run]) -> None:
+        numbers = [number for run in runs for number in range(run.first, run.last)]
+        self._images.prefetch([Run(group, image, image + 1) for group, image in map(self._place, numbers)])
+
+    def close(self) -> None:
+        self._images.close()
 
     def _place(self, number: int) -> tuple[int, int]:
         return int(self._group[number]), int(self._number[number])

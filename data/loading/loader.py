@@ -1,203 +1,152 @@
-"""Batches of one rank, in the promised order, decoded and augmented by worker processes.
+"""Batches of one rank for training: each sample in one augmented view, in the promised order, with a teacher's data.
 
-    transform = ImageTransform(size=224, operations=POLICIES["standard"])
-    loader = Loader(index, sampler, transform, rank=0, num_ranks=2, workers=4)
-    for batch in loader.batches(start=(3, 17), stop_epoch=60): ...
-
-Each worker owns some of the rank's lanes and makes its part of every step, each row at its place in the rank's batch:
-the batches do not depend on the number of workers. A batch is whole, or the run stops: the rows that came, good and
-bad, are held against the order's plan.
+transform = ImageTransform(size=224, operations=POLICIES["standard"])
+loader = Loader(index, sampler, transform, rank=0, num_ranks=2, workers=4)
+for batch in loader.batches(start=(3, 17), stop_epoch=60): ...
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from data.errors import BadSample
 from data.images.transform import ImageTransform
 from data.index import Index
-from data.loading.batch import BadRecord, Batch, WorkerBatch, join_parts
+from data.loading.batch import Batch, JoinedStep
+from data.loading.image_sets import ShardImages
 from data.loading.step_memory import Arrays, Layout, step_bytes
-from data.loading.worker_processes import side_by_side
-from data.sampling.prefetch import Prefetcher
-from data.sampling.sampler import Rows, Run, Sampler, TrainSampler, WorkerInfo
+from data.loading.step_plan import RenderSample, Sample, StepPlan
+from data.sampling.sampler import Run, Sampler
 from data.sampling.view_schedule import ViewSchedule
-from data.shards.range_cache import RangeCache
-from data.shards.shard_reader import ShardReader
-from data.teacher_logits import LogitReader
-from data.teacher_logits.manifest import load_manifest
+from data.teacher_logits import LogitReader, load_manifest
 
 
 @dataclass(frozen=True)
 class TeacherData:
-    """What a batch brings for a teacher. cache: folder or URL of its logits. pixels: how it sees the same views, where
-    that is not how the student does."""
+    """What a batch brings for a teacher. cache: folder or URL of its logits. transform: how it sees the same views,
+    where that is not how the student does."""
 
     cache: str | None = None
-    pixels: ImageTransform | None = None
+    transform: ImageTransform | None = None
 
 
-_OWN_VIEWS, _NO_TEACHER = ViewSchedule(), TeacherData()
+_NEW_VIEWS, _NO_TEACHER = ViewSchedule(), TeacherData()
 
 
 @dataclass(frozen=True)
-class BatchPlan:
-    """All steps of one rank, from `start` to the end of `stop_epoch - 1`: what loader processes are given to do."""
+class TrainPlan(StepPlan[Batch]):
+    """Arrays of a step: image and, where it has them, teacher_image and teacher (logits from the cache)."""
 
-    index: Index
-    order: Sampler
-    pixels: ImageTransform
-    rank: int
-    num_ranks: int
-    start_at: tuple[int, int]
-    stop_epoch: int
-    cache: tuple[str, int] | None
-    views: ViewSchedule
+    images: ShardImages
+    transform: ImageTransform
+    view_schedule: ViewSchedule
     teacher: TeacherData
     num_logits: int | None  # columns of the teacher's cache
 
     @property
     def layout(self) -> Layout:
-        rows = self.order.most_rows(self.num_ranks)
-        layout: dict[str, tuple[tuple[int, ...], type]] = {"image": (_picture(rows, self.pixels), np.uint8)}
-        if self.teacher.pixels is not None:
-            layout["teacher_image"] = (_picture(rows, self.teacher.pixels), np.uint8)
+        rows = self.num_rows
+        layout: dict[str, tuple[tuple[int, ...], type]] = {"image": (_image_shape(rows, self.transform), np.uint8)}
+        if self.teacher.transform is not None:
+            layout["teacher_image"] = (_image_shape(rows, self.teacher.transform), np.uint8)
         if self.num_logits is not None:
             layout["teacher"] = ((rows, self.num_logits), np.float16)
         return layout
 
-    def steps(self) -> Iterator[tuple[int, int]]:
-        first_epoch, first_step = self.start_at
-        for epoch in range(first_epoch, self.stop_epoch):
-            for step in range(first_step if epoch == first_epoch else 0, self.order.steps_per_epoch):
-                yield epoch, step
-
-    def places(self, at: tuple[int, int]) -> np.ndarray:
-        """The rank's rows of a step, ascending."""
-        return self.order.places(*at, WorkerInfo(self.rank, self.num_ranks))
-
     def used(self, at: tuple[int, int]) -> set[str]:
-        """The arrays that a step fills. Logits from the cache need no picture for the teacher."""
-        _, is_fresh = self.views.at(*at)
-        has_logits = self.num_logits is not None and not is_fresh
-        used = {"image"}
-        if has_logits:
-            used.add("teacher")
-        elif self.teacher.pixels is not None:
-            used.add("teacher_image")
-        return used
+        """The arrays that a step fills. Logits from the cache need no image for the teacher."""
+        _, is_fresh = self.view_schedule.at(*at)
+        if self.num_logits is not None and not is_fresh:
+            return {"image", "teacher"}
+        return {"image", "teacher_image"} if self.teacher.transform is not None else {"image"}
 
-    def join(self, made: tuple[tuple[int, int], Arrays, list[WorkerBatch]]) -> Batch:
-        at, arrays, parts = made
-        filled = {name: arrays[name] for name in self.used(at)}
-        return join_parts(parts, filled, at=at, places=self.places(at), tasks=list(self.index.tasks))
+    def renderer(self) -> "_ViewRenderer":
+        return _ViewRenderer(self)
 
-    def start(self, worker: int, num_workers: int) -> "_PartMaker":
-        return _PartMaker(self, WorkerInfo(self.rank, self.num_ranks, worker, num_workers))
-
-
-class _PartMaker:
-    """Reads, decodes and augments one worker's part of each step."""
-
-    def __init__(self, plan: BatchPlan, owner: WorkerInfo) -> None:
-        self._plan, self._owner = plan, owner
-        cache = RangeCache(plan.cache[0], max_bytes=plan.cache[1]) if plan.cache else None
-        self._reader = ShardReader(plan.index, cache)
-        self._logits: LogitReader | None = None
-        if plan.teacher.cache is not None:
-            self._logits = LogitReader(plan.teacher.cache, plan.index, num_views=plan.views.num_views, cache=cache)
-        self._lookahead: Prefetcher | None = None
-        if isinstance(plan.order, TrainSampler):
-            self._lookahead = Prefetcher(plan.order, owner, plan.start_at, self._announce, stop_epoch=plan.stop_epoch)
-
-    def _announce(self, epoch: int, runs: list[Run]) -> None:
-        self._reader.prefetch(runs)
-        if self._logits is not None:
-            self._logits.prefetch(runs, view=epoch % self._plan.views.num_views)
-
-    def make(self, at: tuple[int, int], arrays: Arrays) -> WorkerBatch:
-        plan, used = self._plan, self._plan.used(at)
-        view, _ = plan.views.at(*at)
-        rows = plan.order.rows(*at, self._owner)
-        if self._lookahead is not None:
-            self._lookahead.consume(len(rows.row))
-        else:
-            self._reader.prefetch(_neighbours(rows))
-        pictures = [(plan.pixels, arrays["image"])]
-        if "teacher_image" in used and plan.teacher.pixels is not None:
-            pictures.append((plan.teacher.pixels, arrays["teacher_image"]))
-        labels = np.empty((len(rows.row), len(plan.index.tasks)), dtype=np.int32)
-        kept: list[int] = []
-        keys: list[str] = []
-        bad: list[BadRecord] = []
-        places = np.searchsorted(plan.places(at), rows.row).tolist()
-        samples = zip(rows.row.tolist(), rows.shard.tolist(), rows.sample.tolist(), places, strict=True)
-        for number, (row, shard, sample, place) in enumerate(samples):
-            name, info = plan.index.shards[shard].name, self._reader.info(shard)
-            key = info.key(sample)
-            try:
-                data = self._reader.read(shard, sample)
-                for pixels, out in pictures:
-                    pixels.make(data, shard=name, key=key, view=view, out=out[place])
-            except BadSample as error:
-                bad.append(BadRecord(name, key, error.reason, (shard, sample), row))
-                continue
-            if "teacher" in used and self._logits is not None:
-                arrays["teacher"][place] = self._logits.read(shard, sample, view)
-            labels[len(kept)] = info.labels[sample]
-            kept.append(number)
-            keys.append(key)
-        return WorkerBatch(
-            at=at,
-            labels=labels[: len(kept)],
-            index=np.stack([rows.shard[kept], rows.sample[kept]], axis=1),
-            row=rows.row[kept],
-            key=keys,
-            bad=bad,
+    def batch(self, joined: JoinedStep, arrays: Arrays) -> Batch:
+        rows = {name: torch.from_numpy(arrays[name][joined.kept]) for name in self.used((joined.epoch, joined.step))}
+        return Batch(
+            epoch=joined.epoch,
+            step=joined.step,
+            image=rows["image"],
+            label=joined.label,
+            valid={task: label >= 0 for task, label in joined.label.items()},
+            key=joined.key,
+            index=torch.from_numpy(joined.index),
+            row=torch.from_numpy(joined.row),
+            bad=joined.bad,
+            teacher_image=rows.get("teacher_image"),
+            teacher=rows.get("teacher"),
         )
 
-    def close(self) -> None:
-        self._reader.close()
+
+class _ViewRenderer:
+    """One view of a sample, for the student and for the teacher, or the teacher's logits of it."""
+
+    def __init__(self, plan: TrainPlan) -> None:
+        self._plan = plan
+        self._logits: LogitReader | None = None
+        if plan.teacher.cache is not None:
+            self._logits = LogitReader(
+                plan.teacher.cache,
+                plan.images.index,
+                num_views=plan.view_schedule.num_views,
+                cache=plan.images.range_cache,
+            )
+
+    def prefetch(self, epoch: int, runs: list[Run]) -> None:
+        if self._logits is not None:
+            self._logits.prefetch(runs, view=epoch % self._plan.view_schedule.num_views)
+
+    def of_step(self, at: tuple[int, int], arrays: Arrays) -> RenderSample:
+        plan, used, logits = self._plan, self._plan.used(at), self._logits
+        view, _ = plan.view_schedule.at(*at)
+        images = [(plan.transform, arrays["image"])]
+        if "teacher_image" in used and plan.teacher.transform is not None:
+            images.append((plan.teacher.transform, arrays["teacher_image"]))
+
+        def render(data: bytes, sample: Sample) -> None:
+            for transform, out in images:
+                transform.make(data, shard=sample.shard, key=sample.key, view=view, out=out[sample.place])
+            if "teacher" in used and logits is not None:
+                arrays["teacher"][sample.place] = logits.read(*sample.index, view)
+
+        return render
 
 
-def _neighbours(rows: Rows) -> list[Run]:
-    """The samples as runs of neighbours in their shards."""
-    runs: list[Run] = []
-    for shard, sample in zip(rows.shard.tolist(), rows.sample.tolist(), strict=True):
-        if runs and runs[-1].shard == shard and runs[-1].last == sample:
-            runs[-1] = Run(shard, runs[-1].first, sample + 1)
-        else:
-            runs.append(Run(shard, sample, sample + 1))
-    return runs
-
-
-def _picture(rows: int, pixels: ImageTransform) -> tuple[int, ...]:
-    return rows, pixels.size, pixels.size, 3
+def _image_shape(rows: int, transform: ImageTransform) -> tuple[int, ...]:
+    return rows, transform.size, transform.size, 3
 
 
 class Loader:
-    """Iterates a rank's batches; see the module's docstring. workers: processes that decode, 0 for this one; sharers:
-    how many ranks of this machine do the same."""
+    """A rank's batches; see the module's docstring.
+
+    Args:
+        workers: processes that decode, 0 for this one.
+        sharers: how many ranks of this machine do the same.
+        cache: folder and bytes of the cache for what is read from elsewhere.
+        view_schedule: which view a step sees; by default every epoch has its own.
+    """
 
     def __init__(
         self,
         index: Index,
-        order: Sampler,
-        pixels: ImageTransform,
+        sampler: Sampler,
+        transform: ImageTransform,
         *,
         rank: int = 0,
         num_ranks: int = 1,
         workers: int = 0,
         sharers: int = 1,
         cache: tuple[str, int] | None = None,
-        views: ViewSchedule = _OWN_VIEWS,
+        view_schedule: ViewSchedule = _NEW_VIEWS,
         teacher: TeacherData = _NO_TEACHER,
     ) -> None:
-        self.index, self.order, self.pixels = index, order, pixels
+        self.index, self.sampler, self.transform = index, sampler, transform
         self.rank, self.num_ranks, self.cache = rank, num_ranks, cache
         self.workers, self.sharers = workers, sharers
-        self.views, self.teacher = views, teacher
+        self.view_schedule, self.teacher = view_schedule, teacher
         # Read here, before there are processes: what reads remote files must not be shared with them.
         self._num_logits = None if teacher.cache is None else load_manifest(teacher.cache).num_classes
 
@@ -205,26 +154,23 @@ class Loader:
         """Batches from (epoch, step) to the end of epoch `stop_epoch - 1`, without a pause between epochs. DataError
         when the data as a whole cannot be read on, LoaderLost when a worker process is gone or a batch is not whole.
         Who keeps batches gets copies of their images in the end: their memory goes round."""
-        plan = self.plan(start=start, stop_epoch=stop_epoch)
-        # A map keeps nothing: the memory of a batch is free when the caller drops it.
-        return map(plan.join, side_by_side(plan, plan.steps(), workers=self.workers, sharers=self.sharers))
+        return self.plan(start=start, stop_epoch=stop_epoch).batches(workers=self.workers, sharers=self.sharers)
 
     def batch_bytes(self) -> int:
         """Memory of the arrays of one batch, which loader processes share with this one."""
         return step_bytes(self.plan().layout)
 
-    def plan(self, *, start: tuple[int, int] = (0, 0), stop_epoch: int = 1) -> BatchPlan:
+    def plan(self, *, start: tuple[int, int] = (0, 0), stop_epoch: int = 1) -> TrainPlan:
         """What `batches` does, for whoever takes it apart."""
-        return BatchPlan(
-            self.index,
-            self.order,
-            self.pixels,
+        return TrainPlan(
+            images=ShardImages(self.index, cache=self.cache),
+            sampler=self.sampler,
             rank=self.rank,
             num_ranks=self.num_ranks,
             start_at=start,
             stop_epoch=stop_epoch,
-            cache=self.cache,
-            views=self.views,
+            transform=self.transform,
+            view_schedule=self.view_schedule,
             teacher=self.teacher,
             num_logits=self._num_logits,
         )

@@ -1,7 +1,7 @@
-"""Reads ahead of the consumer: announces the stretches of shards that an owner's lanes will read next.
+"""Reads ahead of the consumer: announces the stretches of shards that a worker's lanes will read next.
 
-lookahead = Prefetcher(order, owner, start=(epoch, step), announce=lambda epoch, runs: reader.prefetch(runs))
-lookahead.consume(num_rows)  # before each step
+prefetcher = Prefetcher(sampler, worker_info, start=(epoch, step), announce=lambda epoch, runs: reader.prefetch(runs))
+prefetcher.consume(num_rows)  # before each step
 """
 
 from collections.abc import Callable, Iterator
@@ -17,16 +17,16 @@ class Prefetcher:
 
     def __init__(
         self,
-        order: TrainSampler,
-        owner: WorkerInfo,
+        sampler: TrainSampler,
+        worker_info: WorkerInfo,
         start: tuple[int, int],
         announce: Callable[[int, list[Run]], None],
         *,
         stop_epoch: int | None = None,
     ) -> None:
         self._announce = announce
-        self._windows = _windows(order, owner, start, stop_epoch)
-        self._target = max(1, int(min(order.block_size, order.num_samples) * owner.share))
+        self._windows = _windows(sampler, worker_info, start, stop_epoch)
+        self._target = max(1, int(min(sampler.block_size, sampler.num_samples) * worker_info.share))
         self._ahead = 0
 
     def consume(self, num_samples: int) -> None:
@@ -41,20 +41,20 @@ class Prefetcher:
 
 
 def _windows(
-    order: TrainSampler, owner: WorkerInfo, start: tuple[int, int], stop_epoch: int | None
+    sampler: TrainSampler, worker_info: WorkerInfo, start: tuple[int, int], stop_epoch: int | None
 ) -> Iterator[tuple[int, list[Run]]]:
-    """(epoch, runs) of the owner's lanes in the order in which they are first read; without a stop, for ever."""
-    epoch, position = start[0], start[1] * order.batch_size
+    """(epoch, runs) of the worker's lanes in the order in which they are first read; without a stop, for ever."""
+    epoch, position = start[0], start[1] * sampler.batch_size
     while stop_epoch is None or epoch < stop_epoch:
-        while position < order.num_samples:
-            block = order.block_at(epoch, position)
-            lanes = np.flatnonzero(owner.owns(np.arange(order.lanes)) & (block.lane_length > 0))
-            done = (position - block.start) // order.lanes  # offsets that every lane has passed
+        while position < sampler.num_samples:
+            block = sampler.block_at(epoch, position)
+            lanes = np.flatnonzero(worker_info.owns(np.arange(sampler.lanes)) & (block.lane_length > 0))
+            done = (position - block.start) // sampler.lanes  # offsets that every lane has passed
             longest = int(block.lane_length.max())
-            for level in range(1 + -(-longest // order.window)):
+            for level in range(1 + -(-longest // sampler.window)):
                 for lane in lanes.tolist():
-                    base, size = order.window_span(block, lane, level)
+                    base, size = sampler.window_span(block, lane, level)
                     if size > 0 and base + size > done:
-                        yield epoch, order.window_runs(block, lane, level)
+                        yield epoch, sampler.window_runs(block, lane, level)
             position = block.start + block.num_samples
         epoch, position = epoch + 1, 0

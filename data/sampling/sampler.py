@@ -1,7 +1,7 @@
 """Which sample is at which place of an epoch: a pure function, the same for any number of ranks and workers.
 
     order = TrainSampler(index.counts, seed=0, batch_size=256)
-    rows = order.rows(epoch=3, step=17, owner=WorkerInfo(rank=2, num_ranks=8))
+    rows = order.rows(epoch=3, step=17, worker_info=WorkerInfo(rank=2, num_ranks=8))
 
 An epoch permutes the shards and walks them in *blocks* of whole shards. A block of N samples is cut into L pieces
 ("lanes") which are dealt in random order; each lane starts at its own place of its piece, wraps, and is shuffled in
@@ -18,9 +18,8 @@ from typing import Protocol
 import numpy as np
 
 from data.randomness import mix, permutation
+from data.sampling.blocks import WINDOW, Block, EpochShards, deal_lanes, deal_shards, num_blocks
 
-# Domains keep the uses of one seed apart.
-_SHARDS, _DEAL, _SPIN, _STAGGER, _WINDOW = range(5)
 _CACHED_WINDOWS = 8192
 
 
@@ -35,7 +34,7 @@ class WorkerInfo:
 
     @property
     def share(self) -> float:
-        """About the share of all samples that this owner reads."""
+        """About the share of all samples that this worker reads."""
         return 1 / (self.num_ranks * self.num_workers)
 
     def owns(self, lanes: np.ndarray) -> np.ndarray:
@@ -43,7 +42,7 @@ class WorkerInfo:
         return (lanes % self.num_ranks == self.rank) & ((lanes // self.num_ranks) % self.num_workers == self.worker)
 
     def cut(self, size: int) -> np.ndarray:
-        """The owner's stretch of `size` neighbours that the ranks, and within a rank the workers, cut among them."""
+        """The worker's stretch of `size` neighbours that the ranks, and within a rank the workers, cut among them."""
         low, high = (size * rank // self.num_ranks for rank in (self.rank, self.rank + 1))
         first, last = (low + (high - low) * worker // self.num_workers for worker in (self.worker, self.worker + 1))
         return np.arange(first, last)
@@ -51,7 +50,7 @@ class WorkerInfo:
 
 @dataclass(frozen=True)
 class Rows:
-    """The samples of one step in position order (or an owner's part of them); all arrays are int64 [n]."""
+    """The samples of one step in position order (or one worker's part of them); all arrays are int64 [n]."""
 
     row: np.ndarray  # place in the global batch, ascending
     shard: np.ndarray  # number of the shard, in name order
@@ -67,31 +66,8 @@ class Run:
     last: int
 
 
-@dataclass(frozen=True)
-class Block:
-    """Some whole shards of an epoch and how their samples are dealt to lanes."""
-
-    key: int  # random key of (seed, epoch, block)
-    start: int  # position of its first sample in the epoch
-    shards: np.ndarray  # int64 [s], in reading order
-    offsets: np.ndarray  # int64 [s + 1], samples before each shard of the block
-    lane_start: np.ndarray  # int64 [L], where the lane's piece begins in the concatenation of the shards
-    lane_length: np.ndarray  # int64 [L]; lanes 0..(N mod L)-1 are one longer
-    spin: np.ndarray  # int64 [L], where in its piece the lane starts
-    first_window: np.ndarray  # int64 [L], length of the lane's first window
-
-    @property
-    def num_samples(self) -> int:
-        return int(self.offsets[-1])
-
-    def locate(self, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(shard, sample in shard), each int64 [n], of places in the block's concatenation."""
-        at = np.searchsorted(self.offsets, place, side="right") - 1
-        return self.shards[at], place - self.offsets[at]
-
-
 class TrainSampler:
-    """The order of all epochs over shards with the given sample counts.
+    """The samples of all steps of training over shards with the given sample counts.
 
     Args:
         counts: int [num_shards], samples per shard, shards sorted by name.
@@ -123,25 +99,25 @@ class TrainSampler:
         self._shards_of = lru_cache(maxsize=2)(self._deal_shards)
         self._block_of = lru_cache(maxsize=3)(self._deal_lanes)
 
-    def rows(self, epoch: int, step: int, owner: WorkerInfo | None = None) -> Rows:
-        """The samples of `step` of `epoch`, in position order; with an owner, only those of the owner's lanes."""
+    def rows(self, epoch: int, step: int, worker_info: WorkerInfo | None = None) -> Rows:
+        """The samples of `step` of `epoch`, in position order; with a worker, only those of its lanes."""
         if not 0 <= step < self.steps_per_epoch:
             raise ValueError(f"step {step} is outside the epoch's {self.steps_per_epoch} steps")
-        owner = owner or WorkerInfo()
-        parts = [self._rows_of_block(*stretch, owner) for stretch in self._stretches(epoch, step)]
+        worker_info = worker_info or WorkerInfo()
+        parts = [self._rows_of_block(*stretch, worker_info) for stretch in self._stretches(epoch, step)]
         return Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
-    def places(self, epoch: int, step: int, owner: WorkerInfo) -> np.ndarray:
+    def places(self, epoch: int, step: int, worker_info: WorkerInfo) -> np.ndarray:
         """`rows(...).row` alone, which costs little."""
         stretches = self._stretches(epoch, step)
-        return np.concatenate([row[owner.owns(inside % self.lanes)] for _, inside, row in stretches])
+        return np.concatenate([row[worker_info.owns(inside % self.lanes)] for _, inside, row in stretches])
 
     def most_rows(self, num_ranks: int) -> int:
         """A rank never has more rows in a step. Of n neighbours in a block it owns at most n / L times its lanes, and
         one more at either end."""
         lanes = -(-self.lanes // num_ranks)
-        num_blocks = max(1, round(self.num_samples / self.block_size))
-        bound = -(-self.batch_size * lanes // self.lanes) + 2 * min(num_blocks, self.batch_size)
+        blocks = num_blocks(self.num_samples, self.block_size)
+        bound = -(-self.batch_size * lanes // self.lanes) + 2 * min(blocks, self.batch_size)
         return min(self.batch_size, bound)
 
     def _stretches(self, epoch: int, step: int) -> Iterator[tuple[Block, np.ndarray, np.ndarray]]:
@@ -156,15 +132,9 @@ class TrainSampler:
             yield block, positions - block.start, positions - first
             position = stop
 
-    def num_blocks(self, epoch: int) -> int:
-        return len(self._shards_of(epoch)[1]) - 1
-
-    def block(self, epoch: int, number: int) -> Block:
-        return self._block_of(epoch, number)
-
     def block_at(self, epoch: int, position: int) -> Block:
         """The block that holds a position of the epoch."""
-        starts = self._shards_of(epoch)[2]
+        starts = self._shards_of(epoch).starts
         return self._block_of(epoch, int(np.searchsorted(starts, position, side="right")) - 1)
 
     def window_runs(self, block: Block, lane: int, window: int) -> list[Run]:
@@ -199,10 +169,10 @@ class TrainSampler:
         return base, min(size, length - base)
 
     def _rows_of_block(
-        self, block: Block, inside: np.ndarray, row: np.ndarray, owner: WorkerInfo
+        self, block: Block, inside: np.ndarray, row: np.ndarray, worker_info: WorkerInfo
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         lanes = inside % self.lanes
-        mine = owner.owns(lanes)
+        mine = worker_info.owns(lanes)
         lanes, offsets = lanes[mine], inside[mine] // self.lanes
         shuffled = np.fromiter(
             (
@@ -222,54 +192,22 @@ class TrainSampler:
         name = (block.key, lane, window)
         shuffle = self._windows.get(name)
         if shuffle is None:
-            shuffle = permutation(mix(block.key, _WINDOW, lane, window), size).astype(np.int32)
+            shuffle = permutation(mix(block.key, WINDOW, lane, window), size).astype(np.int32)
             self._windows[name] = shuffle
             if len(self._windows) > max(_CACHED_WINDOWS, 2 * self.lanes):
                 self._windows.popitem(last=False)
         return base + int(shuffle[offset - base])
 
-    def _deal_shards(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(shards in reading order [S], block borders in that order [b + 1], first position of each block [b])."""
-        filled = np.flatnonzero(self.counts)
-        shards = filled[permutation(mix(self.seed, _SHARDS, epoch), len(filled))]
-        ends = np.cumsum(self.counts[shards])
-        num_blocks = max(1, round(self.num_samples / self.block_size))
-        targets = self.num_samples * np.arange(1, num_blocks, dtype=np.float64) / num_blocks
-        inner = np.searchsorted(ends, targets, side="left") + 1
-        borders = np.unique(np.concatenate([[0], inner[inner < len(shards)], [len(shards)]])).astype(np.int64)
-        return shards, borders, np.concatenate([[0], ends])[borders[:-1]]
+    def _deal_shards(self, epoch: int) -> EpochShards:
+        return deal_shards(self.counts, seed=self.seed, epoch=epoch, block_size=self.block_size)
 
     def _deal_lanes(self, epoch: int, number: int) -> Block:
-        shards, borders, starts = self._shards_of(epoch)
-        mine = shards[borders[number] : borders[number + 1]]
-        offsets = np.concatenate([[0], np.cumsum(self.counts[mine])])
-        num_samples = int(offsets[-1])
-        key = int(mix(self.seed, epoch, number))
-        quotient, longer = divmod(num_samples, self.lanes)
-        lane_length = np.full(self.lanes, quotient, dtype=np.int64)
-        lane_length[:longer] += 1
-        # Piece j of the concatenation goes to lane deal[j] and has that lane's length, so that the longer lanes come
-        # first while the longer pieces are spread over the whole block.
-        deal = permutation(mix(key, _DEAL), self.lanes)
-        lane_start = np.empty(self.lanes, dtype=np.int64)
-        lane_start[deal] = np.concatenate([[0], np.cumsum(lane_length[deal])[:-1]])
-        lane_numbers = np.arange(self.lanes)
-        spin = mix(key, _SPIN, lane_numbers) % np.maximum(lane_length, 1).astype(np.uint64)
-        stagger = mix(key, _STAGGER, lane_numbers) % np.uint64(self.window)
-        return Block(
-            key=key,
-            start=int(starts[number]),
-            shards=mine,
-            offsets=offsets,
-            lane_start=lane_start,
-            lane_length=lane_length,
-            spin=spin.astype(np.int64),
-            first_window=stagger.astype(np.int64) + 1,
-        )
+        shards = self._shards_of(epoch)
+        return deal_lanes(self.counts, shards, seed=self.seed, number=number, lanes=self.lanes, window=self.window)
 
 
 class ShardSampler:
-    """An order of the loader; it knows no ranks, since the shards are already one rank's."""
+    """The samples of some shards, batch by batch; it knows no ranks, since the shards are already one rank's."""
 
     def __init__(self, counts: np.ndarray, *, shards: Sequence[int], batch_size: int) -> None:
         self._spans = [
@@ -283,28 +221,28 @@ class ShardSampler:
         """(shard, first sample, sample after the last) of a step."""
         return self._spans[step]
 
-    def rows(self, epoch: int, step: int, owner: WorkerInfo | None = None) -> Rows:
+    def rows(self, epoch: int, step: int, worker_info: WorkerInfo | None = None) -> Rows:
         """The samples of a step, the same in every epoch."""
         shard, first, _ = self._spans[step]
-        row = self.places(epoch, step, owner or WorkerInfo())
+        row = self.places(epoch, step, worker_info or WorkerInfo())
         return Rows(row=row, shard=np.full(len(row), shard), sample=first + row)
 
-    def places(self, epoch: int, step: int, owner: WorkerInfo) -> np.ndarray:
+    def places(self, epoch: int, step: int, worker_info: WorkerInfo) -> np.ndarray:
         _, first, last = self._spans[step]
-        return owner.cut(last - first)
+        return worker_info.cut(last - first)
 
     def most_rows(self, num_ranks: int) -> int:
         return self._batch_size
 
 
 class Sampler(Protocol):
-    """What decides which samples a step has: TrainSampler for training, EvalSampler for measuring."""
+    """What decides which samples a step has: TrainSampler for training, EvalSampler for evaluation."""
 
     steps_per_epoch: int
 
-    def rows(self, epoch: int, step: int, owner: WorkerInfo | None = None) -> Rows: ...
+    def rows(self, epoch: int, step: int, worker_info: WorkerInfo | None = None) -> Rows: ...
 
-    def places(self, epoch: int, step: int, owner: WorkerInfo) -> np.ndarray:
+    def places(self, epoch: int, step: int, worker_info: WorkerInfo) -> np.ndarray:
         """`rows(...).row` alone, at little cost."""
         ...
 
@@ -322,16 +260,16 @@ class EvalSampler:
         self.batch_size, self.global_batch = batch_size, batch_size * num_ranks
         self.steps_per_epoch = -(-self.num_samples // self.global_batch)
 
-    def rows(self, epoch: int, step: int, owner: WorkerInfo | None = None) -> Rows:
-        """The samples of a step; an owner's rank, and there its worker, gets neighbours."""
-        row = self.places(epoch, step, owner or WorkerInfo())
+    def rows(self, epoch: int, step: int, worker_info: WorkerInfo | None = None) -> Rows:
+        """The samples of a step; each rank, and there each worker, gets neighbours."""
+        row = self.places(epoch, step, worker_info or WorkerInfo())
         place = step * self.global_batch + row
         shard = np.searchsorted(self.ends, place, side="right")
         start = np.concatenate([[0], self.ends])[shard]
         return Rows(row=row, shard=shard, sample=place - start)
 
-    def places(self, epoch: int, step: int, owner: WorkerInfo) -> np.ndarray:
-        return owner.cut(min(self.global_batch, self.num_samples - step * self.global_batch))
+    def places(self, epoch: int, step: int, worker_info: WorkerInfo) -> np.ndarray:
+        return worker_info.cut(min(self.global_batch, self.num_samples - step * self.global_batch))
 
     def most_rows(self, num_ranks: int) -> int:
         return self.batch_size

@@ -10,16 +10,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data.errors import DataError
+from data.files import sweep, write_atomically
 from data.index import INDEX_NAME
-from data.shards.writer import RECORDS_FOLDER, shard_name
 from data.sources import Source
-from data.staging import sweep, write_atomically
 from launch.file_lock import FileLock
 
 PLAN_NAME = "plan.json"
+RECORDS_FOLDER = ".build"  # in a shard folder: the plan, the lock, and a record of each finished shard
 _CONTENT = "content of the source"
 
 Plan = dict[str, str | int | float | None]
+
+
+def shard_name(number: int) -> str:
+    """`000007.tar`."""
+    return f"{number:06d}.tar"
 
 
 def make_plan(source: Source, settings: Mapping[str, str | int | float | None]) -> Plan:

@@ -13,7 +13,8 @@ import numpy as np
 
 from data.bad_samples import write_bad_samples
 from data.errors import BadSample, DataError
-from data.images.decode import MAX_PIXELS
+from data.files import staged
+from data.images import MAX_PIXELS
 from data.index.class_counts import print_summary
 from data.index.dataset import INDEX_NAME, Shard, load_index, write_index
 from data.index.label_rule import LabelRule
@@ -23,7 +24,6 @@ from data.names import as_text, class_name
 from data.shards.process_pool import map_in_processes
 from data.shards.tar_samples import TarSamples, read_tar_samples
 from data.shards.tar_scan import compressed_error, has_compressed_name
-from data.staging import staged
 from data.walk import is_hidden
 
 

@@ -21,17 +21,15 @@ from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import fsspec
 import numpy as np
 
 from data.errors import BadSample, DataError
 from data.index import Index
+from data.storage import read_range
 
 PAGE = 4096  # bytes; small, so that a run of photos fetches hardly more than itself
 DEFAULT_CACHE_BYTES = 50_000_000_000
 _THREADS = 8
-_ATTEMPTS = 5
-_FIRST_PAUSE_SECONDS = 0.5
 _OPEN_ENTRIES = 256
 _RESCAN_SHARE = 0.005  # of max_bytes fetched between two looks at the folder
 
@@ -161,7 +159,7 @@ class RangeCache:
         start, end = pages[0] * PAGE, min(pages[1] * PAGE, entry.size)
         self._make_room(end - start, keep=entry)
         try:
-            data = fetch_range(url, start, end)
+            data = read_range(url, start, end)
             os.pwrite(entry.data, data, start)
         finally:
             with self._lock:
@@ -190,27 +188,3 @@ class RangeCache:
             if path != keep.path:
                 path.unlink(missing_ok=True)
                 total -= used
-
-
-def fetch_range(url: str, start: int, end: int) -> bytes:
-    """Bytes [start, end) of a remote file. Tried again with growing pauses; BadSample when there is no such file,
-    DataError when it cannot be had or the server does not serve ranges."""
-    pause = _FIRST_PAUSE_SECONDS
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            filesystem, path = fsspec.core.url_to_fs(url)
-            data = filesystem.cat_file(path, start=start, end=end)
-        except FileNotFoundError as error:
-            raise BadSample(f"{url} is missing") from error
-        except Exception as error:  # each fsspec backend raises its own family of network errors
-            failure = f"{type(error).__name__}: {error}"
-        else:
-            if len(data) == end - start:
-                return data
-            if len(data) > end - start:
-                raise DataError(f"{url}: the server ignores range requests; use one that serves HTTP ranges, or S3")
-            failure = f"got {len(data)} of {end - start} bytes"
-        if attempt < _ATTEMPTS:
-            time.sleep(pause)
-            pause *= 2
-    raise DataError(f"{url}: bytes {start} to {end} cannot be read after {_ATTEMPTS} attempts ({failure})")

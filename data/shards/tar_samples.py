@@ -15,7 +15,8 @@ from typing import BinaryIO
 import google_crc32c
 
 from data.errors import BadSample
-from data.images.decode import MAX_PIXELS, decode_image
+from data.images import MAX_PIXELS
+from data.images.decode import decode_image
 from data.index.labels import NoClass, RawLabel, parse_json_labels, parse_text_label
 from data.names import as_text
 from data.shards.tar_scan import TarMember, scan_tar

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import BadSample, DataError
+from data.files import sha256_of
 from data.images.augment import POLICIES
 from data.images.transform import ImageTransform
 from data.index import INDEX_NAME, Index, ShardIndex
 from data.index.labels import class_positions, to_numbers
 from data.shards.shard_reader import ShardReader
 from data.shards.tar_samples import TarSamples, read_tar_samples
-from data.staging import sha256_of
 
 _SIZE = 224  # pixels to decode to, as training does by default
 

@@ -2,29 +2,36 @@
 
 Use: `done = write_shard(settings, ShardJob(number=0, records=source.records[:1000]))`
 
-The record is written last, so a shard either has one and is whole, or is written again.
+The record is written last, so a shard either has one and is whole, or is written again. Whoever only reads what a build
+was asked for need not import this file: webdataset brings torch in, which takes seconds.
 """
 
 import hashlib
+import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import google_crc32c
 import numpy as np
+import simplejpeg
+from PIL import Image
 from webdataset.writer import TarWriter
 
 from data.errors import BadSample
+from data.files import publish, temporary_beside, write_atomically
+from data.images import MAX_PIXELS
+from data.images.decode import decode_image, image_size
+from data.images.transform import resize_photo
 from data.index import Shard, ShardIndex, idx_name, pack_keys, shard_index_to_bytes
+from data.shards.build_plan import RECORDS_FOLDER, shard_name
 from data.shards.tar_scan import scan_tar
-from data.shards.transcode import recode_image
 from data.sources import Record, Source
-from data.staging import sync, write_atomically
 
-RECORDS_FOLDER = ".build"
 _OWNER = "slimheads"
+# Formats whose bytes are kept as they are; others (BMP, GIF) become PNG.
+_KEPT = {"jpg": b"\xff\xd8", "png": b"\x89PNG", "webp": b"RIFF"}
 
 
 @dataclass(frozen=True)
@@ -55,11 +62,6 @@ class FinishedShard:
     bad: tuple[tuple[str, str], ...]
 
 
-def shard_name(number: int) -> str:
-    """`000007.tar`."""
-    return f"{number:06d}.tar"
-
-
 def write_shard(settings: WriterSettings, job: ShardJob) -> FinishedShard:
     """Write shard `job.number`, or find it finished by an earlier call with the same bytes still in place."""
     finished = _read_finished(settings.folder, job.number)
@@ -72,7 +74,7 @@ def write_shard(settings: WriterSettings, job: ShardJob) -> FinishedShard:
 
 def _write(settings: WriterSettings, job: ShardJob) -> FinishedShard:
     path = settings.folder / shard_name(job.number)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     kept: list[tuple[Record, int]] = []  # record, crc32c
     bad = []
     # The same bytes on every machine: no time, owner or mode of this one.
@@ -88,11 +90,10 @@ def _write(settings: WriterSettings, job: ShardJob) -> FinishedShard:
     if not kept:
         temporary.unlink()
         return FinishedShard(None, tuple(bad))
-    with temporary.open("rb+") as written:
+    with temporary.open("rb") as written:
         images = [member for member in scan_tar(written, name=str(temporary)) if not member.name.endswith(".json")]
         written.seek(0)
         sha256 = hashlib.file_digest(written, "sha256").hexdigest()
-        os.fsync(written.fileno())
     rows = ShardIndex(
         np.array([member.offset for member in images], np.int64),
         np.array([member.size for member in images], np.int32),
@@ -103,8 +104,7 @@ def _write(settings: WriterSettings, job: ShardJob) -> FinishedShard:
     idx = shard_index_to_bytes(rows)
     write_atomically(path.with_name(idx_name(path.name)), idx)
     num_bytes = temporary.stat().st_size
-    temporary.replace(path)
-    sync(settings.folder)
+    publish(temporary, path)
     return FinishedShard(Shard(path.name, len(kept), num_bytes, sha256, google_crc32c.value(idx)), tuple(bad))
 
 
@@ -145,3 +145,37 @@ def _read_finished(folder: Path, number: int) -> FinishedShard | None:
     if google_crc32c.value(idx) != shard.idx_crc32c or sha256 != shard.sha256:
         return None
     return FinishedShard(shard, bad)
+
+
+def recode_image(
+    data: bytes, *, resize: int | None, encode: str | None, quality: int, max_pixels: int = MAX_PIXELS
+) -> tuple[str, bytes]:
+    """(member suffix, bytes) to store. Every picture is decoded once, so that what is stored is known to be good.
+
+    `resize` shrinks the short side to that many pixels and never enlarges; `encode="jpeg"` stores every picture as
+    JPEG of `quality` with 4:2:0 chroma. A JPEG, PNG or WebP that needs neither keeps its bytes. Raises BadSample.
+    """
+    height, width = image_size(data)
+    shrink = resize is not None and min(height, width) > resize
+    suffix = next((suffix for suffix, magic in _KEPT.items() if data.startswith(magic)), None)
+    if resize is None or not shrink:
+        pixels = decode_image(data, max_pixels=max_pixels)
+        if encode is None and suffix is not None:
+            return suffix, data
+    else:
+        scale = resize / min(height, width)
+        new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+        pixels = resize_photo(data, height=new_height, width=new_width, max_pixels=max_pixels)
+    if encode == "jpeg" or suffix == "jpg":
+        return "jpg", _to_jpeg(pixels, quality)
+    return "png", _to_png(pixels)
+
+
+def _to_jpeg(pixels: np.ndarray, quality: int) -> bytes:
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=quality, colorsubsampling="420")
+
+
+def _to_png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

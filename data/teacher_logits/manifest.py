@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import DataError
+from data.files import write_atomically
 from data.images.augment import OPERATION_NAMES, Operations
 from data.images.transform import FIRST_PIXEL_VERSION, PIXEL_VERSION
 from data.index import Index
 from data.sealed_json import BrokenSeal, open_sealed, seal
-from data.staging import write_atomically
 from data.storage import join_url, local_root, read_bytes
 
 FORMAT = "slimheads-logits/1"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.files import sync
 from data.teacher_logits.manifest import MANIFEST_NAME, load_manifest
 from data.teacher_logits.record import Owner, pack_block, record_bytes, sidecar_name, unpack_record
 
@@ -38,10 +39,12 @@ class SidecarWriter:
         if logits.dtype != np.float16 or logits.shape != (self.num_samples, self.num_classes):
             wanted = f"float16 [{self.num_samples}, {self.num_classes}]"
             raise ValueError(f"{self.path}: a view is {wanted}, not {logits.dtype} {list(logits.shape)}")
+        is_new = not self.path.exists()
         with self.path.open("ab") as file:
             file.write(pack_block(logits, owner=self._owner, view=self.num_views))
-            file.flush()
-            os.fsync(file.fileno())
+        sync(self.path)
+        if is_new:
+            sync(self.path.parent)
         self.num_views += 1
 
     def read(self, view: int) -> np.ndarray | None:

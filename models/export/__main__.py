@@ -26,11 +26,11 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from data.files import staged
 from data.images import axis, orientation
 from data.index import load_index
 from data.loading.image_sets import ImageSubset, ShardImages
 from data.sealed_json import seal
-from data.staging import staged
 from launch.arguments import not_negative, positive
 from launch.exit_codes import ExitCode
 from models import formats

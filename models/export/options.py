@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.errors import BadArgument
-from data.staging import settle, sha256_of
+from data.files import settle, sha256_of
 from models.artifact import META_NAME, WEIGHTS_NAME
 from models.errors import ModelError
 from models.formats.executorch import require_executorch

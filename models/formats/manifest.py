@@ -8,14 +8,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from data.files import settle_if_allowed, sha256_of
 from data.sealed_json import open_sealed
-from data.staging import settle_if_allowed, sha256_of
 from models.errors import ModelError
 
 EXPORT_NAME = "export.json"
 EXPORT_FORMAT = "slimheads-export/1"
 REFERENCE = "torch fp32"  # the variant that the others are compared with
-# What an export was made in before data.staging had the folder.
+# What an export was made in before data.files had the folder.
 _LEFT_OVER = re.compile(r"\.export-[a-z0-9_]{8}")
 _PART = re.compile(r"(model\.(int8\.|uint8\.)?(onnx|safetensors|pte|pte\.json|json)|export\.json|predict\.py)")
 

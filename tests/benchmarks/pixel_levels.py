@@ -8,8 +8,10 @@ import io
 import numpy as np
 from PIL import Image, ImageOps
 
-from data.images.decode import MAX_PIXELS, image_size
-from data.images.transform import centre_view, render_bytes
+from data.images import MAX_PIXELS
+from data.images.augment import AugmentParams, centre_square
+from data.images.decode import image_size
+from data.images.transform import render_bytes
 from data.index import Index
 from data.shards.shard_reader import ShardReader
 from tests.benchmarks.figure import Figure
@@ -31,9 +33,8 @@ def levels_apart(photo: bytes, size: int) -> float:
     """Mean absolute difference of the centre squares."""
     height, width = image_size(photo)
     ours = np.empty((size, size, 3), dtype=np.uint8)
-    render_bytes(
-        photo, centre_view(height, width), height=height, width=width, size=size, max_pixels=MAX_PIXELS, out=ours
-    )
+    centre = AugmentParams(*centre_square(height, width))
+    render_bytes(photo, centre, height=height, width=width, size=size, max_pixels=MAX_PIXELS, out=ours)
     return float(np.abs(ours - pillows_square(photo, size).astype(float)).mean())
 
 

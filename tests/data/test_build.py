@@ -21,7 +21,7 @@ from data.index import Index, load_index
 from data.index.class_counts import describe_counts
 from data.shards.shard_reader import ShardReader
 from data.shards.splits import hold_out
-from data.shards.transcode import recode_image
+from data.shards.writer import recode_image
 from data.sources import Record
 from launch.exit_codes import ExitCode
 from tests.photos import class_folders, jpeg, pixels

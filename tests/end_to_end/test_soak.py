@@ -109,7 +109,7 @@ def test_a_few_kills_leave_no_mark(tiny_shards: Path, tmp_path: Path) -> None:
     whole = undisturbed(tiny_shards, tmp_path / "whole", epochs=EPOCHS)
     ended = end_after_kills(tiny_shards, tmp_path / "killed", num_kills=4, epochs=EPOCHS, seed=6)
     assert ended == whole
-    assert list(tmp_path.rglob("*.part")) == []
+    assert [*tmp_path.rglob("*.part"), *tmp_path.rglob("*.tmp")] == []
 
 
 @pytest.mark.soak
@@ -117,4 +117,4 @@ def test_twenty_five_kills_leave_no_mark(tiny_shards: Path, tmp_path: Path) -> N
     whole = undisturbed(tiny_shards, tmp_path / "whole", epochs=10 * EPOCHS)
     ended = end_after_kills(tiny_shards, tmp_path / "killed", num_kills=25, epochs=10 * EPOCHS, seed=25)
     assert ended == whole
-    assert list(tmp_path.rglob("*.part")) == []
+    assert [*tmp_path.rglob("*.part"), *tmp_path.rglob("*.tmp")] == []

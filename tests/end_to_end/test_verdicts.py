@@ -17,13 +17,13 @@ from PIL import Image
 
 from data.bad_samples import ALLOWED_SHARE, most_allowed
 from data.errors import DataError
+from data.files import sha256_of
 from data.images.augment import POLICIES
 from data.images.transform import ImageTransform
 from data.index import Shard, ShardIndex, load_index, pack_keys, shard_index_to_bytes, write_index
 from data.loading.loader import Loader
 from data.sampling.sampler import EvalSampler
 from data.shards.external_tars import index_tars
-from data.staging import sha256_of
 from data.verify import main as verify
 from launch.exit_codes import ExitCode
 from tests.photos import jpeg, write_tar

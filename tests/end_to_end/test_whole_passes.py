@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-import data.loading.eval_loader
-import data.loading.loader
+import data.loading.step_plan
 from data.errors import LoaderLost
 from data.loading.worker_processes import side_by_side
 from data.teacher_logits import load_manifest
@@ -27,7 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("models") / "a", seed=1)
 
 
-def lose_the_last_step(monkeypatch: pytest.MonkeyPatch, module: Any, *, of_stream: int = 0) -> None:
+def lose_the_last_step(monkeypatch: pytest.MonkeyPatch, *, of_stream: int = 0) -> None:
     """Of the stream with that number, counted from now."""
     number = count()
 
@@ -35,7 +34,7 @@ def lose_the_last_step(monkeypatch: pytest.MonkeyPatch, module: Any, *, of_strea
         made = list(side_by_side(work, steps, **options))
         return iter(made[:-1] if next(number) == of_stream else made)
 
-    monkeypatch.setattr(module, "side_by_side", cut)
+    monkeypatch.setattr(data.loading.step_plan, "side_by_side", cut)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +42,7 @@ def lose_the_last_step(monkeypatch: pytest.MonkeyPatch, module: Any, *, of_strea
     [(0, "the batches ended after step 5 of 6"), (1, "measuring: 11 samples came, 12 were planned")],
 )
 def test_training(stream: int, words: str, tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lose_the_last_step(monkeypatch, data.loading.loader, of_stream=stream)
+    lose_the_last_step(monkeypatch, of_stream=stream)
     outcome: Outcome = train_small(tiny_shards, tmp_path)
     assert outcome.exit_code == ExitCode.RANK_LOST
     assert f"error: {words}" in outcome.stderr
@@ -67,7 +66,7 @@ def _compare(model: Path, shards: Path, folder: Path) -> ExitCode:
 
 
 def test_what_a_report_asks(model: Path, tiny_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lose_the_last_step(monkeypatch, data.loading.eval_loader)
+    lose_the_last_step(monkeypatch)
     with pytest.raises(LoaderLost, match=r"asking about .*: 32 samples came, 33 were planned"):
         collect_predictions({"a": model}, str(tiny_shards / "train"), most=100, workers=0)
 
@@ -85,17 +84,16 @@ def _cache(model: Path, shards: Path, folder: Path) -> ExitCode:
 
 
 @pytest.mark.parametrize(
-    ("command", "module", "words"),
+    ("command", "words"),
     [
-        (_evaluate, data.loading.eval_loader, "measuring: 0 samples came, 33 were planned"),
-        (_predict, data.loading.eval_loader, "predicting: 0 samples came, 33 were planned"),
-        (_compare, data.loading.eval_loader, "comparing: 0 samples came, 33 were planned"),
-        (_cache, data.loading.loader, "view 0: 2 of 3 shards were computed"),
+        (_evaluate, "measuring: 0 samples came, 33 were planned"),
+        (_predict, "predicting: 0 samples came, 33 were planned"),
+        (_compare, "comparing: 0 samples came, 33 were planned"),
+        (_cache, "view 0: 2 of 3 shards were computed"),
     ],
 )
 def test_other_commands(
     command: Callable[[Path, Path, Path], ExitCode],
-    module: Any,
     words: str,
     model: Path,
     tiny_shards: Path,
@@ -103,7 +101,7 @@ def test_other_commands(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    lose_the_last_step(monkeypatch, module)
+    lose_the_last_step(monkeypatch)
     assert command(model, tiny_shards / "train", tmp_path) == ExitCode.RANK_LOST
     assert words in capfd.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from data.images.augment import centre_square
-from data.images.tta import evaluation_view
+from data.images.augment import centre_square, evaluation_view
 from data.index import load_index
 from data.shards.external_tars import index_tars
 from launch.exit_codes import ExitCode

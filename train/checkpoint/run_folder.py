@@ -4,13 +4,13 @@ with RunFolder(path) as folder: folder.create(); folder.lock(); folder.check_con
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 
+from data.files import write_result
 from launch.file_lock import FileLock
 from train.errors import ConfigError
 
@@ -114,13 +114,8 @@ class RunFolder:
 
 
 def _replace(path: Path, text: str) -> None:
-    """A kill leaves the old file or the new one."""
-    partial = path.with_suffix(".part")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    path.with_suffix(".part").unlink(missing_ok=True)  # left by a version before data.files
+    write_result(path, text.encode())
 
 
 def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -6,7 +6,6 @@ store.save(tensors, state, step=500); tensors, state = store.load(500)
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,11 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from data.staging import sync
+from data.files import sweep, write_atomically
 from train.errors import CheckpointError
 
 _NAME = re.compile(r"^step-(\d{10})\.safetensors$")
-_PARTIAL = re.compile(r"^step-\d{10}\.part$")
+_PARTIAL = re.compile(r"^step-\d{10}\.part$")  # of versions before data.files
 FORMAT = "slimheads-checkpoint/1"
 
 
@@ -54,17 +53,7 @@ class CheckpointStore:
         }
         metadata["described"] = _description(plain, metadata)
         path = self.path(step)
-        partial = path.with_suffix(".part")
-        try:
-            with partial.open("wb") as file:
-                file.write(save(plain, metadata=metadata))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
-        sync(self.directory)
+        write_atomically(path, save(plain, metadata=metadata))
         for old in self.steps()[self.keep :]:
             self.path(old).unlink(missing_ok=True)
         return path
@@ -106,6 +95,7 @@ class CheckpointStore:
 
     def remove_partial(self) -> None:
         """Temporary files of a save that was killed; for the one that alone may save here."""
+        sweep(self.directory, alone=True)
         if self.directory.is_dir():
             for path in self.directory.iterdir():
                 if _PARTIAL.match(path.name):

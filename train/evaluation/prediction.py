@@ -6,7 +6,6 @@ for prediction in predictions(batch, ensemble, device): print(prediction.key, pr
 import csv
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Self
 
 import torch
 
+from data.files import publish, sweep, temporary_beside
 from data.loading.eval_loader import EvalBatch
-from data.staging import sweep, sync, temporary_beside
 from train.evaluation.ensemble import Ensemble
 
 NOT_A_NUMBER = "the model's answer is not a number; try --precision fp32"
@@ -112,12 +111,8 @@ class PredictionTable:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._file:
-            if error is None:
-                self._file.flush()
-                os.fsync(self._file.fileno())
+        self._file.close()
         if error is None:
-            self._part.replace(self.path)
-            sync(self.path.parent)
+            publish(self._part, self.path)
         else:
             self._part.unlink()

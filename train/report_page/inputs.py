@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data.staging import settle_if_allowed
+from data.files import settle_if_allowed
 from models.errors import ModelError
 from models.formats.manifest import EXPORT_NAME
 from models.prune_record import PRUNE_NAME

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from data.staging import sha256_of
+from data.files import sha256_of
 from data.storage import is_remote
 from models.artifact import META_NAME, WEIGHTS_NAME, ArtifactMeta
 from models.cost import count_cost

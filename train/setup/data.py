@@ -124,7 +124,7 @@ def train_loader(
         workers=num_workers(config, comm),
         sharers=comm.local_size,
         cache=shard_cache(config, index.root, teacher.cache),
-        views=views,
+        view_schedule=views,
         teacher=teacher,
     )
     return sampler, loader

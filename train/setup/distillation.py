@@ -82,7 +82,7 @@ def teacher_data(config: Config, index: Index) -> TeacherData:
         check_manifest(found, cache_manifest(config, index, like=found), root=settings.cache)
     size = teacher_size(config)
     is_other = settings.model is not None and size != config.data.image_size
-    return TeacherData(cache=settings.cache, pixels=train_pixels(config, size=size) if is_other else None)
+    return TeacherData(cache=settings.cache, transform=train_pixels(config, size=size) if is_other else None)
 
 
 def teacher_size(config: Config) -> int:

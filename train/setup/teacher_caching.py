@@ -80,5 +80,5 @@ def _loader(config: Config, index: Index, sampler: Sampler, comm: Comm, view_sch
         workers=num_workers(config, comm),
         sharers=comm.local_size,
         cache=shard_cache(config, index.root),
-        views=view_schedule,
+        view_schedule=view_schedule,
     )

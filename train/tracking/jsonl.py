@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from data.files import write_result
+
 
 class JsonLines:
     """One JSON object a line, each with a `step`; with `sync` every line is on disk when write returns."""
@@ -51,12 +53,8 @@ def cut_lines(path: Path, *, before_step: int, but: Callable[[Mapping[str, Any]]
     if not path.exists():
         return
     kept = [record for record in read_lines(path) if record["step"] < before_step and not but(record)]
-    partial = path.with_suffix(".part")
-    with partial.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(record) + "\n" for record in kept)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    path.with_suffix(".part").unlink(missing_ok=True)  # left by a version before data.files
+    write_result(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
 
 def without_nan(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.errors import BadSample
+from data.images.augment import AugmentParams, centre_square
 from data.images.decode import decode_image, image_size
 from data.images.orientation import orientation_of
-from data.images.transform import centre_view, render_bytes
+from data.images.transform import render_bytes
 from data.loading.eval_loader import eval_batches
 from data.loading.image_sets import FileImages
 from models.export import __main__ as export
@@ -157,7 +158,8 @@ def standalone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 def seen_by_evaluation(data: bytes) -> np.ndarray:
     height, width = image_size(data)
     out = np.empty((SIZE, SIZE, 3), dtype=np.uint8)
-    render_bytes(data, centre_view(height, width), height=height, width=width, size=SIZE, max_pixels=10**6, out=out)
+    centre = AugmentParams(*centre_square(height, width))
+    render_bytes(data, centre, height=height, width=width, size=SIZE, max_pixels=10**6, out=out)
     return out
 
 

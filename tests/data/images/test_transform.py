@@ -7,17 +7,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.images.augment import POLICIES, AugmentParams
+from data.images.augment import POLICIES, AugmentParams, centre_square
 from data.images.decode import Decoded, decode_image, decode_stored, image_size
 from data.images.resample import Box, resample
-from data.images.transform import ImageTransform, centre_view, render_bytes, render_snapped, resize_photo
-from data.shards.transcode import recode_image
+from data.images.transform import ImageTransform, render_bytes, render_snapped, resize_photo
+from data.shards.writer import recode_image
 from tests.benchmarks.pixel_levels import levels_apart, pillows_square
 from tests.photos import natural_photo
 
 SIZES = (32, 64, 96, 128, 160, 224)
 # Half of what is promised from 64 pixels on; a box beside its place is 2 to 9 levels away.
 LEVELS = 1.0
+
+
+def centred(height: int, width: int) -> AugmentParams:
+    return AugmentParams(*centre_square(height, width))
 
 
 def encoded(photo: Image.Image, kind: str, orientation: int, **options: object) -> bytes:
@@ -106,12 +110,12 @@ def test_random_crops_decode_no_more_than_they_need_and_evaluation_twice_that(mo
         asked.append(eighths)
         return decode_stored(data, eighths=eighths, max_pixels=max_pixels)
 
-    monkeypatch.setattr("data.pixels.decode_stored", decode)
+    monkeypatch.setattr("data.images.transform.decode_stored", decode)
     data = encoded(natural_photo(3, 400, 400), "JPEG", 1, **JPEG)
     for size in (50, 51, 100, 101, 150, 151, 200, 201):
         for render in (render_bytes, render_snapped):
             out = np.empty((size, size, 3), dtype=np.uint8)
-            render(data, centre_view(400, 400), height=400, width=400, size=size, max_pixels=10**6, out=out)
+            render(data, centred(400, 400), height=400, width=400, size=size, max_pixels=10**6, out=out)
     assert asked[0::2] == [2, 4, 4, 8, 8, 8, 8, 8]
     assert asked[1::2] == [1, 2, 2, 3, 3, 4, 4, 8]
 
@@ -121,7 +125,7 @@ def test_without_random_crops_training_sees_evaluations_pixels(policy: str, exac
     data = encoded(natural_photo(3, 348, 465), "JPEG", 1, **JPEG)
     made, evaluated = (np.empty((96, 96, 3), dtype=np.uint8) for _ in range(2))
     ImageTransform(size=96, operations=POLICIES[policy]).make(data, shard="a", key="b", view=0, out=made)
-    render_bytes(data, centre_view(348, 465), height=348, width=465, size=96, max_pixels=10**6, out=evaluated)
+    render_bytes(data, centred(348, 465), height=348, width=465, size=96, max_pixels=10**6, out=evaluated)
     assert np.array_equal(made, evaluated) == exact
 
 
@@ -132,7 +136,7 @@ def test_pictures_of_few_pixels_are_rendered(length: int) -> None:
     height, width = image_size(data)
     for size in (1, 2, 24):
         out = np.empty((size, size, 3), dtype=np.uint8)
-        render_bytes(data, centre_view(height, width), height=height, width=width, size=size, max_pixels=999, out=out)
+        render_bytes(data, centred(height, width), height=height, width=width, size=size, max_pixels=999, out=out)
         # One or two new pixels of three old ones are all edge, where the two filters differ.
         assert np.abs(out - pillows_square(data, size).astype(float)).mean() < (1 if size == 24 else 8)
 

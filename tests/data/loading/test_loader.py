@@ -14,8 +14,9 @@ from data.images.augment import POLICIES
 from data.images.transform import ImageTransform
 from data.index import Index, load_index
 from data.loading.batch import BadRecord, Batch, WorkerBatch
-from data.loading.loader import Loader, _PartMaker
+from data.loading.loader import Loader
 from data.loading.step_memory import Arrays
+from data.loading.step_plan import WorkerBatchMaker
 from data.sampling.sampler import EvalSampler, TrainSampler, WorkerInfo
 from data.sampling.view_schedule import ViewSchedule
 from tests.photos import jpeg
@@ -23,15 +24,17 @@ from tests.photos import jpeg
 EPOCHS = 2
 
 
-def order_of(index: Index, *, batch_size: int = 10) -> TrainSampler:
+def sampler_of(index: Index, *, batch_size: int = 10) -> TrainSampler:
     return TrainSampler(index.counts, seed=1, batch_size=batch_size, lanes=8, window=3)
 
 
 def loader_of(folder: Path, *, workers: int = 0, rank: int = 0, num_ranks: int = 1, views: int = 0) -> Loader:
     index = load_index(folder)
-    pixels = ImageTransform(size=24, operations=POLICIES["strong"], seed=4, max_pixels=10_000)
-    order = order_of(index)
-    return Loader(index, order, pixels, rank=rank, num_ranks=num_ranks, workers=workers, views=ViewSchedule(views))
+    transform = ImageTransform(size=24, operations=POLICIES["strong"], seed=4, max_pixels=10_000)
+    sampler = sampler_of(index)
+    return Loader(
+        index, sampler, transform, rank=rank, num_ranks=num_ranks, workers=workers, view_schedule=ViewSchedule(views)
+    )
 
 
 def batches_of(folder: Path, **options: int) -> list[Batch]:
@@ -81,7 +84,7 @@ def test_batches_are_uint8_rgb_with_labels_and_their_place(reference: list[Batch
             assert [int(batch.label[task][number]) for task in index.tasks] == rows.labels[sample].tolist()
         for task in index.tasks:
             assert torch.equal(batch.valid[task], batch.label[task] >= 0)
-    # The dominant channel of a picture is its colour: RGB was kept apart from BGR.
+    # The dominant channel of an image is its colour: RGB was kept apart from BGR.
     plain = [batch.image.float().mean(dim=(1, 2)).argmax(dim=1) == batch.label["colour"] for batch in reference]
     assert torch.cat(plain).float().mean() > 0.9
 
@@ -104,11 +107,11 @@ def test_it_starts_anywhere(start: tuple[int, int], workers: int, reference: lis
 
 
 def test_an_epoch_sees_new_views_unless_some_are_kept(reference: list[Batch], tiny_shards: Path) -> None:
-    def pictures(batches: list[Batch]) -> dict[str, torch.Tensor]:
+    def images_of(batches: list[Batch]) -> dict[str, torch.Tensor]:
         return {key: image for batch in batches for key, image in zip(batch.key, batch.image, strict=True)}
 
     def changed(batches: list[Batch]) -> int:
-        first, second = pictures(batches[:4]), pictures(batches[4:])
+        first, second = images_of(batches[:4]), images_of(batches[4:])
         return sum(not torch.equal(first[key], second[key]) for key in first)
 
     assert changed(reference) == 33
@@ -175,13 +178,13 @@ def test_a_batch_that_is_not_whole_stops_the_run(
     tiny_shards: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    make = _PartMaker.make
+    make = WorkerBatchMaker.make
 
-    def changed(self: _PartMaker, at: tuple[int, int], arrays: Arrays) -> WorkerBatch:
+    def changed(self: WorkerBatchMaker, at: tuple[int, int], arrays: Arrays) -> WorkerBatch:
         part = make(self, at, arrays)
         return change(part) if at == (0, 1) else part
 
-    monkeypatch.setattr(_PartMaker, "make", changed)
+    monkeypatch.setattr(WorkerBatchMaker, "make", changed)
     batches = loader_of(tiny_shards / "train", workers=workers).batches()
     assert len(next(batches)) == 10
     with pytest.raises(LoaderLost, match=words):
@@ -217,25 +220,25 @@ def test_a_shard_without_its_index_rows_stops_with_one_line(workers: int, shards
     assert "\n" not in str(caught.value)
 
 
-def test_a_picture_above_the_limit_is_refused_before_it_is_decoded() -> None:
-    pixels = ImageTransform(size=8, operations=POLICIES["none"], max_pixels=99)
+def test_an_image_above_the_limit_is_refused_before_it_is_decoded() -> None:
+    transform = ImageTransform(size=8, operations=POLICIES["none"], max_pixels=99)
     out = np.empty((8, 8, 3), np.uint8)
-    pixels.make(jpeg(0, 9, 11), shard="a", key="b", view=0, out=out)
+    transform.make(jpeg(0, 9, 11), shard="a", key="b", view=0, out=out)
     with pytest.raises(BadSample, match="10x10 is larger than the limit of 99 pixels"):
-        pixels.make(jpeg(0, 10, 10), shard="a", key="b", view=0, out=out)
+        transform.make(jpeg(0, 10, 10), shard="a", key="b", view=0, out=out)
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_measuring_takes_every_sample_once_over_ranks_and_workers(num_ranks: int, workers: int) -> None:
+def test_evaluation_takes_every_sample_once_over_ranks_and_workers(num_ranks: int, workers: int) -> None:
     counts = np.array([5, 1, 7, 4])
-    order = EvalSampler(counts, batch_size=3, num_ranks=num_ranks)
+    sampler = EvalSampler(counts, batch_size=3, num_ranks=num_ranks)
     seen = []
-    for step in range(order.steps_per_epoch):
+    for step in range(sampler.steps_per_epoch):
         for rank in range(num_ranks):
             for worker in range(workers):
-                rows = order.rows(0, step, WorkerInfo(rank, num_ranks, worker, workers))
+                rows = sampler.rows(0, step, WorkerInfo(rank, num_ranks, worker, workers))
                 seen += list(zip(rows.shard.tolist(), rows.sample.tolist(), strict=True))
-                assert np.array_equal(order.places(0, step, WorkerInfo(rank, num_ranks, worker, workers)), rows.row)
-            assert len(order.places(0, step, WorkerInfo(rank, num_ranks))) <= order.most_rows(num_ranks) == 3
+                assert np.array_equal(sampler.places(0, step, WorkerInfo(rank, num_ranks, worker, workers)), rows.row)
+            assert len(sampler.places(0, step, WorkerInfo(rank, num_ranks))) <= sampler.most_rows(num_ranks) == 3
     assert sorted(seen) == [(shard, sample) for shard, count in enumerate(counts) for sample in range(count)]

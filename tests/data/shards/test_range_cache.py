@@ -16,11 +16,12 @@ import yaml
 from moto.server import ThreadedMotoServer
 from safetensors.torch import load_file
 
+from data import storage
 from data.errors import BadSample, DataError
 from data.index import Index, Shard, load_index
-from data.shards import range_cache as cache_module
-from data.shards.range_cache import PAGE, RangeCache, fetch_range
+from data.shards.range_cache import PAGE, RangeCache
 from data.shards.shard_reader import ShardReader
+from data.storage import read_range
 from tests.range_server import serve
 from train.main import main
 
@@ -49,7 +50,7 @@ def disk_usage(folder: Path) -> int:
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "_FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(storage, "_FIRST_PAUSE_SECONDS", 0.001)
 
 
 @contextmanager
@@ -223,7 +224,7 @@ def test_a_server_that_ignores_ranges_is_refused_in_words() -> None:
         http_server(lambda request, number: send(request, 200, bytes(5000))) as url,
         pytest.raises(DataError, match="ignores range requests; use one that serves HTTP ranges"),
     ):
-        fetch_range(f"{url}/a.tar", 100, 200)
+        read_range(f"{url}/a.tar", 100, 200)
 
 
 @pytest.mark.parametrize("failures", [1, 4])
@@ -232,7 +233,7 @@ def test_a_flaky_server_is_asked_again(failures: int) -> None:
         send(request, 503, b"busy") if number < failures else send(request, 206, b"x" * 100)
 
     with http_server(answer) as url:
-        assert fetch_range(f"{url}/a.tar", 0, 100) == b"x" * 100
+        assert read_range(f"{url}/a.tar", 0, 100) == b"x" * 100
 
 
 def test_a_server_that_stays_broken_is_a_data_error() -> None:
@@ -243,7 +244,7 @@ def test_a_server_that_stays_broken_is_a_data_error() -> None:
         send(request, 503, b"busy")
 
     with http_server(answer) as url, pytest.raises(DataError, match=r"a\.tar.*after 5 attempts.*503"):
-        fetch_range(f"{url}/a.tar", 0, 100)
+        read_range(f"{url}/a.tar", 0, 100)
     assert len(asked) == 5
 
 
@@ -252,7 +253,7 @@ def test_an_answer_that_is_too_short_is_a_data_error() -> None:
         http_server(lambda request, number: send(request, 206, b"x" * 60)) as url,
         pytest.raises(DataError, match="got 60 of 100 bytes"),
     ):
-        fetch_range(f"{url}/a.tar", 0, 100)
+        read_range(f"{url}/a.tar", 0, 100)
 
 
 @pytest.fixture

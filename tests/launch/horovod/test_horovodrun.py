@@ -93,7 +93,7 @@ def test_the_job_ends_in_time_and_its_checkpoint_is_good(
     while left := [child for child in started if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]:
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
-    assert list(tmp_path.rglob("*.part")) == []
+    assert [*tmp_path.rglob("*.part"), *tmp_path.rglob("*.tmp")] == []
     step, problems = CheckpointStore(run / "checkpoints").newest_good()
     assert problems == []
     assert step is not None

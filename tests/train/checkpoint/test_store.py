@@ -20,6 +20,7 @@ from tests.conftest import rank_environment
 from train.checkpoint.run_folder import RunFolder
 from train.checkpoint.store import CheckpointStore, digest, flatten_optimizer, restore_optimizer
 from train.errors import CheckpointError
+from train.tracking.jsonl import cut_lines
 
 TENSORS = {
     "model.weight": torch.arange(2000.0).view(40, 50),
@@ -123,10 +124,23 @@ def test_a_checkpoint_of_before_its_header_was_checked_is_loaded(store: Checkpoi
 
 def test_what_a_killed_save_left_goes_and_nothing_else(store: CheckpointStore) -> None:
     store.save(TENSORS, STATE, step=1)
-    for name in ("step-0000000002.part", "notes.part", "step-2.part"):
+    """Also of an older version, whose names had no process in them."""
+    of_ours = f".step-0000000003.safetensors.{os.getppid()}.tmp"
+    for name in ("step-0000000002.part", of_ours, "notes.part", "step-2.part"):
         (store.directory / name).write_bytes(b"x")
     store.remove_partial()
     assert sorted(os.listdir(store.directory)) == ["notes.part", "step-0000000001.safetensors", "step-2.part"]
+
+
+def test_what_an_older_version_left_unfinished_in_a_run_goes(tmp_path: Path) -> None:
+    for name in ("config.part", "result.part", "metrics.part"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    folder = RunFolder(tmp_path)
+    folder.save_config({})
+    folder.save_result({})
+    cut_lines(folder.metrics, before_step=1)
+    assert sorted(os.listdir(tmp_path)) == ["config.yaml", "metrics.jsonl", "result.json"]
 
 
 def test_a_killed_first_save_is_no_run(tmp_path: Path) -> None:

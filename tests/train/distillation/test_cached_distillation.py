@@ -211,7 +211,12 @@ def test_workers_bring_the_same_logits(tiny_shards: Path, cache: Path) -> None:
     batches = [
         list(
             Loader(
-                index, order, pixels, workers=workers, views=ViewSchedule(3), teacher=TeacherData(cache=str(cache))
+                index,
+                order,
+                pixels,
+                workers=workers,
+                view_schedule=ViewSchedule(3),
+                teacher=TeacherData(cache=str(cache)),
             ).batches(stop_epoch=2)
         )
         for workers in (0, 3)

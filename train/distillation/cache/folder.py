@@ -5,7 +5,7 @@ folder = CacheFolder("shards/train/teacher"); folder.take(expected, comm)
 
 from pathlib import Path
 
-from data.staging import sweep
+from data.files import sweep
 from data.storage import is_remote, local_root
 from data.teacher_logits import MANIFEST_NAME, LogitManifest, check_manifest, load_manifest, write_manifest
 from launch.file_lock import FileLock

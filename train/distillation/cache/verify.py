@@ -1,7 +1,7 @@
 """Recomputes entries of a teacher cache and compares them with what is stored.
 
 sampler = EntrySampler(draw_entries(index.counts, views=4, num=100, seed=0), batch_size=64)
-check = check_entries(Loader(index, sampler, pixels, views=sampler.views).batches(), sampler, ...); check.errors
+check = check_entries(Loader(index, sampler, transform, view_schedule=sampler.views).batches(), sampler, ...); check.errors
 """
 
 import random
@@ -68,14 +68,14 @@ class EntrySampler:
         """The view of all entries of a step."""
         return self.views.of_step[step]
 
-    def rows(self, epoch: int, step: int, owner: WorkerInfo | None = None) -> Rows:
+    def rows(self, epoch: int, step: int, worker_info: WorkerInfo | None = None) -> Rows:
         """The entries of a step."""
-        row = self.places(epoch, step, owner or WorkerInfo())
+        row = self.places(epoch, step, worker_info or WorkerInfo())
         _, shard, sample = np.array(self._steps[step], dtype=np.int64).T
         return Rows(row=row, shard=shard[row], sample=sample[row])
 
-    def places(self, epoch: int, step: int, owner: WorkerInfo) -> np.ndarray:
-        return owner.cut(len(self._steps[step]))
+    def places(self, epoch: int, step: int, worker_info: WorkerInfo) -> np.ndarray:
+        return worker_info.cut(len(self._steps[step]))
 
     def most_rows(self, num_ranks: int) -> int:
         return max(map(len, self._steps), default=0)

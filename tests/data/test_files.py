@@ -1,7 +1,6 @@
 """Files that belong together are the old set or the new one at every moment, and nothing but what was ours is swept."""
 
 import itertools
-import json
 import os
 import signal
 import subprocess
@@ -12,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
 
-from data.errors import DataError
+from data.files import COMMITTED, settle, staged, sweep, write_result
 from data.index import load_index
-from data.sealed_json import BrokenSeal, open_sealed, seal
+from data.sealed_json import open_sealed
 from data.shards.external_tars import index_tars
-from data.staging import COMMITTED, settle, staged, sweep, write_result
 from models.artifact import artifact_files, load_artifact, save_artifact
 from models.prune_record import PRUNE_NAME, plan_gap
 from models.student import Student, build_student
@@ -25,6 +25,9 @@ from prune.plan import require_replaceable, save_pruned
 from tests.conftest import rank_environment
 from tests.crashes import every_crash
 from tests.photos import jpeg, write_tar
+from train.checkpoint.run_folder import RunFolder
+from train.checkpoint.store import CheckpointStore
+from train.tracking.jsonl import cut_lines, read_lines
 
 CLASSES = {"tone": ("dark", "bright")}
 NO_PROCESS = 2**22 + 1  # above the largest number that Linux gives
@@ -120,7 +123,41 @@ def read_index(folder: Path) -> int:
     return {"cat": 1, "dog": 2}[index.tasks["class"][0]]
 
 
+def write_config(folder: Path, version: int) -> None:
+    folder.mkdir(exist_ok=True)
+    RunFolder(folder).save_config({"version": version})
+
+
+def read_config(folder: Path) -> int:
+    return yaml.safe_load((folder / "config.yaml").read_text())["version"]
+
+
+def write_log(folder: Path, version: int) -> None:
+    """A resumed run takes back its last steps."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "metrics.jsonl"
+    if version == 1:
+        write_result(path, b"".join(b'{"step": %d}\n' % step for step in range(5)))
+    else:
+        cut_lines(path, before_step=2)
+
+
+def write_checkpoint(folder: Path, version: int) -> None:
+    CheckpointStore(folder).save({"weight": torch.full((3,), version)}, {"version": version}, step=7)
+
+
+def read_checkpoint(folder: Path) -> int:
+    tensors, state = CheckpointStore(folder).load(7)
+    assert tensors["weight"].tolist() == [state["version"]] * 3
+    return state["version"]
+
+
 KINDS = {
+    "config": Kind(
+        write_config, lambda folder: yaml.safe_load((folder / "config.yaml").read_text())["version"], ["config.yaml"]
+    ),
+    "log": Kind(write_log, lambda folder: {5: 1, 2: 2}[len(read_lines(folder / "metrics.jsonl"))], ["metrics.jsonl"]),
+    "checkpoint": Kind(write_checkpoint, read_checkpoint, ["step-0000000007.safetensors"]),
     "set": Kind(write_set, read_set, ["a.onnx", "b.json", "c.py"]),
     "file": Kind(write_one, lambda folder: int((folder / "page.html").read_text()), ["page.html"]),
     "model": Kind(write_model, read_model, ["model.json", "model.safetensors"]),
@@ -147,6 +184,33 @@ def test_killed_anywhere_the_old_set_or_the_new_one_is_whole_and_nothing_is_left
     assert survives(KINDS[name], tmp_path / "folder") == {1, 2}
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_a_new_name_is_on_disk_when_the_writer_returns(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rename is in the folder, which is synced on its own: a power cut may take it back otherwise."""
+    folder = tmp_path / "folder"
+    KINDS[name].write(folder, 1)
+    done: list[str] = []
+
+    def recorded(operation: str) -> Callable[..., Any]:
+        given = getattr(os, operation)
+
+        def record(target: Any, *others: Any) -> Any:
+            is_folder = operation == "fsync" and os.path.samestat(os.fstat(target), folder.stat())
+            done.append("folder synced" if is_folder else operation)
+            return given(target, *others)
+
+        return record
+
+    for operation in ("replace", "fsync"):
+        monkeypatch.setattr(os, operation, recorded(operation))
+    KINDS[name].write(folder, 2)
+    last = max(number for number, operation in enumerate(done) if operation == "replace")
+    assert "folder synced" in done[last:]
+    assert "fsync" in done[:last]
+
+
 def test_a_pruning_killed_anywhere_is_one_pruning_and_can_be_repeated(before: Any, tmp_path: Path) -> None:
     kind = Kind(
         lambda folder, version: save_pruned(STUDENTS[version], before, folder, plan(version)),
@@ -171,7 +235,7 @@ def test_an_index_killed_anywhere_is_the_old_one_or_the_new_one(tmp_path: Path) 
 def test_a_process_that_is_killed_leaves_a_whole_set(tmp_path: Path) -> None:
     """The same with real kills."""
     code = (
-        "import sys; from pathlib import Path; from data.staging import staged\n"
+        "import sys; from pathlib import Path; from data.files import staged\n"
         "for version in range(1, 10**9):\n"
         "    with staged(Path(sys.argv[1])) as stage:\n"
         "        for name in ('a.onnx', 'b.json', 'c.py'): (stage / name).write_text(str(version))\n"
@@ -266,50 +330,3 @@ def test_only_what_killed_processes_of_ours_left_is_swept(tmp_path: Path) -> Non
     assert sorted(os.listdir(tmp_path)) == sorted(kept)
     sweep(tmp_path, alone=True)
     assert not any(str(parent) in name for name in os.listdir(tmp_path))
-
-
-# -- sealed JSON -----------------------------------------------------------------------------------------------------
-
-CONTENT = {"format": "x/1", "classes": ["cat", "dög", "\udc80"], "mean": [0.485, 1e-7], "weights": {"sha256": "ab"}}
-
-
-@pytest.mark.parametrize("indent", [None, 2])
-def test_no_flipped_bit_changes_what_is_read(indent: int | None) -> None:
-    data = seal(CONTENT, indent=indent)
-    assert open_sealed(data, name="x") == CONTENT
-    refused = 0
-    for bit in range(8 * len(data)):
-        damaged = bytearray(data)
-        damaged[bit // 8] ^= 1 << bit % 8
-        try:
-            found = open_sealed(bytes(damaged), name="x")
-        except ValueError:
-            refused += 1
-        else:  # white space, or the checksum's own name
-            assert {key: found[key] for key in CONTENT} == CONTENT
-    assert refused > 6 * len(data)
-
-
-def test_a_changed_value_is_named_with_the_way_out(tmp_path: Path) -> None:
-    data = seal(CONTENT).replace(b'"cat"', b'"cau"')
-    with pytest.raises(BrokenSeal, match=r"^x\.json: is damaged, or was changed .* delete its key 'checksum'"):
-        open_sealed(data, name="x.json")
-    plain = json.loads(data)
-    del plain["checksum"]
-    assert open_sealed(json.dumps(plain).encode(), name="x.json")["classes"][0] == "cau"
-
-
-def test_a_key_that_is_checked_otherwise_may_change() -> None:
-    data = seal(CONTENT, apart="weights").replace(b'"ab"', b'"cd"')
-    assert open_sealed(data, name="x", apart="weights")["weights"] == {"sha256": "cd"}
-    with pytest.raises(BrokenSeal):
-        open_sealed(data, name="x")
-
-
-def test_a_damaged_class_name_of_an_index_is_refused(tmp_path: Path) -> None:
-    write_tar(tmp_path / "0.tar", [("a.jpg", jpeg(0)), ("a.cls", b"cat")])
-    index_tars([tmp_path / "0.tar"], tasks=None, cls_task="class")
-    path = tmp_path / "index.json"
-    path.write_bytes(path.read_bytes().replace(b'"cat"', b'"cau"'))
-    with pytest.raises(DataError, match=r"index\.json: is damaged, or was changed"):
-        load_index(tmp_path)

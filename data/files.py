@@ -1,10 +1,11 @@
-"""Files that belong together take their names together: at every moment the old set is whole, or the new one.
+"""Files that are whole or not there, whenever the machine stops: written aside, synced, then renamed.
 
-    with staged(folder) as stage:
+    write_atomically(path, data)        # one file; write_result also removes what killed predecessors left
+    with staged(folder) as stage:       # files that belong together take their names together
         (stage / "model.json").write_text(...)
         (stage / "model.safetensors").write_bytes(...)
 
-They are made in a hidden folder inside `folder`. Its renaming to `COMMITTED` is the moment from which the new set
+A set is made in a hidden folder inside `folder`. Its renaming to `COMMITTED` is the moment from which the new set
 stands; what a kill leaves to be moved after that, `settle` moves, which every writer and every reader calls first.
 Other files of `folder` are left alone.
 """
@@ -77,17 +78,20 @@ def settle_if_allowed(folder: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """The file is there with all its bytes or not at all, whenever the machine stops."""
+    """The file has these bytes, or those it had before, whenever the machine stops. OSError leaves the old ones."""
     temporary = temporary_beside(path)
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary.write_bytes(data)
+        publish(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a complete, closed file its name; it is on disk under it when this returns."""
+    sync(temporary)
+    temporary.replace(path)
     sync(path.parent)
 
 
