@@ -3,9 +3,7 @@
 facts = collect(Path("runs"), index=0, interface="eth0"); findings = judge([Host("a", 2, facts)], promised=1)
 """
 
-import importlib.metadata
 import os
-import platform
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +14,7 @@ from typing import Any
 from launch.free_memory import free_memory
 from launch.horovod.compatibility import HorovodError, check_horovod_matches_torch
 from launch.horovod.patches import check_horovod_is_patched
+from launch.machine import package_versions
 from launch.network import interfaces
 
 _COMPARED = ("python", "torch", "horovod", "numpy", "timm")
@@ -48,12 +47,8 @@ def collect(folder: Path, *, index: int, interface: str | None) -> dict[str, Any
     """JSON-able. Leaves a file in `folder`, for the others to see; `mark_of` names it."""
     import torch  # takes seconds, and a worker that only launches has no need of it
 
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in ("horovod", "numpy", "timm"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "missing"
+    versions = package_versions(("torch", "horovod", "numpy", "timm"), missing="missing")
+    versions["torch"] = torch.__version__  # with what it was built for
     try:
         check_horovod_matches_torch(torch_version=torch.__version__)
         check_horovod_is_patched()

@@ -3,13 +3,12 @@
 saver = ModelSaver(config, parts, progress, comm); saver.save(folder.best, metrics)
 """
 
-import importlib.metadata
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from data.index import Index
+from launch.machine import package_versions
 from models.artifact import save_artifact
 from train.checkpoint.progress import Progress
 from train.config.schema import Config, describe
@@ -44,11 +43,6 @@ _PACKAGES = ("torch", "torchvision", "timm", "horovod", "webdataset", "numpy")
 
 def provenance(config: Config, index: Index, *, step: int, ranks: int) -> dict[str, Any]:
     """JSON-able; the artifact keeps it."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    versions = package_versions(_PACKAGES)
     data = {"train": config.data.train, "samples": index.num_samples, "shards": len(index.shards)}
     return {"config": describe(config), "versions": versions, "data": data, "step": step, "ranks": ranks}
