@@ -1,6 +1,6 @@
 """The pictures that pruning writes, as SVG: accuracy against a cost, and the widths of the layers.
 
-path.write_text(curve_picture({"5 %": [(1e6, 0.8), (8e5, 0.79)]}, title="by size", x_label="parameters", y_label="top-1"))
+path.write_text(curve_picture({"5 %": [(1e6, 0.8), (8e5, 0.79)]}, title="...", x_label="MACs", y_label="top-1"))
 """
 
 from collections.abc import Mapping, Sequence

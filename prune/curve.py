@@ -8,6 +8,7 @@ it (as model.artifact, in a run folder below --out), and the next round starts f
 is finished is not trained again. Writes curve.json, curve.svg and unstructured.svg.
 """
 
+import copy
 import json
 import shlex
 import subprocess
@@ -170,7 +171,7 @@ def _rounds(options: CurveOptions, rate: float, meter: Meter) -> list[dict[str, 
         except NothingToPrune as error:
             print(f"rate {rate:g} ends before round {number}: {error}", flush=True)
             break
-        current = _trained(folder, options) if options.config else folder
+        current = _trained(folder, options.config, options.launcher) if options.config else folder
         measured.append(meter(current))
         _say(f"rate {rate:g}, round {number}", measured[-1])
     return measured
@@ -193,11 +194,11 @@ def _prune(model: Path, folder: Path, rate: float, options: CurveOptions) -> Non
     print_warnings(pruned.record)
 
 
-def _trained(folder: Path, options: CurveOptions) -> Path:
+def _trained(folder: Path, config: str, launcher: str) -> Path:
     run = folder / RUN_NAME
     command = [
-        *shlex.split(options.launcher),
-        *(sys.executable, str(TRAIN), "--config", options.config),
+        *shlex.split(launcher),
+        *(sys.executable, str(TRAIN), "--config", config),
         *_overrides(folder, run),
     ]
     done = subprocess.run(command, check=False)

@@ -31,7 +31,7 @@ class Equivalence:
 
 
 def check_inputs(size: int, batches: Iterable[Tensor] = (), *, seed: int = 0) -> dict[str, Tensor]:
-    """`random` images and, where there is one, the first of the `batches` of photos as `real`: float32 [N, 3, size, size]."""
+    """`random` images and, where there is one, the first batch of photos as `real`: float32 [N, 3, size, size]."""
     inputs = {"random": random_images(size, seed=seed)}
     if (first := next(iter(batches), None)) is not None:
         inputs["real"] = first
@@ -45,8 +45,8 @@ def random_images(size: int, *, seed: int = 0) -> Tensor:
 
 @torch.no_grad()
 def check_equivalence(masked: Student, narrow: Student, inputs: Mapping[str, Tensor]) -> dict[str, Equivalence]:
-    """Compare in float64. inputs: name -> images [N, 3, H, W]. Raises NotEquivalent beyond TOLERANCE and for logits that
-    are not finite."""
+    """Compare in float64. inputs: name -> images [N, 3, H, W]. Raises NotEquivalent beyond TOLERANCE and for logits
+    that are not finite."""
     checked = {}
     for name, images in inputs.items():
         theirs = torch.cat(list(masked(images.double()).values()), dim=1)

@@ -75,8 +75,8 @@ def taylor_importance(model: nn.Module, groups: Sequence[Group], batches: Iterab
 
 
 def max_drop_importance(model: nn.Module, groups: Sequence[Group], batches: Iterable[Batch] = ()) -> Importance:
-    """The largest over the tasks of the Taylor importance for that task's loss alone, relative to the task's mean, so that
-    no task loses its own channels to those with larger losses."""
+    """The largest over the tasks of the Taylor importance for that task's loss alone, relative to the task's mean, so
+    that no task loses its own channels to those with larger losses."""
     drops = _drops(model, groups, batches, per_task=True)
     everywhere = np.concatenate(list(drops.values()), axis=1)  # [tasks, all units]
     means = np.maximum(everywhere.mean(axis=1), np.finfo(np.float64).tiny)

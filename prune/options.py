@@ -31,8 +31,9 @@ class PruneOptions:
     to it. floor: channels that every layer keeps. max_layer_ratio: share of a layer that may go. threshold_cap: no
     threshold above the smallest of the norms' maxima; None: with a ratio, not with a budget. rule: one of RULES. score:
     the criterion, one of CRITERIA. kinds: of groups that may be pruned. data: shard folder or photos. score_batches:
-    for criteria that look at images. recalibrate: batches on which norm statistics are measured anew. fold: pass on what
-    pruned channels' biases add. seed: of the random images of the equivalence check. command: what prune.json says.
+    for criteria that look at images. recalibrate: batches on which norm statistics are measured anew. fold: pass on
+    what pruned channels' biases add. seed: of the random images of the equivalence check. command: what prune.json
+    says.
     """
 
     model: str

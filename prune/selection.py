@@ -67,7 +67,7 @@ def select(
     max_layer_ratio: float = 1.0,
     multiple: int = 1,
 ) -> Selection:
-    """Units of an importance above sorted(pool)[rank] stay, and as many of the others, largest first, as the limits ask.
+    """Units above sorted(pool)[rank] stay, and as many of the others, largest first, as the limits ask.
 
     threshold_cap: the threshold is at most the smallest of the pool's per-norm maxima. floor: channels that every layer
     keeps. max_layer_ratio: the largest share of a layer that may go. multiple: widths are rounded up to it; a layer
@@ -113,7 +113,8 @@ NO_NORM = "no norm, so no gamma: another score ranks it"
 
 @dataclass(frozen=True)
 class Candidates:
-    """layers: group name -> importance of its units. pool: from which the threshold is taken. left_out: group name -> the reason."""
+    """layers: group name -> importance of its units. pool: from which the threshold is taken. left_out: group
+    name -> the reason."""
 
     groups: tuple[Group, ...]
     layers: dict[str, Layer]

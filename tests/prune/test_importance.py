@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from prune.unstructured import share_of_zeros, without_small_weights
 from torch.nn.functional import cross_entropy
 
 from models.channel_groups.narrow import Norm
@@ -13,6 +12,7 @@ from models.errors import ModelError
 from models.formats.latency import inference, measure_latency
 from models.student import Student, build_student
 from prune.bn_recalibration import recalibrate
+from prune.curve import share_of_zeros, without_small_weights
 from prune.importance import (
     CRITERIA,
     Batch,
@@ -102,7 +102,7 @@ def test_taylor_is_the_loss_that_a_slightly_silenced_unit_costs() -> None:
     student, images = student.double(), batches[0][0].double()
     labels = batches[0][1]
     group = student.channel_groups()[2]
-    criterion = taylor_importance(student, [group], [(images, labels)])[group.name]
+    importance = taylor_importance(student, [group], [(images, labels)])[group.name]
 
     def loss(model: Student) -> float:
         with torch.no_grad():
@@ -114,7 +114,7 @@ def test_taylor_is_the_loss_that_a_slightly_silenced_unit_costs() -> None:
             gate = changed.get_submodule(group.gates[0].module)
             gate.weight[unit] *= 1 - step
             gate.bias[unit] *= 1 - step
-        assert abs(loss(changed) - loss(student)) / step == pytest.approx(criterion[unit], rel=1e-3, abs=1e-9)
+        assert abs(loss(changed) - loss(student)) / step == pytest.approx(importance[unit], rel=1e-3, abs=1e-9)
 
 
 def test_max_drop_protects_the_channels_of_a_task_with_small_losses() -> None:
@@ -192,7 +192,7 @@ def test_magnitude_pruning_zeroes_the_smallest_weights_of_all_layers_together(ra
 def test_latency_is_measured_on_what_is_installed(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     student, _ = student_and_batches()
     if not installed:
-        monkeypatch.setattr("prune.latency.importlib.util.find_spec", lambda name: None)
+        monkeypatch.setattr("models.formats.latency.importlib.util.find_spec", lambda name: None)
     state = copy.deepcopy(student.state_dict())
     student.train()
     latency = measure_latency(student, image_size=32, threads=1)

@@ -1,4 +1,7 @@
-"""A chart as an SVG file of its own, which no page gives a style: path.write_text(svg_file(parts, width=500, height=300))"""
+"""A chart as an SVG file of its own, which no page gives a style.
+
+path.write_text(svg_file([style(), *parts], width=500, height=300))
+"""
 
 from collections.abc import Sequence
 
