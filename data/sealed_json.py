@@ -6,6 +6,7 @@ Files without a checksum, from before there were any or written by hand, are rea
 """
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,6 +41,15 @@ def open_sealed(data: bytes, *, name: str, apart: str = "") -> Any:
             f"change is meant, delete its key {CHECKSUM!r}"
         )
     return content
+
+
+def finite_or_null(value: Any) -> Any:
+    """The same value with None for each NaN and infinity in it, at any depth of mappings and lists."""
+    if isinstance(value, Mapping):
+        return {key: finite_or_null(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_or_null(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _checksum(content: Mapping[str, Any], apart: str) -> str:

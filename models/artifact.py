@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from data.files import settle_if_allowed, staged
-from data.sealed_json import BrokenSeal, open_sealed, seal
+from data.sealed_json import BrokenSeal, finite_or_null, open_sealed, seal
 from models.errors import ModelError
 from models.model_path import META_NAME as META_NAME
 from models.model_path import require_models
@@ -94,8 +93,8 @@ def artifact_files(
         **architecture,
         "tasks": [{"name": task, "classes": list(tasks[task])} for task in model.tasks],
         "preprocessing": dict(preprocessing),
-        "metrics": _finite(metrics),
-        "provenance": _finite(provenance),
+        "metrics": finite_or_null(metrics),
+        "provenance": finite_or_null(provenance),
         "ema": ema,
         "num_parameters": model.num_parameters,
         _WEIGHTS: {"file": WEIGHTS_NAME, "bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()},
@@ -189,11 +188,3 @@ def _require_same_tasks(model: Student, tasks: Mapping[str, Sequence[str]]) -> N
     for task, classes in tasks.items():
         if len(classes) != model.tasks[task]:
             raise ModelError(f"task {task!r}: {len(classes)} class names for {model.tasks[task]} classes")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

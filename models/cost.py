@@ -31,16 +31,21 @@ def without_weights(model: nn.Module) -> Any:
     return copy.deepcopy(model, memo=shapes).eval()
 
 
+def macs_of(module: nn.Module, output: Tensor) -> int:
+    """Behind the output of one module: its numbers times the inputs that each of them sums over; 0 for modules other
+    than convolutions and linear layers."""
+    if isinstance(module, nn.Conv2d):
+        return output.numel() * (module.in_channels // module.groups) * prod(module.kernel_size)
+    return output.numel() * module.in_features if isinstance(module, nn.Linear) else 0
+
+
 def count_cost(model: nn.Module, *, image_size: int) -> Cost:
     """For images [1, 3, image_size, image_size]."""
     total = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
-        if isinstance(module, nn.Conv2d):
-            total += output.numel() * (module.in_channels // module.groups) * prod(module.kernel_size)
-        elif isinstance(module, nn.Linear):
-            total += output.numel() * module.in_features
+        total += macs_of(module, output)
 
     shadow = without_weights(model)
     for module in shadow.modules():

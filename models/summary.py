@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from models.artifact import META_NAME, load_artifact
+from models.cost import macs_of
 from models.errors import ModelError
 from models.heads import task_module
 from models.student import Student, build_student
@@ -61,7 +61,7 @@ def summarize(model: Student, *, image_size: int) -> ModelSummary:
     def record(name: str) -> Any:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             before = calls[name][2] if name in calls else 0
-            calls[name] = (module, tuple(output.shape[1:]), before + _macs(module, output))
+            calls[name] = (module, tuple(output.shape[1:]), before + macs_of(module, output))
 
         return hook
 
@@ -96,15 +96,6 @@ def summarize(model: Student, *, image_size: int) -> ModelSummary:
         parameters=sum(layer.parameters for layer in layers),
         macs=sum(layer.macs for layer in layers),
     )
-
-
-def _macs(module: nn.Module, output: Tensor) -> int:
-    """Multiply-accumulates behind a batch of one: outputs times the inputs that each output sums over."""
-    if isinstance(module, nn.Conv2d):
-        return output.numel() * (module.in_channels // module.groups) * prod(module.kernel_size)
-    if isinstance(module, nn.Linear):
-        return output.numel() * module.in_features
-    return 0
 
 
 def _own_parameters(module: nn.Module) -> int:
@@ -145,15 +136,34 @@ def _pixels(text: str) -> int:
     return int(text)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@dataclass(frozen=True)
+class SummaryOptions:
+    """model: a folder, its model.json or the name of a backbone. head and classes: over a backbone."""
+
+    model: str
+    image_size: int | None
+    head: str
+    classes: int
+
+    @property
+    def is_saved(self) -> bool:
+        return Path(self.model).is_dir() or os.sep in self.model or self.model.endswith(META_NAME)
+
+
+def parse_options(arguments: Sequence[str] | None) -> SummaryOptions:
+    """None: those of the process."""
     parser = argparse.ArgumentParser(prog="python -m models.summary", description="Parameters and MACs per layer.")
     parser.add_argument("model", help="a model folder (or its model.json), or the name of a backbone")
     parser.add_argument("--image-size", type=_pixels, help="default: the folder's eval size, or 224")
     parser.add_argument("--head", default="multi-fc", help="head over a named backbone (default: %(default)s)")
     parser.add_argument("--classes", type=int, default=1000, help="classes of that head (default: %(default)s)")
-    options = parser.parse_args(arguments)
+    return SummaryOptions(**vars(parser.parse_args(arguments)))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_options(arguments)
     try:
-        if Path(options.model).is_dir() or os.sep in options.model or options.model.endswith(META_NAME):
+        if options.is_saved:
             model, meta = load_artifact(options.model)
             default_size = meta.preprocessing["eval_size"]
         else:

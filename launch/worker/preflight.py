@@ -4,9 +4,7 @@ metadata = collect(Path("runs"), index=0, interface="eth0")
 results = check_hosts([Host("a", 2, metadata)], promised=1, read_probe=lambda number: metadata["token"])
 """
 
-import importlib.metadata
 import os
-import platform
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +15,7 @@ from typing import Any
 from launch.free_memory import free_memory
 from launch.horovod.compatibility import HorovodError, check_horovod_matches_torch
 from launch.horovod.patches import check_horovod_is_patched
+from launch.machine import package_versions
 from launch.network import interfaces
 
 _COMPARED = ("python", "torch", "horovod", "numpy", "timm")
@@ -51,12 +50,8 @@ def collect(folder: Path, *, index: int, interface: str | None) -> dict[str, Any
     """What `check_hosts` needs to know of this host, JSON-able. Leaves a `probe_file` in `folder` for worker 0."""
     import torch  # takes seconds, and a worker that only launches has no need of it
 
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in ("horovod", "numpy", "timm"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "missing"
+    versions = package_versions(("torch", "horovod", "numpy", "timm"), missing="missing")
+    versions["torch"] = torch.__version__  # with what it was built for
     try:
         check_horovod_matches_torch(torch_version=torch.__version__)
         check_horovod_is_patched()

@@ -1,6 +1,6 @@
 """The int8 graph that loses least: calibration methods compared by accuracy, the worst layers left in float.
 
-choice = choose_int8(graph, meta, batches, labelled, methods=["minmax", "entropy"], keep_float="2", ...)
+choice = choose_int8(graph, meta, batches, labelled, tasks, methods=["minmax", "entropy"], keep_float="2", ...)
 """
 
 import math
@@ -20,7 +20,7 @@ from data.loading.image_sets import ImageSet
 from models.artifact import META_NAME, ArtifactMeta
 from models.errors import ModelError
 from models.export.measurement import measure_files
-from models.export.sensitivity import Damages, measure_sensitivity, measure_storage_sensitivity, worst_layers
+from models.export.sensitivity import Sensitivity, measure_sensitivity, measure_storage_sensitivity, worst_layers
 from models.formats.onnx_graph import layer_nodes, save_graph
 from models.formats.quantization import Ranges, choose_layers, measure_ranges, prepare, quantise
 from models.student import Student
@@ -33,16 +33,17 @@ _SENSITIVITY_BATCHES = 2
 
 @dataclass(frozen=True)
 class Int8Choice:
-    """prepared: the float graph. candidates: method -> mean top-1. damages: known when layers were chosen by them."""
+    """prepared: the float graph. candidates: method -> mean top-1. sensitivity: known when layers
+    were chosen by it."""
 
     graph: ModelProto
     prepared: ModelProto
     ranges: Ranges
     candidates: Mapping[str, float | None]
     float_layers: Sequence[str]
-    damages: Damages | None
+    sensitivity: Sensitivity | None
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What export.json says of it."""
         return {
             "method": self.ranges.method,
@@ -63,9 +64,9 @@ def choose_int8(
     image_size: int,
     workers: int,
 ) -> Int8Choice:
-    """batches: photos to calibrate with. labelled, tasks: the photos that methods are compared on, and their classes.
+    """batches: images to calibrate with. labelled, tasks: the images that methods are compared on, and their classes.
     keep_float: empty, a number of layers, or names parted by commas. Raises ModelError for unknown names and where
-    no layer would be in int8, DataError where methods are to be compared on photos without a label."""
+    no layer would be in int8, DataError where methods are to be compared on images without a label."""
     if len(methods) > 1:
         _require_labels(labelled, meta)
     prepared = prepare(graph)
@@ -78,13 +79,13 @@ def choose_int8(
     if len(methods) > 1:
         results = _compare(prepared, graphs, meta, labelled, tasks, image_size=image_size, workers=workers)
         best = best_method({method: results[method] for method in methods})
-    damages = None
+    sensitivity = None
     if keep_float.isdecimal() and int(keep_float):
-        damages = layer_damages(prepared, ranges[best], batches)
-        named = worst_layers(damages, list(meta.tasks), count=int(keep_float))
+        sensitivity = layer_sensitivity(prepared, ranges[best], batches)
+        named = worst_layers(sensitivity, list(meta.tasks), count=int(keep_float))
         graphs[best] = quantise(prepared, ranges[best], keep_float=named)
     candidates = {method: results[method].mean_top1 for method in methods if method in results}
-    return Int8Choice(graphs[best], prepared, ranges[best], candidates, named, damages)
+    return Int8Choice(graphs[best], prepared, ranges[best], candidates, named, sensitivity)
 
 
 def _require_int8_layers(keep_float: str, *, kept: int, graph: ModelProto) -> None:
@@ -94,7 +95,7 @@ def _require_int8_layers(keep_float: str, *, kept: int, graph: ModelProto) -> No
 
 
 def best_method(results: Mapping[str, Comparison]) -> str:
-    """The highest mean top-1; among equals the lowest mean loss. All were measured on the same labelled photos."""
+    """The highest mean top-1; among equals the lowest mean loss. All were measured on the same labelled images."""
     return max(results, key=lambda method: _rank(results[method]))
 
 
@@ -105,19 +106,19 @@ def _rank(result: Comparison) -> tuple[float, float]:
     return result.mean_top1, -result.mean_loss if math.isfinite(result.mean_loss) else -math.inf
 
 
-def _require_labels(photos: ImageSet, meta: ArtifactMeta) -> None:
-    """Said before the work; the first photo answers as a rule."""
-    columns = [place for place, task in enumerate(photos.tasks) if task in meta.tasks]
-    numbers = ((group, number) for group, total in enumerate(photos.counts.tolist()) for number in range(total))
-    if not any((photos.labels(*place)[columns] != MISSING).any() for place in numbers):
+def _require_labels(images: ImageSet, meta: ArtifactMeta) -> None:
+    """Said before the work; the first image has one as a rule."""
+    columns = [place for place, task in enumerate(images.tasks) if task in meta.tasks]
+    numbers = ((group, number) for group, total in enumerate(images.counts.tolist()) for number in range(total))
+    if not any((images.labels(*place)[columns] != MISSING).any() for place in numbers):
         raise DataError(
             "--method best compares methods by accuracy, and none of the photos has a label: name labelled ones with "
             "--data, or one method, such as --method minmax"
         )
 
 
-def layer_damages(prepared: ModelProto, ranges: Ranges, batches: Sequence[np.ndarray]) -> Damages:
-    """What each layer alone costs, on a few of the photos that the ranges come from."""
+def layer_sensitivity(prepared: ModelProto, ranges: Ranges, batches: Sequence[np.ndarray]) -> Sensitivity:
+    """What each layer alone costs, on a few of the images that the ranges come from."""
     with image_progress("Layers", total=len(layer_nodes(prepared))) as advance:
         return measure_sensitivity(prepared, ranges, batches[:_SENSITIVITY_BATCHES], progress=advance)
 
@@ -149,19 +150,19 @@ def worst_parts(
     lost: Mapping[str, Mapping[str, float]], *, int8: Int8Choice | None, model: Student, batches: Sequence[np.ndarray]
 ) -> dict[str, dict[str, list[tuple[str, float]]]]:
     """variant -> task -> (layer or tensor, KL divergence of it alone), worst first; without the variants whose parts
-    cannot be told apart. lost: variant -> tasks. batches: photos float32 [N, 3, S, S]; 8-bit storage sees the first."""
+    cannot be told apart. lost: variant -> tasks. batches: images float32 [N, 3, S, S]; 8-bit storage sees the first."""
     found = {}
     for variant, tasks in lost.items():
-        damages: Damages = {}
+        sensitivity: Sensitivity = {}
         if variant == "onnx int8" and int8 is not None:
-            known = int8.damages or layer_damages(int8.prepared, int8.ranges, batches)
-            damages = {layer: one for layer, one in known.items() if layer not in int8.float_layers}
+            known = int8.sensitivity or layer_sensitivity(int8.prepared, int8.ranges, batches)
+            sensitivity = {layer: one for layer, one in known.items() if layer not in int8.float_layers}
         if variant == "uint8 storage":
             with image_progress("Tensors", total=len(model.state_dict())) as advance:
-                damages = measure_storage_sensitivity(model, batches[:1], progress=advance)
-        if damages:
+                sensitivity = measure_storage_sensitivity(model, batches[:1], progress=advance)
+        if sensitivity:
             found[variant] = {
-                task: [(name, damages[name][task]) for name in worst_layers(damages, [task], count=_NAMED)]
+                task: [(name, sensitivity[name][task]) for name in worst_layers(sensitivity, [task], count=_NAMED)]
                 for task in tasks
             }
     return found

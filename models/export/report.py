@@ -3,9 +3,6 @@
 content = export_report(...); losses = losses_over_gate(results, gate=0.01)
 """
 
-import importlib.metadata
-import math
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from data.errors import DataError
+from data.sealed_json import finite_or_null
+from launch.machine import package_versions, processor, processor_flags
 from models.artifact import ArtifactMeta
 from models.errors import ModelError
 from models.formats.manifest import EXPORT_FORMAT, REFERENCE
@@ -48,9 +47,9 @@ def export_report(
             variant["mean_top1"] = results[name].mean_top1
             variant["tasks"] = {
                 task: {
-                    **{measure: _finite(value) for measure, value in values.items()},
+                    **{measure: finite_or_null(value) for measure, value in values.items()},
                     "agreement": results[name].agreement[task],
-                    "difference": _finite(results[name].difference[task]),
+                    "difference": finite_or_null(results[name].difference[task]),
                 }
                 for task, values in results[name].tasks.items()
             }
@@ -64,8 +63,8 @@ def export_report(
         "variants": variants,
         "quantisation": dict(quantisation),
         "gate": None if gate is None else {"limit": gate, "lost": losses_over_gate(results, gate=gate)},
-        "machine": {"processor": _processor(), "vnni": "vnni" in _flags(), "threads": 1},
-        "versions": {"python": platform.python_version(), **_versions()},
+        "machine": {"processor": processor(), "vnni": "vnni" in processor_flags(), "threads": 1},
+        "versions": package_versions(_PACKAGES),
     }
 
 
@@ -91,7 +90,7 @@ def require_measured(results: Mapping[str, Comparison], tasks: Sequence[str], *,
             raise DataError(f"--gate: no photo of {data} is labelled for task {task!r}, so nobody knows what it loses")
 
 
-def require_answers(results: Mapping[str, Comparison], *, data: str) -> None:
+def require_finite_predictions(results: Mapping[str, Comparison], *, data: str) -> None:
     """ModelError naming the files that give no numbers, the model itself among them: such a one loses nothing against
     another, and would pass every gate."""
     for name, result in results.items():
@@ -125,14 +124,15 @@ def gate_message(
     gate: float,
     worst: Mapping[str, Mapping[str, Sequence[tuple[str, float]]]],
 ) -> str:
-    """One line per loss, and what to do about it. worst: variant -> task -> (layer or tensor, damage), worst first."""
+    """One line per loss, and what to do about it. worst: variant -> task -> (layer or tensor, KL divergence of it
+    alone), worst first."""
     lines = [f"the gate of {100 * gate:g} points of top-1 is missed:"]
     for name, tasks in lost.items():
         parts = "tensors" if name == "uint8 storage" else "layers"
         for task, points in tasks.items():
             lines.append(f"  {name}, task {task}: {100 * points:.2f} points lost")
             if name in worst:
-                named = ", ".join(f"{part} ({damage:.2g})" for part, damage in worst[name][task])
+                named = ", ".join(f"{part} ({divergence:.2g})" for part, divergence in worst[name][task])
                 lines.append(f"    {parts} that hurt it most (KL divergence of each alone in 8 bits): {named}")
     if "onnx int8" in worst:
         lines.append("  keep the worst layers in float with --keep-float N (or their names), or train longer")
@@ -142,31 +142,3 @@ def gate_message(
             "names those of the same network"
         )
     return "\n".join(lines)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _cpuinfo(field: str) -> str:
-    path = Path("/proc/cpuinfo")  # on other systems the report says less
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(field)), "")
-
-
-def _processor() -> str:
-    return _cpuinfo("model name") or platform.machine()
-
-
-def _flags() -> str:
-    return _cpuinfo("flags")

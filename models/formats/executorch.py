@@ -1,17 +1,14 @@
 """A student as an ExecuTorch program (.pte) for XNNPACK, PyTorch's own runtime on phones; in float or int8.
 
     write_program(model, meta, "export/model.pte", image_size=224)
-    write_program(model, meta, "export/model.int8.pte", image_size=224, photos=photos)
+    write_program(model, meta, "export/model.int8.pte", image_size=224, images=images)
 
 Written and run with executorch 1.5.1 beside torch 2.14.1. It is no dependency: its own ones collide with those of the
 test tools (hydra-core wants antlr4-python3-runtime 4.9).
 """
 
-import contextlib
-import io
 import json
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,8 @@ from torch import Tensor, nn
 
 from models.artifact import ArtifactMeta
 from models.errors import ModelError
-from models.formats.onnx_graph import TaskOutputs
+from models.formats.fusing import TaskOutputs, fused
+from models.formats.quiet import quiet
 from models.student import Student
 
 INSTALL = "pip install 'executorch>=1.5,<1.6'"
@@ -41,21 +39,21 @@ def write_program(
     path: str | Path,
     *,
     image_size: int,
-    photos: Sequence[np.ndarray] | None = None,
+    images: Sequence[np.ndarray] | None = None,
 ) -> int:
     """Write the program for single images and a `.json` beside it that says what it expects; returns its bytes.
 
-    photos: batches float32 [N, 3, S, S] to calibrate int8 with (symmetric, weights per channel); None: float.
+    images: batches float32 [N, 3, S, S] to calibrate int8 with (symmetric, weights per channel); None: float.
     """
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
     example = (torch.zeros(1, 3, image_size, image_size),)
-    network: nn.Module = TaskOutputs(model).eval()
+    network: nn.Module = TaskOutputs(fused(model)).eval()
     try:
-        with _quiet(), torch.no_grad():
-            if photos is not None:
-                network = _quantised(network, example, photos)
+        with quiet(), torch.no_grad():
+            if images is not None:
+                network = _quantised(network, example, images)
             lowered = to_edge_transform_and_lower(
                 torch.export.export(network, example), partitioner=[XnnpackPartitioner()]
             )
@@ -66,14 +64,14 @@ def write_program(
     path = Path(path)
     path.write_bytes(content)
     values = {
-        "precision": "fp32" if photos is None else "int8",
+        "precision": "fp32" if images is None else "int8",
         "image_size": image_size,
         "mean": meta.preprocessing["mean"],
         "std": meta.preprocessing["std"],
         "tasks": {task: list(classes) for task, classes in meta.tasks.items()},
         "model_sha256": meta.sha256,
     }
-    _facts(path).write_text(json.dumps(values, indent=2) + "\n")
+    _metadata_file(path).write_text(json.dumps(values, indent=2) + "\n")
     return len(content)
 
 
@@ -92,7 +90,7 @@ class ProgramModel(nn.Module):
             _unsafe_reset_threadpool(threads)
         self.path = Path(path)
         try:
-            values: dict[str, Any] = json.loads(_facts(self.path).read_text())
+            values: dict[str, Any] = json.loads(_metadata_file(self.path).read_text())
             self._program = Runtime.get().load_program(self.path)
             self._method = self._program.load_method("forward")
         except (OSError, ValueError, RuntimeError) as error:
@@ -113,7 +111,7 @@ class ProgramModel(nn.Module):
         }
 
 
-def _quantised(network: nn.Module, example: tuple[Tensor], photos: Sequence[np.ndarray]) -> nn.Module:
+def _quantised(network: nn.Module, example: tuple[Tensor], images: Sequence[np.ndarray]) -> nn.Module:
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
@@ -122,18 +120,11 @@ def _quantised(network: nn.Module, example: tuple[Tensor], photos: Sequence[np.n
 
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
     observed = prepare_pt2e(torch.export.export(network, example).module(), quantizer)
-    for batch in photos:
+    for batch in images:
         for image in torch.from_numpy(batch):
             observed(image[None])
     return convert_pt2e(observed)
 
 
-def _facts(path: Path) -> Path:
+def _metadata_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield

@@ -14,11 +14,12 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
+from models.formats.fusing import TaskOutputs
 from models.student import Student
 
 _WARM_UP, _ROUNDS, _BURST = 5, 15, 20
+_ROUNDS_ALONE = 5  # of one model, which is in no turn with others
 
 
 def measure_milliseconds(
@@ -54,9 +55,6 @@ def _seconds(way: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-_ROUNDS = 5
-
-
 @dataclass(frozen=True)
 class Latency:
     """Of single images, with how it was measured."""
@@ -70,7 +68,7 @@ class Latency:
 def measure_latency(student: Student, *, image_size: int, threads: int) -> Latency:
     """Of one float32 image on the CPU, as `measure_milliseconds` measures it."""
     run, runtime = inference(student, image_size=image_size, threads=threads)
-    milliseconds = measure_milliseconds({runtime: run}, rounds=_ROUNDS)[runtime]
+    milliseconds = measure_milliseconds({runtime: run}, rounds=_ROUNDS_ALONE)[runtime]
     return Latency(milliseconds, runtime, threads, image_size)
 
 
@@ -79,17 +77,6 @@ def inference(student: Student, *, image_size: int, threads: int) -> tuple[Calla
     if importlib.util.find_spec("onnxruntime") is None:
         return _torch_inference(student, image_size, threads), f"torch {torch.__version__}"
     return _onnx_inference(student, image_size, threads)
-
-
-class _Tuple(nn.Module):
-    """ONNX has no dictionaries."""
-
-    def __init__(self, student: Student) -> None:
-        super().__init__()
-        self.student = student
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.student(image).values())
 
 
 def _onnx_inference(student: Student, image_size: int, threads: int) -> tuple[Callable[[], object], str]:
@@ -101,7 +88,7 @@ def _onnx_inference(student: Student, image_size: int, threads: int) -> tuple[Ca
         # The tracing exporter takes a tenth of the time of its successor, which it warns about.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Tuple(_for_inference(student)),
+            TaskOutputs(_for_inference(student)),
             (image,),
             file,  # type: ignore[arg-type]  # only paths are declared; the tracing exporter writes to files, too
             dynamo=False,

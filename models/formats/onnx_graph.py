@@ -3,12 +3,8 @@
 graph = export_graph(model, meta, image_size=224); save_graph(graph, "export/model.onnx")
 """
 
-import contextlib
-import io
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +15,8 @@ from torch import Tensor, nn
 
 from models.artifact import ArtifactMeta
 from models.errors import ModelError
-from models.formats.fusing import fused
+from models.formats.fusing import TaskOutputs, fused
+from models.formats.quiet import quiet
 from models.heads import task_module
 from models.student import Student
 
@@ -32,17 +29,6 @@ PIXEL_INPUT = "uint8 [N, S, S, 3], RGB"
 OPSET = 18
 
 
-class TaskOutputs(nn.Module):
-    """The logits of a student, fused, as a tuple in task order: a graph's outputs have places, not keys."""
-
-    def __init__(self, model: Student) -> None:
-        super().__init__()
-        self.model = fused(model)
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.model(image).values())
-
-
 def export_graph(model: Student, meta: ArtifactMeta, *, image_size: int) -> ModelProto:
     """The checked graph of a model in eval mode on the CPU; batch norms are folded into the layers before them, and
     branches that only training needs into one layer.
@@ -52,7 +38,7 @@ def export_graph(model: Student, meta: ArtifactMeta, *, image_size: int) -> Mode
     """
     image = torch.zeros(2, 3, image_size, image_size)
     try:
-        graph = _export(TaskOutputs(model).eval(), image)
+        graph = _export(TaskOutputs(fused(model)).eval(), image)
     except Exception as error:  # torch's exporter, its decompositions and onnx share no base class
         layers = ", ".join(_layers_without_export(model, image)) or "none of its layers alone"
         reason = str(error).strip().splitlines()[0]
@@ -176,7 +162,7 @@ def _rename(graph: ModelProto, names: Mapping[str, str]) -> None:
 
 
 def _export(module: nn.Module, image: Tensor) -> ModelProto:
-    with _quiet():
+    with quiet("torch.onnx"):
         program = torch.onnx.export(
             module,
             (image,),
@@ -225,17 +211,3 @@ def _exports(module: nn.Module, given: Tensor) -> bool:
     except Exception:  # see export_graph
         return False
     return True
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter reports its progress on stdout, in logs and in warnings; ours are the words that count."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

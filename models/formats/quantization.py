@@ -1,6 +1,6 @@
 """An ONNX graph in int8: static quantisation by the activations that real photos cause.
 
-    ranges = measure_ranges(graph, photos, method="entropy")
+    ranges = measure_ranges(graph, images, method="entropy")
     small = quantise(graph, ranges, keep_float=["heads.branches.task_age.1"])
 
 Weights are signed 8-bit with one scale per output channel, activations unsigned 8-bit (on x86 signed ones run slower
@@ -8,12 +8,9 @@ than float), biases 32-bit (Jacob et al. 2018). The graph holds QuantizeLinear/D
 operators, which every runtime may fuse.
 """
 
-import contextlib
-import io
 import json
-import logging
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,13 +22,14 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from models.errors import ModelError
 from models.formats.onnx_graph import INPUT, METADATA, layer_nodes, name_outputs, output_names
+from models.formats.quiet import quiet
 
 METHODS = {
     "minmax": CalibrationMethod.MinMax,
     "entropy": CalibrationMethod.Entropy,
     "percentile": CalibrationMethod.Percentile,
 }
-FEWEST_PHOTOS = 16  # fewer say nothing about the range of a channel
+MIN_IMAGES = 16  # fewer say nothing about the range of a channel
 _PERCENTILE = 99.99
 # Logits stay float: rounding them to 256 steps would tie classes. Hidden linear layers get theirs from the next one.
 _FLOAT_OUTPUTS = ["Gemm", "MatMul"]
@@ -45,14 +43,14 @@ class Ranges:
     tensors: TensorsData
 
 
-def measure_ranges(graph: ModelProto, photos: Sequence[np.ndarray], *, method: str) -> Ranges:
-    """photos: batches as the graph takes them, float32 [N, 3, S, S]. method: one of METHODS.
+def measure_ranges(graph: ModelProto, images: Sequence[np.ndarray], *, method: str) -> Ranges:
+    """images: batches as the graph takes them, float32 [N, 3, S, S]. method: one of METHODS.
 
     minmax takes the extremes, percentile leaves out the outermost 0.01 %, entropy cuts where the rounded histogram is
     nearest to the whole one (Migacz 2017).
     """
     options = {"percentile": _PERCENTILE, "symmetric": False} if method == "percentile" else {}
-    with _quiet(), tempfile.TemporaryDirectory(prefix="int8-") as folder:
+    with quiet(""), tempfile.TemporaryDirectory(prefix="int8-") as folder:
         onnx.save(graph, f"{folder}/graph.onnx")
         calibrator = create_calibrator(
             f"{folder}/graph.onnx",
@@ -60,15 +58,15 @@ def measure_ranges(graph: ModelProto, photos: Sequence[np.ndarray], *, method: s
             calibrate_method=METHODS[method],
             extra_options=options,
         )
-        for batch in photos:  # one at a time: it keeps all activations of what it is given
+        for batch in images:  # one at a time: it keeps all activations of what it is given
             calibrator.collect_data(_OneBatch(batch))
         return Ranges(method, calibrator.compute_data())
 
 
-def require_enough_photos(photos: Sequence[np.ndarray]) -> None:
-    """ModelError below FEWEST_PHOTOS photos in all batches, whatever they are to calibrate."""
-    if (count := sum(len(batch) for batch in photos)) < FEWEST_PHOTOS:
-        raise ModelError(f"{count} photos are too few to calibrate int8; give at least {FEWEST_PHOTOS}")
+def require_enough_images(images: Sequence[np.ndarray]) -> None:
+    """ModelError below MIN_IMAGES images in all batches, whatever they are to calibrate."""
+    if (count := sum(len(batch) for batch in images)) < MIN_IMAGES:
+        raise ModelError(f"{count} photos are too few to calibrate int8; give at least {MIN_IMAGES}")
 
 
 def prepare(graph: ModelProto) -> ModelProto:
@@ -79,7 +77,7 @@ def prepare(graph: ModelProto) -> ModelProto:
     numbered = ModelProto()
     numbered.CopyFrom(graph)
     name_outputs(numbered, [f"//{number}" for number in range(len(graph.graph.output))])
-    with _quiet(), tempfile.TemporaryDirectory(prefix="int8-") as folder:
+    with quiet(""), tempfile.TemporaryDirectory(prefix="int8-") as folder:
         onnx.save(numbered, f"{folder}/graph.onnx")
         quant_pre_process(f"{folder}/graph.onnx", f"{folder}/prepared.onnx", skip_symbolic_shape=True)
         return onnx.load(f"{folder}/prepared.onnx")
@@ -93,7 +91,7 @@ def quantise(
     options = {"OpTypesToExcludeOutputQuantization": _FLOAT_OUTPUTS}
     for layer in only or ():
         graph, ranges = _with_own_input(graph, ranges, nodes[layer])
-    with _quiet(), tempfile.TemporaryDirectory(prefix="int8-") as folder:
+    with quiet(""), tempfile.TemporaryDirectory(prefix="int8-") as folder:
         save_tensors_data(ranges.tensors, f"{folder}/ranges.json")
         onnx.save(graph, f"{folder}/graph.onnx")
         quantize_static(
@@ -169,16 +167,3 @@ def _with_activations(graph: ModelProto, nodes: Collection[str]) -> list[str]:
         node.name for node in graph.graph.node if node.op_type in ("Relu", "Clip") and node.input[0] in outputs
     ]
     return [*nodes, *following]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantiser prints its progress, and advice that has been followed, to stdout and the root logger."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        root.setLevel(level)

@@ -22,8 +22,8 @@ from models.artifact import load_artifact, save_artifact
 from models.errors import ModelError
 from models.export import __main__ as export
 from models.export.calibration import best_method
+from models.export.output_folder import example_text
 from models.formats.onnx_graph import export_graph, save_graph
-from models.formats.standalone import standalone_text
 from models.student import Student
 from prune import curve
 from prune.bn_recalibration import recalibrate
@@ -271,7 +271,7 @@ def test_the_file_beside_an_export_says_so(silent: Path, tmp_path: Path) -> None
     model, meta = load_artifact(silent)
     save_graph(export_graph(model, meta, image_size=SIZE), tmp_path / "model.onnx")
     (tmp_path / "photo.jpg").write_bytes(jpeg_bytes(colour=1, tone=1, seed=1))
-    (tmp_path / "predict.py").write_text(standalone_text(export.EXAMPLE, export.MODULES))
+    (tmp_path / "predict.py").write_text(example_text())
     command = [sys.executable, str(tmp_path / "predict.py"), str(tmp_path / "photo.jpg")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")

@@ -4,8 +4,6 @@ saver = ModelSaver(model, tasks={"age": ("young", "old")}, preprocessing=..., or
 saver.save(folder.best, metrics, step=1200)
 """
 
-import importlib.metadata
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +12,6 @@ from typing import Any
 from models.artifact import save_artifact
 from models.student import Student
 from train.distributed.comm import Comm
-
-_PACKAGES = ("torch", "torchvision", "timm", "horovod", "webdataset", "numpy")
 
 
 @dataclass(frozen=True)
@@ -42,14 +38,3 @@ class ModelSaver:
             provenance={**self.origin, "step": step, "ranks": self.comm.size},
             ema=self.ema,
         )
-
-
-def versions() -> dict[str, str]:
-    """Of Python and the packages that decide what a model is."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -4,14 +4,13 @@ check_consistency(comm, config=describe(config))
 """
 
 import hashlib
-import importlib.metadata
 import json
-import platform
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from launch.machine import package_versions
 from train.distributed.comm import Comm
 from train.errors import CommError
 
@@ -31,12 +30,7 @@ def check_consistency(comm: Comm, *, config: Mapping[str, Any]) -> None:
 
 def fingerprints(config: Mapping[str, Any]) -> dict[str, Any]:
     """JSON-able: what is compared, by name."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "missing"
+    versions = package_versions(_PACKAGES, missing="missing")
     flat = {key: json.dumps(value, sort_keys=True) for key, value in config.items()}
     return {"code": _hash_of_code(), "versions": versions, "config": flat}
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from data.loading.batch import BadRecord, require_all
+from data.sealed_json import finite_or_null
 from train.distributed.comm import Comm
 from train.evaluation.answer import is_answer
 from train.evaluation.confusions import MOST_CLASSES, filled_cells
@@ -186,10 +187,10 @@ def evaluation_report(
             }
             for member in ensemble.members
         ],
-        "mean_top1": _finite(evaluation.mean_top1),
+        "mean_top1": finite_or_null(evaluation.mean_top1),
         "tasks": {
             task: {
-                **{name: _finite(value) for name, value in measures.items()},
+                **{name: finite_or_null(value) for name, value in measures.items()},
                 "classes": list(ensemble.tasks[task]),
                 **_confusion(evaluation.confusion[task].numpy()),
             }
@@ -203,7 +204,3 @@ def _confusion(matrix: np.ndarray) -> dict[str, Any]:
     if len(matrix) > MOST_CLASSES:
         return {"confusion_cells": [list(cell) for cell in filled_cells(matrix)]}
     return {"confusion": matrix.astype(int).tolist()}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -52,14 +51,6 @@ def time_entries(
             stage = replace(stage, milliseconds=taken[str(own)], runtime=runtimes[own])
         timed.append(stage)
     return timed, notes
-
-
-def processor() -> str:
-    """The CPU's name."""
-    path = Path("/proc/cpuinfo")  # other systems say less
-    lines = path.read_text().splitlines() if path.exists() else []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())
 
 
 def _subject(stage: ModelEntry) -> Subject | None:

@@ -5,8 +5,8 @@ section = results_section(stages, places, remarks=[])
 
 from collections.abc import Callable, Mapping, Sequence
 
+from launch.machine import processor
 from train.report_page.charts.scatter import Point, scatter_chart
-from train.report_page.latency import processor
 from train.report_page.markup import Html, join, table, tag
 from train.report_page.model_entries import FROM_EXPORT, PRUNED, ModelEntry
 from train.report_page.numbers import NOTHING, megabytes, milliseconds, percent, short

@@ -13,9 +13,10 @@ from torch import nn
 from data.index import Index
 from data.loading.batch import Batch
 from data.loading.loader import Loader
+from launch.machine import package_versions
 from models.preprocessing import Normalise
 from models.student import Student
-from train.checkpoint.model_saver import ModelSaver, versions
+from train.checkpoint.model_saver import ModelSaver
 from train.config.schema import Config, describe
 from train.distributed.comm import Comm
 from train.distributed.gradient_buckets import GradientBuckets
@@ -37,6 +38,9 @@ from train.setup.losses import check_measure_names, check_monitor, label_terms
 from train.setup.model import build_model, check_norms, choose_device, preprocessing, require_sizes
 from train.setup.optimizer import learning_rate, optimizer_from
 from train.setup.sparsity import Sparsity, build_sparsity
+
+# Those that decide what a model is.
+_PACKAGES = ("torch", "torchvision", "timm", "horovod", "webdataset", "numpy")
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,7 @@ def _eval_batches(config: Config, index: Index | None, comm: Comm) -> Iterable[B
 def _origin(config: Config, index: Index) -> dict[str, object]:
     """Where a model comes from: config, versions, data."""
     data = {"train": config.data.train, "samples": index.num_samples, "shards": len(index.shards)}
-    return {"config": describe(config), "versions": versions(), "data": data}
+    return {"config": describe(config), "versions": package_versions(_PACKAGES), "data": data}
 
 
 def _summary(

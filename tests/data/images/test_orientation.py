@@ -19,8 +19,7 @@ from data.images.orientation import orientation_of
 from data.images.transform import render_bytes
 from data.loading.eval_loader import eval_batches
 from data.loading.image_sets import FileImages
-from models.export import __main__ as export
-from models.formats.standalone import standalone_text
+from models.export.output_folder import example_text
 from tests.photos import pixels
 
 SIZE = 24
@@ -149,7 +148,7 @@ ODD = {
 def standalone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """The predict.py of an export, as a module."""
     path = tmp_path_factory.mktemp("export") / "predict.py"
-    path.write_text(standalone_text(export.EXAMPLE, export.MODULES))
+    path.write_text(example_text())
     assert "import data" not in path.read_text()
     assert "from data" not in path.read_text()
     return runpy.run_path(str(path))

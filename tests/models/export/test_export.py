@@ -30,6 +30,7 @@ from models.artifact import load_artifact, save_artifact
 from models.errors import ModelError
 from models.export import __main__ as export
 from models.export import options as export_options
+from models.export import output_folder
 from models.export.calibration import Int8Choice, best_method, worst_parts
 from models.export.report import gate_message
 from models.export.sensitivity import measure_storage_sensitivity
@@ -286,7 +287,7 @@ def test_the_example_sees_the_pixels_that_evaluation_sees(
     photo = tmp_path / "photo"
     write_structured_photo(photo, width, height, orientation=orientation, kind=kind)
     (batch,) = eval_batches(FileImages(tmp_path, ["photo"]), sizes=[size], num_views=1, batch_size=1, workers=0)
-    own = runpy.run_path(str(export.EXAMPLE))["load_photo"](str(photo), size)
+    own = runpy.run_path(str(output_folder.EXAMPLE))["load_photo"](str(photo), size)
     difference = np.abs(own.astype(int) - batch.image[size][0, 0].numpy().astype(int))
     assert difference.mean() < 0.3
     assert difference.max() <= 3
@@ -295,7 +296,7 @@ def test_the_example_sees_the_pixels_that_evaluation_sees(
 def test_a_trained_network_gives_the_example_the_answers_that_it_gives_evaluation(tmp_path: Path) -> None:
     """The hardest there is: a linear network that knows labels by heart which were drawn."""
     size, num_photos, num_classes = 40, 60, 10
-    load_photo = runpy.run_path(str(export.EXAMPLE))["load_photo"]
+    load_photo = runpy.run_path(str(output_folder.EXAMPLE))["load_photo"]
     generator = np.random.default_rng(0)
     shown = []
     for number in range(num_photos):
@@ -346,7 +347,7 @@ def test_the_example_sees_unusual_pngs_as_evaluation_does(
 ) -> None:
     made.save(tmp_path / "photo.png", **options)
     expected = decode_image((tmp_path / "photo.png").read_bytes())
-    own = runpy.run_path(str(export.EXAMPLE))["load_photo"](str(tmp_path / "photo.png"), SIZE)
+    own = runpy.run_path(str(output_folder.EXAMPLE))["load_photo"](str(tmp_path / "photo.png"), SIZE)
     assert expected.std() > 20
     np.testing.assert_array_equal(own, expected)
 
@@ -475,16 +476,16 @@ def test_tensors_are_as_they_were_after_each_was_tried_in_8_bits(model: Path) ->
     network, _ = load_artifact(model)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     photos = [np.random.default_rng(0).normal(size=(4, 3, SIZE, SIZE)).astype(np.float32)]
-    damages = measure_storage_sensitivity(network, photos)
-    assert set(damages) == {name for name, tensor in before.items() if tensor.ndim > 1}
-    assert max(one["colour"] for one in damages.values()) > 0
+    sensitivity = measure_storage_sensitivity(network, photos)
+    assert set(sensitivity) == {name for name, tensor in before.items() if tensor.ndim > 1}
+    assert max(one["colour"] for one in sensitivity.values()) > 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
 def test_layers_that_are_in_float_already_are_not_blamed(model: Path) -> None:
-    damages = {"stem": {"age": 0.9}, "head": {"age": 0.2}, "neck": {"age": 0.1}}
+    sensitivity = {"stem": {"age": 0.9}, "head": {"age": 0.2}, "neck": {"age": 0.1}}
     graph, ranges = onnx.ModelProto(), Ranges("minmax", None)
-    choice = Int8Choice(graph, graph, ranges, {}, ["stem"], damages)
+    choice = Int8Choice(graph, graph, ranges, {}, ["stem"], sensitivity)
     network, _ = load_artifact(model)
     worst = worst_parts({"onnx int8": {"age": 0.1}}, int8=choice, model=network, batches=[])
     assert worst == {"onnx int8": {"age": [("head", 0.2), ("neck", 0.1)]}}

@@ -23,6 +23,7 @@ from data.images.augment import Operations
 from data.sealed_json import CHECKSUM
 from data.teacher_logits import LogitManifest, write_manifest
 from launch.exit_codes import ExitCode
+from launch.machine import processor
 from models.artifact import load_artifact, load_artifact_meta
 from models.export import __main__ as export
 from prune import __main__ as prune
@@ -31,7 +32,6 @@ from tests.edited_json import edit_json, read_json
 from tests.small_run import train_small
 from train import evaluate, report
 from train.report_page.confusion import confusion_figure, mistaken_pairs
-from train.report_page.latency import processor
 from train.report_page.markup import table, tag
 from train.report_page.numbers import NOTHING
 from train.report_page.page import STYLE

@@ -1,7 +1,8 @@
 """Recomputes entries of a teacher cache and compares them with what is stored.
 
 sampler = EntrySampler(draw_entries(index.counts, views=4, num=100, seed=0), batch_size=64)
-check = check_entries(Loader(index, sampler, transform, view_schedule=sampler.views).batches(), sampler, ...); check.errors
+batches = Loader(index, sampler, transform, view_schedule=sampler.views).batches()
+check = check_entries(batches, sampler, ...); check.errors
 """
 
 import random
