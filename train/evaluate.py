@@ -8,10 +8,11 @@ ends it with 70. Macro F1 is the mean over the classes that some photo truly has
 counts those that are answered all the same, as 0).
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from models.model_path import exit_if_missing, given_as, require_models
 
@@ -25,20 +26,20 @@ from data.errors import DataError
 from data.files import write_result
 from data.index import Index, load_index
 from data.loading.batch import BadRecord
-from data.loading.eval_loader import eval_batches
 from data.loading.image_sets import ShardImages
 from launch.arguments import output_file
 from launch.exit_codes import ExitCode
 from models.terminal import print_table
-from train.cli.arguments import add_evaluation_arguments
+from train.cli.arguments import EvaluationOptions, add_evaluation_arguments, command_parser, parse_as
 from train.cli.command import run_command
 from train.config.schema import DataConfig
 from train.distributed.comm import Comm
 from train.distributed.consistency import check_consistency
-from train.distributed.device import choose_device, num_decoders
+from train.distributed.device import choose_device
 from train.distributed.watchdog import Watchdog
 from train.evaluation.ensemble import Ensemble, load_ensemble
-from train.evaluation.evaluation import Evaluation, evaluation_report, measure
+from train.evaluation.evaluation import Evaluation, evaluate, evaluation_report
+from train.evaluation.evaluation_pass import rank_batches
 from train.tracking.console import image_progress
 from train.tracking.result_table import task_table
 
@@ -47,10 +48,15 @@ SHOWN = 20
 STUCK_SECONDS = 3600.0  # without a finished batch; many views of a large model take their time
 
 
-def main(arguments: Sequence[str] | None = None) -> ExitCode:
-    parser = argparse.ArgumentParser(
-        prog="python -m train.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@dataclass(frozen=True)
+class EvaluateOptions(EvaluationOptions):
+    """json: file to write, if any."""
+
+    json: Path | None
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> EvaluateOptions:
+    parser = command_parser("train.evaluate", __doc__)
     add_evaluation_arguments(parser, data_help="shard folder with labels (path, http(s):// or s3://)")
     parser.add_argument(
         "--json",
@@ -58,12 +64,17 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
         metavar="OUT",
         help="write all results, confusion matrices too (of more than 100 classes the cells that are not 0)",
     )
-    options = parser.parse_args(arguments)
+    return parse_as(EvaluateOptions, parser, arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> ExitCode:
+    options = parse_options(arguments)
     return run_command(lambda comm: _evaluate(options, comm))
 
 
-def _evaluate(options: argparse.Namespace, comm: Comm) -> ExitCode:
-    check_consistency(comm, config={f"--{name}": str(value) for name, value in vars(options).items()})
+def _evaluate(options: EvaluateOptions, comm: Comm) -> ExitCode:
+    given = {f"--{name.replace('_', '-')}": str(value) for name, value in asdict(options).items()}
+    check_consistency(comm, config=given)
     require_models(*options.model)
     device = choose_device(options.device, comm, deterministic=True)
     index = load_index(options.data)
@@ -78,15 +89,13 @@ def _evaluate(options: argparse.Namespace, comm: Comm) -> ExitCode:
     if comm.rank == 0:
         for note in notes:
             print(f"note: {note}", flush=True)
-    batches = eval_batches(
+    batches = rank_batches(
         ShardImages(index),
+        comm,
         sizes=ensemble.sizes,
         num_views=options.tta,
         batch_size=options.batch_size,
-        workers=num_decoders(comm) if options.workers is None else options.workers,
-        rank=comm.rank,
-        num_ranks=comm.size,
-        sharers=comm.local_size,
+        workers=options.workers,
     )
     with (
         Watchdog(STUCK_SECONDS, rank=comm.rank, flight_recorder=comm.flight_recorder) as watchdog,
@@ -97,7 +106,7 @@ def _evaluate(options: argparse.Namespace, comm: Comm) -> ExitCode:
             watchdog.feed("evaluation")
             advance(count)
 
-        evaluation = measure(
+        evaluation = evaluate(
             ensemble,
             batches,
             comm,
@@ -148,12 +157,10 @@ def _listed(bad: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"  {shard} {key}: {reason}" for shard, key, reason in bad[:SHOWN])
 
 
-def _show(
-    evaluation: Evaluation, ensemble: Ensemble, options: argparse.Namespace, bad: Sequence[Sequence[str]]
-) -> None:
+def _show(evaluation: Evaluation, ensemble: Ensemble, options: EvaluateOptions, bad: Sequence[Sequence[str]]) -> None:
     models = f"{len(ensemble.members)} models" if len(ensemble.members) > 1 else ensemble.members[0].path
     views = f", {options.tta} views" if options.tta > 1 else ""
-    precisions = ", ".join(dict.fromkeys(member.precision for member in ensemble.members))
+    precisions = ", ".join(dict.fromkeys(member.predictor.precision for member in ensemble.members))
     if bad:
         print(f"{len(bad)} samples cannot be used and are left out:\n{_listed(bad)}")
     Console().print(f"{models} on {options.data} in {precisions}{views}", soft_wrap=True, highlight=False, markup=False)

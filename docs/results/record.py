@@ -31,7 +31,7 @@ def main() -> None:
     line = {
         "unit": unit,
         "top1": {task: round(100 * share, 2) for task, share in answers[unit].top1.items()},
-        "photos": answers[unit].num_photos,
+        "photos": answers[unit].num_images,
         "data": index.fingerprint,
         "step": meta.provenance.get("step"),
         "weights": meta.sha256,

@@ -77,7 +77,7 @@ def measure_files(
     }
     batches = eval_batches(images, sizes=[image_size], num_views=1, batch_size=_BATCH, workers=workers)
     with image_progress(what, total=total) as advance:
-        results, bad = compare(ensembles, batches, num_photos=total, progress=advance)
+        results, bad = compare(ensembles, batches, num_samples=total, progress=advance)
     if len(bad) > most_allowed(total) or len(bad) == total:
         named = "; ".join(f"{record.shard} {record.key}: {record.reason}" for record in bad[:3])
         raise DataError(f"{len(bad)} of {total} photos cannot be used ({named}); python -m data.verify lists them")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from data.index import load_index
+from data.loading.eval_loader import EvalBatch
 from data.loading.image_sets import ShardImages
 from launch.exit_codes import ExitCode
 from models.artifact import load_artifact, save_artifact
@@ -36,7 +37,7 @@ from train import compare, evaluate, predict
 from train.evaluation.comparison import compare as compare_models
 from train.evaluation.model_inputs import model_inputs
 from train.losses.bn_sparsity import PenalisedNorm, gamma_report
-from train.report_page.error_section import behaviour_section
+from train.report_page.error_section import error_section
 from train.report_page.predictions import collect_predictions
 from train.report_page.run_record import read_run
 
@@ -180,25 +181,21 @@ def test_an_export_without_photos_asks_the_model_about_noise(
 def test_of_two_files_one_that_answers_nothing_is_infinitely_far_from_the_other() -> None:
     numbers, nothing = torch.tensor([[0.0, -1.0], [-1.0, 0.0]]), torch.tensor([[0.0, -1.0], [math.nan, 0.0]])
 
-    class Two(SimpleNamespace):
-        def __len__(self) -> int:
-            return 2
-
-    batch = Two(bad=[], label={"a": torch.tensor([0, 1])})
+    batch = EvalBatch(image={}, label={"a": torch.tensor([0, 1])}, key=["x", "y"], row=[0, 1], bad=[])
 
     class Fake(SimpleNamespace):
-        def __call__(self, batch: Any) -> dict[str, Tensor]:
+        def __call__(self, batch: EvalBatch) -> dict[str, Tensor]:
             return {"a": self.logits}
 
     models: Any = {
         name: Fake(tasks={"a": "xy"}, logits=logits)
         for name, logits in {"first": numbers, "same": numbers, "broken": nothing}.items()
     }
-    results, _ = compare_models(models, [batch], num_photos=2)  # type: ignore[list-item]
+    results, _ = compare_models(models, [batch], num_samples=2)
     assert [result.difference["a"] for result in results.values()] == [0, 0, math.inf]
     assert [result.agreement["a"] for result in results.values()] == [1, 1, 0.5]
     assert [result.num_without_answer for result in results.values()] == [0, 0, 1]
-    results, _ = compare_models(dict(reversed(models.items())), [batch], num_photos=2)  # type: ignore[list-item]
+    results, _ = compare_models(dict(reversed(models.items())), [batch], num_samples=2)
     assert [result.difference["a"] for result in results.values()] == [0, math.inf, math.inf]
 
 
@@ -213,7 +210,7 @@ def test_the_report_shows_no_class_for_them(silent: Path, tiny_shards: Path) -> 
     tone = answers["silent"].tasks["tone"]
     assert (tone.confusion.sum(), tone.worst(5), tone.correct.any()) == (0, [], False)
     assert answers["silent"].top1["tone"] == 0
-    page = str(behaviour_section(answers, [], thumbnails=False))
+    page = str(error_section(answers, [], thumbnails=False))
     assert "0.0 % of 10 answers right, 10 wrong. 10 answers of these not a number" in page
 
 

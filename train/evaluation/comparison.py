@@ -1,6 +1,6 @@
-"""Several models on the same photos in one pass, each compared with the first.
+"""Several models on the same images in one pass, each compared with the first.
 
-results = compare({"torch fp32": teacher, "onnx int8": small}, batches, progress=advance)
+results, bad = compare({"torch fp32": teacher, "onnx int8": small}, batches, num_samples=500)
 """
 
 import math
@@ -10,17 +10,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data.loading.batch import BadRecord, require_all
+from data.loading.batch import BadRecord
 from data.loading.eval_loader import EvalBatch
 from train.evaluation.answer import NO_ANSWER, answer
-from train.evaluation.ensemble import Ensemble
+from train.evaluation.ensemble import Ensemble, Tasks
+from train.evaluation.evaluation_pass import Accumulator, Outputs, run_evaluation
 from train.evaluation.metrics import TaskCounts
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """tasks: task -> measure -> value. difference: task -> largest |log p - log p of the first model| over photos and
-    classes, infinite where only one of the two gave numbers. agreement: task -> share of photos with the first model's
+    """tasks: task -> measure -> value. difference: task -> largest |log p - log p of the first model| over images and
+    classes, infinite where only one of the two gave numbers. agreement: task -> share of images with the first model's
     answer. largest: task -> largest |log p|."""
 
     tasks: Mapping[str, Mapping[str, float]]
@@ -46,46 +47,48 @@ class Comparison:
         return sum(values) / len(values) if values else None
 
 
-@torch.inference_mode()
 def compare(
     models: Mapping[str, Ensemble],
     batches: Iterable[EvalBatch],
     *,
-    num_photos: int,
+    num_samples: int,
     progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[dict[str, Comparison], list[BadRecord]]:
-    """Results by name, and the photos that could not be used. The models answer the same tasks, on the CPU. LoaderLost
-    when not just `num_photos` came."""
-    sums = {name: _Sums(ensemble) for name, ensemble in models.items()}
-    bad: list[BadRecord] = []
-    num_good = 0
-    for batch in batches:
-        bad += batch.bad
-        num_good += len(batch)
-        if len(batch):
-            everyones = {name: ensemble(batch) for name, ensemble in models.items()}
-            first = next(iter(everyones.values()))
-            for name, answers in everyones.items():
-                sums[name].add(answers, first, batch.label)
-        progress(len(batch) + len(batch.bad))
-    require_all(num_good + len(bad), num_photos, what="comparing")
-    return {name: total.result() for name, total in sums.items()}, bad
+    """Results by name, and the samples that could not be used. The models answer the same tasks, on the CPU.
+    LoaderLost when not just `num_samples` came."""
+    cpu = torch.device("cpu")
+    first = next(iter(models))
+    sums = {name: _Sums(name, ensemble.tasks, first=first, device=cpu) for name, ensemble in models.items()}
+    seen = run_evaluation(
+        models,
+        batches,
+        list(sums.values()),
+        num_samples=num_samples,
+        what="comparing",
+        device=cpu,
+        progress=progress,
+    )
+    return {name: total.result() for name, total in sums.items()}, seen.bad
 
 
-class _Sums:
-    """What one model adds up over the batches."""
+class _Sums(Accumulator):
+    """What the model `name` adds up to, beside the model `first`."""
 
-    def __init__(self, ensemble: Ensemble) -> None:
-        self._counts = {task: TaskCounts(len(names), torch.device("cpu")) for task, names in ensemble.tasks.items()}
-        self._difference = dict.fromkeys(ensemble.tasks, 0.0)
-        self._largest = dict.fromkeys(ensemble.tasks, 0.0)
-        self._agreed = dict.fromkeys(ensemble.tasks, 0)
-        self._photos = 0
+    def __init__(self, name: str, tasks: Tasks, *, first: str, device: torch.device) -> None:
+        self._name, self._first = name, first
+        self._counts = {task: TaskCounts(len(names), device) for task, names in tasks.items()}
+        self._difference = dict.fromkeys(tasks, 0.0)
+        self._largest = dict.fromkeys(tasks, 0.0)
+        self._agreed = dict.fromkeys(tasks, 0)
+        self._num_samples = 0
 
-    def add(self, answers: Mapping[str, Tensor], first: Mapping[str, Tensor], label: Mapping[str, Tensor]) -> None:
-        self._photos += len(next(iter(answers.values())))
-        for task, values in answers.items():
-            self._counts[task].add(values, label[task])
+    def add(self, batch: EvalBatch, outputs: Outputs) -> None:
+        if not outputs:
+            return
+        first = outputs[self._first]
+        self._num_samples += len(batch)
+        for task, values in outputs[self._name].items():
+            self._counts[task].add(values, batch.label[task])
             chosen, wanted = answer(values), answer(first[task])
             both, one = (chosen != NO_ANSWER) & (wanted != NO_ANSWER), (chosen == NO_ANSWER) != (wanted == NO_ANSWER)
             difference = math.inf if one.any() else _largest(values[both] - first[task][both])
@@ -97,7 +100,7 @@ class _Sums:
         return Comparison(
             tasks={task: count.report() for task, count in self._counts.items()},
             difference=self._difference,
-            agreement={task: agreed / max(1, self._photos) for task, agreed in self._agreed.items()},
+            agreement={task: agreed / max(1, self._num_samples) for task, agreed in self._agreed.items()},
             largest=self._largest,
         )
 

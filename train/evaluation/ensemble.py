@@ -1,13 +1,13 @@
-"""Saved or exported models that answer together: the mean of their softmax probabilities over models and views.
+"""Saved or exported models that predict together: the mean of their softmax probabilities over models and views.
 
-    ensemble = load_ensemble(paths, device=device, image_size=None, precision=None)
+    ensemble, notes = load_ensemble(paths, device=device, image_size=None, precision=None)
     log_probabilities = ensemble(batch)
 
 The models may differ in heads, input sizes and normalisation. Classes are matched by name.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -29,17 +29,24 @@ Tasks = Mapping[str, Sequence[str]]  # task -> class names in label order
 
 
 @dataclass(frozen=True)
-class Member:
-    """One model on its device. order: task -> int64 [C], this model's position of each class of the ensemble.
-    normalise: pixels as a batch has them -> what the model takes. precision: of PRECISIONS, or an exported file's."""
+class Predictor:
+    """One network on its device, from the pixels of a batch to log-probabilities: the same for a model that is being
+    trained and for the file that it is saved in.
 
-    path: str
-    meta: ArtifactMeta
+    normalise: pixels as a batch has them -> what the network takes. precision: of PRECISIONS, or an exported file's.
+    order: task -> int64 [C], the network's position of each class that is asked for.
+    """
+
     model: nn.Module
     normalise: nn.Module
     image_size: int
     precision: str
     order: Mapping[str, Tensor]
+
+    @torch.inference_mode()
+    def __call__(self, batch: EvalBatch) -> dict[str, Tensor]:
+        """task -> log of the mean probability over the views, float32 [N, C]."""
+        return _mean_probability([self.log_probabilities(image) for image in batch.image[self.image_size]], self.order)
 
     def log_probabilities(self, image: Tensor) -> dict[str, Tensor]:
         """image uint8 [N, S, S, 3] -> float32 [N, C] for each task of `order`; NaN throughout where a logit is not
@@ -50,8 +57,41 @@ class Member:
         return {task: _log_softmax(logits[task].float())[:, order] for task, order in self.order.items()}
 
 
+def live_predictor(
+    model: nn.Module,
+    num_classes: Mapping[str, int],
+    *,
+    normalise: nn.Module,
+    image_size: int,
+    precision: str,
+    device: torch.device,
+) -> Predictor:
+    """Of a model in memory, with its classes in their own order. The caller has it in eval mode."""
+    order = {task: torch.arange(classes, device=device) for task, classes in num_classes.items()}
+    return Predictor(model, normalise, image_size, precision, order)
+
+
 def _log_softmax(logits: Tensor) -> Tensor:
     return torch.where(is_answer(logits)[:, None], logits.log_softmax(dim=1), torch.nan)
+
+
+def _mean_probability(outputs: Sequence[Mapping[str, Tensor]], tasks: Iterable[str]) -> dict[str, Tensor]:
+    """task -> log of the mean over the outputs that have the task. Summed as logarithms, so that a model that is all
+    but sure gives no log of 0."""
+    mean = {}
+    for task in tasks:
+        values = [output[task] for output in outputs if task in output]
+        mean[task] = reduce(torch.logaddexp, values) - math.log(len(values))
+    return mean
+
+
+@dataclass(frozen=True)
+class Member:
+    """A saved model of an ensemble."""
+
+    path: str
+    meta: ArtifactMeta
+    predictor: Predictor
 
 
 class Ensemble:
@@ -63,18 +103,17 @@ class Ensemble:
     @property
     def sizes(self) -> list[int]:
         """The image sizes that a batch must have."""
-        return sorted({member.image_size for member in self.members})
+        return sorted({member.predictor.image_size for member in self.members})
 
     @torch.inference_mode()
     def __call__(self, batch: EvalBatch) -> dict[str, Tensor]:
         """task -> log of the mean probability, float32 [N, C]. One forward pass per model and view."""
-        answers: dict[str, list[Tensor]] = {task: [] for task in self.tasks}
-        for member in self.members:
-            for image in batch.image[member.image_size]:
-                for task, values in member.log_probabilities(image).items():
-                    answers[task].append(values)
-        # Summed as logarithms, so that a model that is all but sure gives no log of 0.
-        return {task: reduce(torch.logaddexp, values) - math.log(len(values)) for task, values in answers.items()}
+        outputs = [
+            predictor.log_probabilities(image)
+            for predictor in (member.predictor for member in self.members)
+            for image in batch.image[predictor.image_size]
+        ]
+        return _mean_probability(outputs, self.tasks)
 
 
 def load_ensemble(
@@ -85,7 +124,7 @@ def load_ensemble(
     image_size: int | None = None,
     precision: str | None = None,
 ) -> tuple[Ensemble, list[str]]:
-    """The models, and remarks for the user.
+    """The models, and notes for the user.
 
     tasks: those of the data; without it, all tasks of the models, with classes in the order of the first that has the
     task. Classes that the models know beyond those of the data come behind them. image_size: default each model's own
@@ -111,7 +150,8 @@ def load_ensemble(
         raise ModelError(
             f"the data has the tasks {', '.join(wanted)}, the models have {', '.join(known)}: none in common"
         )
-    answered = {task: tuple(names) for task, names in wanted.items() if any(task in m.order for m in members)}
+    known_to_some = {task for member in members for task in member.predictor.order}
+    answered = {task: tuple(names) for task, names in wanted.items() if task in known_to_some}
     notes += [f"no model has the data's task {task}: not measured" for task in wanted if task not in answered]
     return Ensemble(members, answered), notes
 
@@ -131,15 +171,14 @@ def _member(
     normalise = (
         nn.Identity() if loaded.takes_pixels else Normalise(meta.preprocessing["mean"], meta.preprocessing["std"])
     )
-    return Member(
-        path=str(Path(path)),
-        meta=meta,
+    predictor = Predictor(
         model=loaded.model.to(memory_format=torch.channels_last).to(device),
         normalise=normalise.to(device),
         image_size=size,
-        precision=loaded.precision or precision or _trained_precision(meta),
+        precision=loaded.precision or precision or trained_precision(meta),
         order={task: positions.to(device) for task, positions in order.items()},
     )
+    return Member(str(Path(path)), meta, predictor)
 
 
 def _all_tasks(loaded: Sequence[tuple[str, LoadedModel]]) -> dict[str, tuple[str, ...]]:
@@ -164,9 +203,9 @@ def _class_order(path: str, task: str, own: Sequence[str], wanted: Sequence[str]
     return torch.tensor([place[name] for name in wanted])
 
 
-def _trained_precision(meta: ArtifactMeta) -> str:
-    config = meta.provenance.get("config", {})
-    return config.get("precision", "fp32")
+def trained_precision(meta: ArtifactMeta) -> str:
+    """In which a training also validates."""
+    return str((meta.provenance.get("config") or {}).get("precision", "fp32"))
 
 
 def _require_size(path: str, loaded: LoadedModel, size: int) -> None:

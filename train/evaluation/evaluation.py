@@ -1,52 +1,34 @@
-"""Measures a model on a shard set, exact over any number of ranks.
+"""How good a model is on labelled photos, exact over any number of ranks.
 
-result = measure(predict, batches, comm, num_samples=500, num_classes={"age": 5}, device=device)
+result = evaluate(ensemble, batches, comm, num_samples=500, num_classes={"age": 5}, device=device)
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data.loading.batch import BadRecord, require_all
+from data.loading.batch import BadRecord
+from data.loading.eval_loader import EvalBatch
 from data.sealed_json import finite_or_null
 from train.distributed.comm import Comm
 from train.evaluation.answer import is_answer
 from train.evaluation.confusions import MOST_CLASSES, filled_cells
 from train.evaluation.ensemble import Ensemble
+from train.evaluation.evaluation_pass import Accumulator, Outputs, Predict, SeenSamples, run_evaluation
 from train.evaluation.metrics import TaskCounts
 
-
-class Labelled(Protocol):
-    """What is asked of a batch; only `predict` looks at its images."""
-
-    @property
-    def label(self) -> dict[str, Tensor]: ...
-
-    @property
-    def bad(self) -> list[BadRecord]: ...
-
-    @property
-    def key(self) -> list[str]: ...
-
-    def __len__(self) -> int: ...
-
-    def to(self, device: torch.device) -> Self: ...
-
-
 _NAMED = 5  # keys of samples without an answer, per rank
-_ASKED_TOGETHER = 64  # batches
-
-AnyBatch = TypeVar("AnyBatch", bound=Labelled)
+_LOOKED_AT_TOGETHER = 64  # batches
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured, the same on every rank."""
+    """The same on every rank, but for `bad`."""
 
     tasks: dict[str, dict[str, float]]  # task -> measure -> value
     confusion: dict[str, Tensor]  # task -> float64 [C, C], rows are the true classes
@@ -89,55 +71,70 @@ class Evaluation:
         return {**flat, "mean_top1": self.mean_top1}
 
 
-@torch.inference_mode()
-def measure(
-    predict: Callable[[AnyBatch], dict[str, Tensor]],
-    batches: Iterable[AnyBatch],
+def evaluate(
+    predict: Predict,
+    batches: Iterable[EvalBatch],
     comm: Comm,
     *,
     num_samples: int,
-    num_classes: dict[str, int],
+    num_classes: Mapping[str, int],
     device: torch.device,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
-    """Every rank measures its part of the samples; one sum over the ranks at the end.
+    """Every rank evaluates its part of the samples; one sum over the ranks at the end.
 
-    predict: a batch on the device -> {task: logits [N, C]}. num_samples: of all ranks, good and bad; LoaderLost when
-    another number came.
+    num_classes: by task, of those that are evaluated. num_samples: of all ranks, good and bad; LoaderLost when another
+    number came.
     """
-    counts = {task: TaskCounts(classes, device) for task, classes in num_classes.items()}
-    bad: list[BadRecord] = []
-    num_good = 0
-    unanswered = _Unanswered()
-    for batch in batches:
-        bad += batch.bad
-        num_good += len(batch)
-        if len(batch):
-            on_device = batch.to(device)
-            logits = predict(on_device)
-            for task, count in counts.items():
-                count.add(logits[task], on_device.label[task])
-            unanswered.add([logits[task] for task in counts], batch.key)
-        progress(len(batch))
-    seen = torch.tensor([num_good, len(bad)], dtype=torch.float64)
-    flat = torch.cat([*(count.flat.cpu() for count in counts.values()), seen])
-    comm.allreduce(flat, name="evaluation")
-    require_all(int(flat[-2:].sum()), num_samples, what="measuring")
-    parts = flat[:-2].split([len(count.flat) for count in counts.values()])
-    for count, part in zip(counts.values(), parts, strict=True):
-        count.flat = part
-    reports = {task: count.report() for task, count in counts.items()}
-    no_answer: list[str] = []
-    if any(report["no_answer"] for report in reports.values()):  # the same on every rank
-        everyone = comm.allgather_object(unanswered.names(), name="evaluation.no_answer")
-        no_answer = [key for rank in everyone for key in rank]
-    return Evaluation(
-        tasks=reports,
-        confusion={task: count.confusion for task, count in counts.items()},
-        num_bad=int(flat[-1]),
-        bad=bad,
-        no_answer=no_answer,
+    measures = _Measures(num_classes, device)
+    seen = run_evaluation(
+        {"model": predict},
+        batches,
+        [measures],
+        num_samples=num_samples,
+        what="measuring",
+        device=device,
+        comm=comm,
+        progress=progress,
     )
+    return measures.result(seen, comm)
+
+
+measure: Callable[..., Evaluation] = evaluate  # its name until now
+
+
+class _Measures(Accumulator):
+    """What one model's outputs add up to."""
+
+    def __init__(self, num_classes: Mapping[str, int], device: torch.device) -> None:
+        self._counts = {task: TaskCounts(classes, device) for task, classes in num_classes.items()}
+        self._unanswered = _Unanswered()
+
+    @property
+    def sums(self) -> Sequence[Tensor]:
+        return [count.flat for count in self._counts.values()]
+
+    def add(self, batch: EvalBatch, outputs: Outputs) -> None:
+        if not outputs:
+            return
+        (logits,) = outputs.values()
+        for task, count in self._counts.items():
+            count.add(logits[task], batch.label[task])
+        self._unanswered.add([logits[task] for task in self._counts], batch.key)
+
+    def result(self, seen: SeenSamples, comm: Comm) -> Evaluation:
+        reports = {task: count.report() for task, count in self._counts.items()}
+        no_answer: list[str] = []
+        if any(report["no_answer"] for report in reports.values()):  # the same on every rank
+            everyone = comm.allgather_object(self._unanswered.names(), name="evaluation.no_answer")
+            no_answer = [key for rank in everyone for key in rank]
+        return Evaluation(
+            tasks=reports,
+            confusion={task: count.confusion.cpu() for task, count in self._counts.items()},
+            num_bad=seen.num_bad,
+            bad=seen.bad,
+            no_answer=no_answer,
+        )
 
 
 class _Unanswered:
@@ -152,7 +149,7 @@ class _Unanswered:
     def add(self, logits: Sequence[Tensor], keys: Sequence[str]) -> None:
         self._flags.append(~torch.stack([is_answer(one) for one in logits]).all(dim=0))
         self._keys += keys
-        if len(self._flags) == _ASKED_TOGETHER:
+        if len(self._flags) == _LOOKED_AT_TOGETHER:
             self.names()
 
     def names(self) -> list[str]:
@@ -181,9 +178,9 @@ def evaluation_report(
                 "path": member.path,
                 "sha256": member.meta.sha256,
                 "num_parameters": member.meta.num_parameters,
-                "image_size": member.image_size,
-                "precision": member.precision,
-                "tasks": list(member.order),
+                "image_size": member.predictor.image_size,
+                "precision": member.predictor.precision,
+                "tasks": list(member.predictor.order),
             }
             for member in ensemble.members
         ],

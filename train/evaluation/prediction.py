@@ -1,6 +1,7 @@
-"""What models say about each photo of a batch, in the order of the photos.
+"""What models say about each image, as rows of a table in the order of the images.
 
-for prediction in predictions(batch, ensemble, device): print(prediction.key, prediction.probabilities)
+with PredictionTable(path, tasks=ensemble.tasks, all_probabilities=False) as table:
+    run_evaluation({"ensemble": ensemble}, batches, [PredictionRows(table)], num_samples=9, what="predicting", ...)
 """
 
 import csv
@@ -12,11 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import torch
+from torch import Tensor
 
 from data.files import publish, sweep, temporary_beside
 from data.loading.eval_loader import EvalBatch
-from train.evaluation.ensemble import Ensemble
+from train.evaluation.evaluation_pass import Accumulator, Outputs
 
 NOT_A_NUMBER = "the model's answer is not a number; try --precision fp32"
 
@@ -30,12 +31,13 @@ class Prediction:
     error: str = ""
 
 
-def predictions(batch: EvalBatch, ensemble: Ensemble, device: torch.device) -> Iterator[Prediction]:
-    """One for every photo of the batch, also for those that could not be used."""
-    answers = {task: values.exp().tolist() for task, values in ensemble(batch.to(device)).items()} if len(batch) else {}
+def predictions(batch: EvalBatch, log_probabilities: Mapping[str, Tensor]) -> Iterator[Prediction]:
+    """One for every sample of the batch, also for those that could not be used. log_probabilities: task -> [N, C] of
+    the others; empty where there are none."""
+    all_probabilities = {task: values.exp().tolist() for task, values in log_probabilities.items()}
     by_row = {record.row: Prediction(record.key, {}, record.reason) for record in batch.bad}
     for at, (row, key) in enumerate(zip(batch.row, batch.key, strict=True)):
-        probabilities = {task: values[at] for task, values in answers.items()}
+        probabilities = {task: values[at] for task, values in all_probabilities.items()}
         finite = all(math.isfinite(value) for values in probabilities.values() for value in values)
         by_row[row] = Prediction(key, probabilities) if finite else Prediction(key, {}, NOT_A_NUMBER)
     for row in sorted(by_row):
@@ -95,7 +97,7 @@ class PredictionTable:
         return self
 
     def add(self, prediction: Prediction) -> None:
-        """A photo's row; without an answer its cells are empty."""
+        """An image's row; without an answer its cells are empty."""
         cells = [""] * self._num_cells if prediction.error else self._cells(prediction.probabilities)
         self._writer.writerow([harmless(prediction.key), *cells, harmless(prediction.error)])
 
@@ -116,3 +118,17 @@ class PredictionTable:
             publish(self._part, self.path)
         else:
             self._part.unlink()
+
+
+class PredictionRows(Accumulator):
+    """Writes what one model says of each sample into a table. failed: the predictions that have an error."""
+
+    def __init__(self, table: PredictionTable) -> None:
+        self._table = table
+        self.failed: list[Prediction] = []
+
+    def add(self, batch: EvalBatch, outputs: Outputs) -> None:
+        for prediction in predictions(batch, next(iter(outputs.values()), {})):
+            self._table.add(prediction)
+            if prediction.error:
+                self.failed.append(prediction)

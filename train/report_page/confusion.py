@@ -1,4 +1,4 @@
-"""Which classes a model takes for which: a table where the classes are few, else a picture.
+"""Which classes a model takes for which: a table where the classes are few, else a drawing.
 
 figure = confusion_figure(matrix, classes, title="age")
 """
@@ -18,7 +18,7 @@ _SIDE = 300.0
 
 def confusion_figure(matrix: np.ndarray, classes: Sequence[str], *, title: str) -> Html:
     """matrix: int [C, C], rows are the true classes."""
-    shown = _table(matrix, classes) if len(classes) <= _MOST_IN_TABLE else _picture(matrix, classes, title)
+    shown = _table(matrix, classes) if len(classes) <= _MOST_IN_TABLE else _drawing(matrix, classes, title)
     caption = tag("figcaption", f"{title}: rows are the true classes, columns the answers.")
     return tag("figure", shown, caption)
 
@@ -38,7 +38,7 @@ def _table(matrix: np.ndarray, classes: Sequence[str]) -> Html:
     return tag("div", tag("table", tag("thead", head), tag("tbody", *rows), class_="confusion"), class_="scroll")
 
 
-def _picture(matrix: np.ndarray, classes: Sequence[str], title: str) -> Html:
+def _drawing(matrix: np.ndarray, classes: Sequence[str], title: str) -> Html:
     """One square per pair that occurs, its darkness the share of the true class."""
     size = _SIDE / len(classes)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)

@@ -18,12 +18,12 @@ def exports_section(exports: Sequence[SavedRecord]) -> Html | None:
 
 
 def _export(export: SavedRecord) -> Html:
-    facts = export.content["quantisation"]
+    quantisation = export.content["quantisation"]
     return join(
         tag("h3", export.name),
         _gate(export.content["gate"]),
-        tag("p", _calibration(facts)) if facts.get("calibrate") and facts.get("photos") else None,
-        tag("p", _in_float(facts["float_layers"])) if "float_layers" in facts else None,
+        tag("p", _calibration(quantisation)) if quantisation.get("calibrate") and quantisation.get("photos") else None,
+        tag("p", _in_float(quantisation["float_layers"])) if "float_layers" in quantisation else None,
     )
 
 
@@ -40,9 +40,10 @@ def _gate(gate: Mapping[str, Any] | None) -> Html:
     return tag("p", badge, allowed, f" Over it: {'; '.join(losses)}." if losses else None)
 
 
-def _calibration(facts: Mapping[str, Any]) -> str:
-    method = f", by {facts['method']}" if facts.get("method") else ""  # a program of ExecuTorch has no choice
-    return f"int8 was calibrated on {count(facts['photos'], 'photo')} of {facts['calibrate']}{method}."
+def _calibration(quantisation: Mapping[str, Any]) -> str:
+    # A program of ExecuTorch has no choice of method.
+    method = f", by {quantisation['method']}" if quantisation.get("method") else ""
+    return f"int8 was calibrated on {count(quantisation['photos'], 'photo')} of {quantisation['calibrate']}{method}."
 
 
 def _in_float(layers: Sequence[str]) -> str:

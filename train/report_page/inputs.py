@@ -1,6 +1,6 @@
 """What the folders of a report hold: runs, pruned models, exports.
 
-material = read_material([Path("runs/student"), Path("exported")]); material.records
+inputs = read_inputs([Path("runs/student"), Path("exported")]); inputs.runs
 """
 
 from collections.abc import Sequence
@@ -16,24 +16,24 @@ from train.report_page.run_record import RunRecord, is_run, read_run
 
 
 @dataclass
-class Material:
-    """No two folders have the same name. notes: what could not be read, in words."""
+class ReportInputs:
+    """No two folders have the same name. warnings: what could not be read, in words."""
 
-    records: list[RunRecord] = field(default_factory=list)
+    runs: list[RunRecord] = field(default_factory=list)
     prunes: list[SavedRecord] = field(default_factory=list)
     exports: list[SavedRecord] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def names(self) -> list[str]:
         """Of all folders; one that holds a plan and an export is named twice."""
-        return [one.name for one in self.records] + [one.name for one in (*self.prunes, *self.exports)]
+        return [one.name for one in self.runs] + [one.name for one in (*self.prunes, *self.exports)]
 
 
-def read_material(folders: Sequence[Path]) -> Material:
+def read_inputs(folders: Sequence[Path]) -> ReportInputs:
     """Run folders, folders with a prune.json and folders with an export.json, in the order given; the folder that a
     run started from is looked at for its prune.json, too. ModelError for a folder that is none of these."""
-    found = Material()
+    found = ReportInputs()
     for folder in folders:
         settle_if_allowed(folder)
         files = [name for name in (PRUNE_NAME, EXPORT_NAME) if (folder / name).exists()]
@@ -42,38 +42,38 @@ def read_material(folders: Sequence[Path]) -> Material:
                 f"{folder}: neither a run (config.yaml, metrics.jsonl) nor a folder with {PRUNE_NAME} or {EXPORT_NAME}"
             )
         for name in files:
-            _add_written(found, folder, name)
-        if is_run(folder) and not _holds(found.records, folder):
-            record = read_run(folder)
-            found.records.append(record)
-            origin = Path((record.config.get("model") or {}).get("artifact") or folder)
+            _add_saved(found, folder, name)
+        if is_run(folder) and not _holds(found.runs, folder):
+            run = read_run(folder)
+            found.runs.append(run)
+            origin = Path((run.config.get("model") or {}).get("artifact") or folder)
             if (origin / PRUNE_NAME).exists():
-                _add_written(found, origin, PRUNE_NAME)
+                _add_saved(found, origin, PRUNE_NAME)
     _tell_apart(found)
     return found
 
 
-def _add_written(found: Material, folder: Path, name: str) -> None:
+def _add_saved(found: ReportInputs, folder: Path, name: str) -> None:
     target = found.prunes if name == PRUNE_NAME else found.exports
     if _holds(target, folder):
         return
     try:
         target.append(read_record(folder, name))
     except ModelError as error:
-        found.notes.append(f"{error}.")
+        found.warnings.append(f"{error}.")
 
 
 def _holds(target: Sequence[RunRecord | SavedRecord], folder: Path) -> bool:
     return any(one.path.resolve() == folder.resolve() for one in target)
 
 
-def _tell_apart(found: Material) -> None:
+def _tell_apart(found: ReportInputs) -> None:
     """Folders of the same name go by their paths."""
     folders: dict[str, set[Path]] = {}
-    named = [(one.name, one.path) for one in found.records]
+    named = [(one.name, one.path) for one in found.runs]
     for name, path in named + [(one.name, one.path) for one in (*found.prunes, *found.exports)]:
         folders.setdefault(name, set()).add(path.resolve())
-    found.records = [replace(one, name=str(one.path)) if len(folders[one.name]) > 1 else one for one in found.records]
+    found.runs = [replace(one, name=str(one.path)) if len(folders[one.name]) > 1 else one for one in found.runs]
     found.prunes, found.exports = (
         [replace(one, name=str(one.path)) if len(folders[one.name]) > 1 else one for one in target]
         for target in (found.prunes, found.exports)

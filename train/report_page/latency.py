@@ -1,4 +1,4 @@
-"""Milliseconds of the stages, all measured together: `stages, notes = time_entries(stages, progress=advance)`."""
+"""Milliseconds of models, all measured together: `entries, warnings = time_entries(entries, progress=advance)`."""
 
 import importlib.util
 import json
@@ -27,38 +27,38 @@ def subjects(entries: Sequence[ModelEntry]) -> list[Subject]:
 def time_entries(
     entries: Sequence[ModelEntry], *, progress: Callable[[int], None] = lambda count: None
 ) -> tuple[list[ModelEntry], list[str]]:
-    """The same stages, each with its time of one image on one thread, and what could not be timed, in words.
+    """The same entries, each with its time of one image on one thread, and what could not be timed, in words.
 
     All are measured in turn, so that a busy machine slows all of them, on the runtime of `models.formats.latency`.
     Files that cannot run here keep the time that export.json gives. progress: called with 1 after each of ROUNDS
     rounds.
     """
-    ways: dict[str, Callable[[], object]] = {}
+    inferences: dict[str, Callable[[], object]] = {}
     runtimes: dict[Subject, str] = {}
-    notes = []
+    warnings = []
     for subject in subjects(entries):
         try:
-            ways[str(subject)], runtimes[subject] = _inference(subject)
+            inferences[str(subject)], runtimes[subject] = _inference(subject)
         except Exception as error:  # torch's exporter and onnxruntime share no base class
-            names = ", ".join(stage.name for stage in entries if _subject(stage) == subject)
+            names = ", ".join(entry.name for entry in entries if _subject(entry) == subject)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            notes.append(f"{names}: cannot be timed: {reason}.")
-    taken = measure_milliseconds(ways, rounds=ROUNDS, seconds=_SECONDS * len(ways), progress=progress)
+            warnings.append(f"{names}: cannot be timed: {reason}.")
+    times = measure_milliseconds(inferences, rounds=ROUNDS, seconds=_SECONDS * len(inferences), progress=progress)
     timed = []
-    for stage in entries:
-        own = _subject(stage)
+    for entry in entries:
+        own = _subject(entry)
         if own is not None and own in runtimes:
-            stage = replace(stage, milliseconds=taken[str(own)], runtime=runtimes[own])
-        timed.append(stage)
-    return timed, notes
+            entry = replace(entry, milliseconds=times[str(own)], runtime=runtimes[own])
+        timed.append(entry)
+    return timed, warnings
 
 
-def _subject(stage: ModelEntry) -> Subject | None:
+def _subject(entry: ModelEntry) -> Subject | None:
     """None for a file that cannot run here. Weights stored in 8 bits are computed with as float weights are."""
-    if stage.role != EXPORTED or stage.file.name.endswith(SUFFIX):
-        return stage.network, stage.image_size
+    if entry.role != EXPORTED or entry.file.name.endswith(SUFFIX):
+        return entry.network, entry.image_size
     has_runtime = importlib.util.find_spec("onnxruntime") is not None
-    return stage.file if stage.file.suffix == ".onnx" and stage.file.is_file() and has_runtime else None
+    return entry.file if entry.file.suffix == ".onnx" and entry.file.is_file() and has_runtime else None
 
 
 def _inference(subject: Subject) -> tuple[Callable[[], object], str]:

@@ -1,6 +1,6 @@
-"""The models that a report compares: what each costs and how well it answers.
+"""The models that a report compares: what each costs and how well it predicts.
 
-entries = [run_entry(record, role="student"), *export_entries(export, meta)]
+entries = [run_entry(run, role="student"), *export_entries(export, meta)]
 """
 
 import json
@@ -22,9 +22,10 @@ from models.errors import ModelError
 from models.formats.manifest import EXPORT_NAME, REFERENCE
 from models.prune_record import plan_gap
 from models.student import build_student
+from train.evaluation.ensemble import trained_precision
 from train.report_page.export_and_prune_records import SavedRecord
 from train.report_page.run_record import RunRecord
-from train.report_page.saved_model import weights_gap
+from train.report_page.saved_model import weights_error
 
 PRUNED, BEFORE_EXPORT, EXPORTED = "pruned", "before export", "exported"
 FROM_EXPORT = EXPORT_NAME  # as the runtime of a time that was not measured for this page
@@ -35,7 +36,7 @@ class ModelEntry:
     """One model file. role: teacher, student, distilled, slimmed, pruned, exported. network: its architecture as JSON.
     macs, milliseconds: for one image of image_size. runtime: what the milliseconds were measured on, or FROM_EXPORT.
     top1: task -> share; None where it was not measured, on `data`. precision: that it computed in there. part: as in
-    "200 of 587 photos", empty where it was asked about all of them."""
+    "200 of 587 photos", empty where all of them were evaluated."""
 
     name: str
     role: str
@@ -55,32 +56,32 @@ class ModelEntry:
     part: str = ""
 
 
-def run_entry(record: RunRecord, *, role: str) -> ModelEntry | None:
+def run_entry(run: RunRecord, *, role: str) -> ModelEntry | None:
     """The model of a run, with the results that it was saved with; None without a model."""
-    if record.meta is None or record.model_path is None:
+    if run.meta is None or run.model_path is None:
         return None
-    metrics = record.meta.metrics or record.best or {}
+    metrics = run.meta.metrics or run.best or {}
     top1 = {key.removesuffix(".top1"): value for key, value in metrics.items() if key.endswith(".top1")}
-    return _stage(
-        record.name,
+    return _saved_entry(
+        run.name,
         role,
-        record.meta,
+        run.meta,
         mean_top1=metrics.get("mean_top1"),
         top1=top1,
-        data=photos_of(record),
-        precision=_trained_precision(record.meta),
+        data=validation_data(run),
+        precision=trained_precision(run.meta),
     )
 
 
 def pruned_entry(prune: SavedRecord, meta: ArtifactMeta) -> ModelEntry:
     """The narrow model beside a prune.json. Nobody has measured it yet. ModelError where its weights are not whole, or
     the two are not of one pruning."""
-    if gap := weights_gap(meta) or plan_gap(prune.content, meta):
-        raise ModelError(gap)
-    return _stage(prune.name, PRUNED, meta, mean_top1=None, top1={}, data="", precision="")
+    if error := weights_error(meta) or plan_gap(prune.content, meta):
+        raise ModelError(error)
+    return _saved_entry(prune.name, PRUNED, meta, mean_top1=None, top1={}, data="", precision="")
 
 
-def _stage(
+def _saved_entry(
     name: str,
     role: str,
     meta: ArtifactMeta,
@@ -141,11 +142,11 @@ def export_entries(export: SavedRecord, meta: ArtifactMeta) -> list[ModelEntry]:
             else "fp32",  # weights stored in 8 bits are not computed in them
         )
         for variant, values in export.content["variants"].items()
-        if file_gap(export, values) is None
+        if file_error(export, values) is None
     ]
 
 
-def file_gap(export: SavedRecord, values: Mapping[str, Any]) -> str | None:
+def file_error(export: SavedRecord, values: Mapping[str, Any]) -> str | None:
     """Why an exported file is not the one that export.json speaks of; None where it is, or where it lies elsewhere."""
     file = export.path / values["file"]
     if not file.is_file():
@@ -158,9 +159,9 @@ def file_gap(export: SavedRecord, values: Mapping[str, Any]) -> str | None:
     )
 
 
-def photos_of(record: RunRecord) -> str:
-    """The photos that a run is validated on; empty where its config names none."""
-    return one_spelling(str((record.config.get("data") or {}).get("val") or ""))
+def validation_data(run: RunRecord) -> str:
+    """The folder that a run is validated on; empty where its config names none."""
+    return one_spelling(str((run.config.get("data") or {}).get("val") or ""))
 
 
 def one_spelling(data: str) -> str:
@@ -171,26 +172,21 @@ def one_spelling(data: str) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def role_of(record: RunRecord, teachers: set[Path]) -> str:
+def role_of(run: RunRecord, teachers: set[Path]) -> str:
     """From the run's config; `teachers` are the folders that other runs learned from."""
-    if record.meta is not None and record.meta.path.resolve() in teachers:
+    if run.meta is not None and run.meta.path.resolve() in teachers:
         return "teacher"
-    model = record.config.get("model") or {}
+    model = run.config.get("model") or {}
     is_fresh = bool(model.get("fresh_weights"))  # of the artifact, the shape alone
-    if record.meta is not None and record.meta.architecture["widths"]:
+    if run.meta is not None and run.meta.architecture["widths"]:
         if is_fresh:
             return "pruned shape, fresh weights"
         return "pruned, fine-tuned" if model.get("artifact") else PRUNED
-    if record.config.get("teacher"):
+    if run.config.get("teacher"):
         return "distilled"
-    if record.config.get("sparsity"):
+    if run.config.get("sparsity"):
         return "slimmed"
     return "fine-tuned" if model.get("artifact") and not is_fresh else "trained"
-
-
-def _trained_precision(meta: ArtifactMeta) -> str:
-    """In which a training validates, too."""
-    return str((meta.provenance.get("config") or {}).get("precision", "fp32"))
 
 
 def network_of(meta: ArtifactMeta) -> str:

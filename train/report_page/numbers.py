@@ -1,8 +1,5 @@
 """Numbers as people read them: `percent(0.8123)` is "81.2 %", `short(2_720_000)` is "2.72M"."""
 
-from collections.abc import Mapping
-from typing import Any
-
 NOTHING = "\N{EN DASH}"  # where there is no number
 
 
@@ -35,14 +32,3 @@ def count(number: int, noun: str) -> str:
 def share_of_change(before: float, after: float) -> str:
     """As in "-50 %"."""
     return f"{100 * (after / before - 1):+.0f} %".replace("-", "\N{MINUS SIGN}")
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found

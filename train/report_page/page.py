@@ -1,4 +1,9 @@
-"""The whole page from folders: `html = build_page(material, command="python -m train.report ...", most_photos=500)`."""
+"""The whole page from folders.
+
+html, warnings = build_page(
+    inputs, command="python -m train.report ...", max_images=500, thumbnails=True, workers=1, bar=bar
+)
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -10,11 +15,11 @@ from data.errors import DataError
 from models.errors import ModelError
 from train.distillation.teacher import teacher_paths
 from train.report_page.charts.palette import COLOURS, DARK_COLOURS
-from train.report_page.error_section import behaviour_section
+from train.report_page.error_section import error_section
 from train.report_page.export_and_prune_records import SavedRecord
 from train.report_page.exports_section import exports_section
 from train.report_page.header import page_header
-from train.report_page.inputs import Material
+from train.report_page.inputs import ReportInputs
 from train.report_page.latency import ROUNDS, subjects, time_entries
 from train.report_page.markup import Html, tag
 from train.report_page.model_entries import (
@@ -22,11 +27,11 @@ from train.report_page.model_entries import (
     EXPORTED,
     ModelEntry,
     export_entries,
-    file_gap,
-    photos_of,
+    file_error,
     pruned_entry,
     role_of,
     run_entry,
+    validation_data,
 )
 from train.report_page.numbers import count
 from train.report_page.predictions import PRECISION, Predictions, collect_predictions
@@ -40,163 +45,162 @@ Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 def build_page(
-    material: Material, *, command: str, most_photos: int, thumbnails: bool, workers: int, bar: Bar
+    inputs: ReportInputs, *, command: str, max_images: int, thumbnails: bool, workers: int, bar: Bar
 ) -> tuple[Html, list[str]]:
-    """most_photos: how many validation photos each model is asked about; 0 for none. thumbnails: show its mistakes.
-    bar: (what, total) -> the progress bar of a long part. Also returns what the page says that it could not show."""
-    notes = list(material.notes)
-    roles = _roles(material.records)
-    entries = _model_entries(material, roles, notes)
+    """max_images: validation images that each model is evaluated on; 0 for none. thumbnails: show its mistakes. bar:
+    (what, total) -> the progress bar of a long part. Also returns what the page says that it could not show."""
+    warnings = list(inputs.warnings)
+    runs, prunes = inputs.runs, inputs.prunes
+    roles = _roles(runs)
+    entries = _model_entries(inputs, roles, warnings)
     with bar(f"Timing {count(len(subjects(entries)), 'network')}", ROUNDS) as advance:
         entries, untimed = time_entries(entries, progress=advance)
-    notes += untimed
-    unasked: list[str] = []
-    answers = _answers(material, unasked, most_photos=most_photos, workers=workers, bar=bar)
-    records = material.records
-    of_runs = {record.name: answers[record.name] for record in records if record.name in answers}
-    of_prunes = {prune.name: answers[prune.name] for prune in material.prunes if prune.name in answers}
-    entries = _once([_measured(stage, of_prunes.get(stage.name)) for stage in entries])
-    names = [record.name for record in records] + [stage.name for stage in entries]
+    warnings += untimed
+    not_evaluated: list[str] = []
+    predictions = _predictions(inputs, not_evaluated, max_images=max_images, workers=workers, bar=bar)
+    of_runs = {run.name: predictions[run.name] for run in runs if run.name in predictions}
+    of_prunes = {prune.name: predictions[prune.name] for prune in prunes if prune.name in predictions}
+    entries = _once([_with_accuracy(entry, of_prunes.get(entry.name)) for entry in entries])
+    names = [run.name for run in runs] + [entry.name for entry in entries]
     places = {name: place for place, name in enumerate(dict.fromkeys(names))}
     sections = [
-        results_section(entries, places, remarks=[_asked(name, one) for name, one in of_prunes.items()])
+        results_section(entries, places, sentences=[_evaluated(name, one) for name, one in of_prunes.items()])
         if entries
         else None,
-        runs_section(records, roles) if records else None,
-        curves_section(records, places) if records else None,
-        widths_section(material.prunes),
-        exports_section(material.exports),
-        behaviour_section(of_runs, unasked, thumbnails=thumbnails) if of_runs or unasked else None,
-        bad_section(records) if records else None,
-        commands_section(records, material.prunes, material.exports, command=command),
+        runs_section(runs, roles) if runs else None,
+        curves_section(runs, places) if runs else None,
+        widths_section(prunes),
+        exports_section(inputs.exports),
+        error_section(of_runs, not_evaluated, thumbnails=thumbnails) if of_runs or not_evaluated else None,
+        bad_section(runs) if runs else None,
+        commands_section(runs, prunes, inputs.exports, command=command),
     ]
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("link", rel="icon", href="data:,"),
-        tag("title", f"Slimheads: {', '.join(material.names)}"),
+        tag("title", f"Slimheads: {', '.join(inputs.names)}"),
         Html(f"<style>{STYLE}</style>"),
     )
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     body = tag(
         "body",
-        page_header(entries, with_widths=bool(material.prunes), with_exports=bool(material.exports)),
-        tag("main", *(tag("p", note, class_="note warn") for note in notes), *sections),
+        page_header(entries, with_widths=bool(prunes), with_exports=bool(inputs.exports)),
+        tag("main", *(tag("p", warning, class_="note warn") for warning in warnings), *sections),
         tag("footer", f"Made {made}. This file is whole: it loads nothing and runs no script."),
     )
     html = Html("<!doctype html>\n" + tag("html", head, body, lang="en") + "\n")
-    return html, [*notes, *unasked]
+    return html, [*warnings, *not_evaluated]
 
 
-def _roles(records: Sequence[RunRecord]) -> dict[str, str]:
-    models = [(record.config.get("teacher") or {}).get("model") for record in records]
+def _roles(runs: Sequence[RunRecord]) -> dict[str, str]:
+    models = [(run.config.get("teacher") or {}).get("model") for run in runs]
     teachers = {Path(path).resolve() for model in models if model for path in teacher_paths(model)}
-    return {record.name: role_of(record, teachers) for record in records}
+    return {run.name: role_of(run, teachers) for run in runs}
 
 
-def _model_entries(material: Material, roles: Mapping[str, str], notes: list[str]) -> list[ModelEntry]:
+def _model_entries(inputs: ReportInputs, roles: Mapping[str, str], warnings: list[str]) -> list[ModelEntry]:
     entries = []
-    for record in material.records:
-        with _noting(notes, f"{record.name}: its model cannot be compared"):
-            stage = run_entry(record, role=roles[record.name])
-            entries += [stage] if stage else []
-    for prune in material.prunes:
-        with _noting(notes, f"{prune.name}: the pruned model cannot be compared"):
+    for run in inputs.runs:
+        with _warning(warnings, f"{run.name}: its model cannot be compared"):
+            entry = run_entry(run, role=roles[run.name])
+            entries += [entry] if entry else []
+    for prune in inputs.prunes:
+        with _warning(warnings, f"{prune.name}: the pruned model cannot be compared"):
             entries.append(pruned_entry(prune, read_meta(prune.path)))
-    for export in material.exports:
-        with _noting(notes, f"{export.name}: its files cannot be compared"):
+    for export in inputs.exports:
+        with _warning(warnings, f"{export.name}: its files cannot be compared"):
             entries += export_entries(export, read_meta(export.path))
-            gaps = [file_gap(export, values) for values in export.content["variants"].values()]
-            notes += [f"{export.name}: {gap}; it is not compared." for gap in gaps if gap]
+            errors = [file_error(export, values) for values in export.content["variants"].values()]
+            warnings += [f"{export.name}: {error}; it is not compared." for error in errors if error]
     return entries
 
 
 @contextmanager
-def _noting(notes: list[str], what: str) -> Iterator[None]:
+def _warning(warnings: list[str], what: str) -> Iterator[None]:
     """A model that cannot be built costs its row, not the page."""
     try:
         yield
     except (ModelError, TypeError, ValueError, KeyError, AttributeError) as error:
-        notes.append(f"{what}: {error}.")
+        warnings.append(f"{what}: {error}.")
 
 
-def _answers(
-    material: Material, notes: list[str], *, most_photos: int, workers: int, bar: Bar
+def _predictions(
+    inputs: ReportInputs, warnings: list[str], *, max_images: int, workers: int, bar: Bar
 ) -> dict[str, Predictions]:
-    """Of the runs' models and of the pruned ones, those with the same photos in one pass."""
-    found: dict[str, Predictions] = {}
+    """Of the runs' models and of the pruned ones, those with the same validation data in one pass."""
+    predictions: dict[str, Predictions] = {}
     missing: dict[str, str] = {}
-    for data, models in _questions(material, missing, most_photos=most_photos).items():
+    for data, models in _to_evaluate(inputs, missing, max_images=max_images).items():
         try:
-            with bar(f"Asking {count(len(models), 'model')} about {data}", most_photos) as advance:
-                answered, refused = collect_predictions(
-                    models, data, most=most_photos, workers=workers, progress=advance
-                )
+            with bar(f"Asking {count(len(models), 'model')} about {data}", max_images) as advance:
+                found, refused = collect_predictions(models, data, most=max_images, workers=workers, progress=advance)
         except DataError as error:
             missing |= dict.fromkeys(models, str(error))
             continue
-        found |= answered
+        predictions |= found
         missing |= refused
-    notes += [f"{name}: confusion, calibration and mistakes are not shown: {why}." for name, why in missing.items()]
-    return found
+    warnings += [f"{name}: confusion, calibration and mistakes are not shown: {why}." for name, why in missing.items()]
+    return predictions
 
 
-def _questions(material: Material, missing: dict[str, str], *, most_photos: int) -> dict[str, dict[str, Path]]:
-    """Photos -> name -> model to ask about them. A pruned model is asked about the photos of the run that it started
-    or came from."""
-    questions: dict[str, dict[str, Path]] = {}
-    for record in material.records:
-        data = photos_of(record)
-        if record.model_path is None or not data or not most_photos:
-            missing[record.name] = (
-                "no model" if record.model_path is None else "no validation photos" if not data else "not asked for"
+def _to_evaluate(inputs: ReportInputs, missing: dict[str, str], *, max_images: int) -> dict[str, dict[str, Path]]:
+    """Data -> name -> model to evaluate on it. A pruned model is evaluated on the data of the run that it started or
+    came from. missing: gets the runs that are not evaluated, and why."""
+    chosen: dict[str, dict[str, Path]] = {}
+    for run in inputs.runs:
+        data = validation_data(run)
+        if run.model_path is None or not data or not max_images:
+            missing[run.name] = (
+                "no model" if run.model_path is None else "no validation photos" if not data else "not asked for"
             )
             continue
-        questions.setdefault(data, {})[record.name] = record.model_path
-    for prune in material.prunes if most_photos else ():
-        near = [photos_of(record) for record in material.records if _is_kin(record, prune)]
+        chosen.setdefault(data, {})[run.name] = run.model_path
+    for prune in inputs.prunes if max_images else ():
+        near = [validation_data(run) for run in inputs.runs if _is_kin(run, prune)]
         if near and near[0]:
-            questions.setdefault(near[0], {})[prune.name] = prune.path
-    return questions
+            chosen.setdefault(near[0], {})[prune.name] = prune.path
+    return chosen
 
 
-def _is_kin(record: RunRecord, prune: SavedRecord) -> bool:
-    started_from = (record.config.get("model") or {}).get("artifact")
+def _is_kin(run: RunRecord, prune: SavedRecord) -> bool:
+    """The run started from the pruned model, or the pruned model came from the run."""
+    started_from = (run.config.get("model") or {}).get("artifact")
     if started_from and Path(started_from).resolve() == prune.path.resolve():
         return True
     source = prune.content["source"]
-    if source.get("model") and Path(source["model"]).resolve().is_relative_to(record.path.resolve()):
+    if source.get("model") and Path(source["model"]).resolve().is_relative_to(run.path.resolve()):
         return True
-    return record.meta is not None and record.meta.sha256 == source["sha256"]
+    return run.meta is not None and run.meta.sha256 == source["sha256"]
 
 
 def _once(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
     """Without the rows of exported weights that a run or a pruned model on the page stands for."""
     shown = {
-        stage.sha256 for stage in entries if stage.role not in (BEFORE_EXPORT, EXPORTED) and stage.mean_top1 is not None
+        entry.sha256 for entry in entries if entry.role not in (BEFORE_EXPORT, EXPORTED) and entry.mean_top1 is not None
     }
-    return [stage for stage in entries if stage.role != BEFORE_EXPORT or stage.sha256 not in shown]
+    return [entry for entry in entries if entry.role != BEFORE_EXPORT or entry.sha256 not in shown]
 
 
-def _asked(name: str, answers: Predictions) -> str:
-    part = "all" if answers.num_photos == answers.num_all else f"{answers.num_photos:,} evenly spaced of"
-    return f"{name} was asked about {part} {count(answers.num_all, 'photo')} of {answers.data} for this page."
+def _evaluated(name: str, predictions: Predictions) -> str:
+    part = "all" if predictions.num_images == predictions.num_all else f"{predictions.num_images:,} evenly spaced of"
+    return f"{name} was asked about {part} {count(predictions.num_all, 'photo')} of {predictions.data} for this page."
 
 
-def _measured(stage: ModelEntry, answers: Predictions | None) -> ModelEntry:
-    """With the accuracy that its answers have."""
-    if answers is None or not answers.tasks:
-        return stage
-    shares = answers.top1
-    asked, photos = answers.num_photos, answers.num_all
+def _with_accuracy(entry: ModelEntry, predictions: Predictions | None) -> ModelEntry:
+    """With the accuracy that its predictions have."""
+    if predictions is None or not predictions.tasks:
+        return entry
+    shares = predictions.top1
+    evaluated, total = predictions.num_images, predictions.num_all
     return replace(
-        stage,
+        entry,
         mean_top1=sum(shares.values()) / len(shares),
         top1=shares,
-        data=answers.data,
+        data=predictions.data,
         precision=PRECISION,
-        part=f"{asked:,} of {photos:,} photos" if asked < photos else "",
+        part=f"{evaluated:,} of {total:,} photos" if evaluated < total else "",
     )
 
 

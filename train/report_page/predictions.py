@@ -1,11 +1,11 @@
-"""What saved models say about each photo of their validation set.
+"""What saved models say about each image of their validation set.
 
-answers, refused = collect_predictions({"a": Path("runs/a/best")}, "shards/val", most=500); answers["a"].tasks["age"]
+found, refused = collect_predictions({"a": Path("runs/a/best")}, "shards/val", most=500, workers=1); found["a"].top1
 """
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +16,12 @@ from PIL import Image
 from data.images.decode import image_size
 from data.images.transform import resize_photo
 from data.index import load_index
-from data.loading.batch import require_all
-from data.loading.eval_loader import eval_batches
+from data.loading.eval_loader import EvalBatch, eval_batches
 from data.loading.image_sets import ImageSubset, ShardImages
 from models.errors import ModelError
 from train.evaluation.answer import NO_ANSWER, answer
-from train.evaluation.ensemble import Ensemble, load_ensemble
+from train.evaluation.ensemble import Ensemble, Tasks, load_ensemble
+from train.evaluation.evaluation_pass import Accumulator, Outputs, run_evaluation
 
 PRECISION = "fp32"  # half precision, which a model may have been trained in, is slow on most CPUs
 _BATCH = 16  # larger ones leave the caches of a CPU
@@ -30,58 +30,58 @@ _THUMBNAIL = 128  # pixels of the longer side
 
 @dataclass(frozen=True)
 class TaskPredictions:
-    """Of the labelled photos, all [N]: number of the photo, true class, answer (NO_ANSWER, which is wrong, where the
-    model gave no number), and the answer's probability."""
+    """Of the labelled images, all [N]: number of the image, true class, predicted class (NO_ANSWER, which is wrong,
+    where the model gave no number), and its probability."""
 
     classes: tuple[str, ...]
-    photo: np.ndarray
+    image: np.ndarray
     true: np.ndarray
-    answer: np.ndarray
+    predicted: np.ndarray
     confidence: np.ndarray
 
     @property
     def correct(self) -> np.ndarray:
-        return self.true == self.answer
+        return self.true == self.predicted
 
     @property
-    def answered(self) -> np.ndarray:
-        return self.answer != NO_ANSWER
+    def is_answered(self) -> np.ndarray:
+        return self.predicted != NO_ANSWER
 
     @property
     def confusion(self) -> np.ndarray:
-        """int [C, C], rows are the true classes; photos without an answer are in none."""
+        """int [C, C], rows are the true classes; images without an answer are in none."""
         matrix = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
-        np.add.at(matrix, (self.true[self.answered], self.answer[self.answered]), 1)
+        np.add.at(matrix, (self.true[self.is_answered], self.predicted[self.is_answered]), 1)
         return matrix
 
     def worst(self, count: int) -> list[int]:
-        """Places of the wrong answers, the surest first."""
-        wrong = np.flatnonzero(~self.correct & self.answered)
+        """Places of the wrong predictions, the surest first."""
+        wrong = np.flatnonzero(~self.correct & self.is_answered)
         return wrong[np.argsort(-self.confidence[wrong], kind="stable")][:count].tolist()
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """data: where the photos are from; num_photos of num_all were asked about."""
+    """data: where the images are from; num_images of num_all were evaluated."""
 
     data: str
-    num_photos: int
+    num_images: int
     num_all: int
     tasks: Mapping[str, TaskPredictions]
-    photos: ImageSubset
+    images: ImageSubset
 
     @property
     def top1(self) -> dict[str, float]:
-        """Task -> share of right answers."""
+        """Task -> share of correct predictions."""
         return {task: float(one.correct.mean()) for task, one in self.tasks.items()}
 
-    def name(self, photo: int) -> str:
+    def name(self, image: int) -> str:
         """shard/key."""
-        return "/".join(self.photos.name(0, photo))
+        return "/".join(self.images.name(0, image))
 
-    def thumbnail(self, photo: int) -> str:
+    def thumbnail(self, image: int) -> str:
         """A small JPEG as a data URI."""
-        data = self.photos.read(0, photo)
+        data = self.images.read(0, image)
         height, width = image_size(data)
         scale = min(1.0, _THUMBNAIL / max(height, width))
         small = resize_photo(data, height=max(1, round(height * scale)), width=max(1, round(width * scale)))
@@ -98,52 +98,62 @@ def collect_predictions(
     workers: int,
     progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[dict[str, Predictions], dict[str, str]]:
-    """The answers of all models to at most `most` photos, evenly spaced, and why the other models have none.
+    """The predictions of all models for at most `most` images, evenly spaced, and why the other models have none.
 
-    models: name -> folder; all compute in PRECISION. Each photo is decoded once for every size that a model takes.
-    progress: called with the photos of a batch. Raises DataError where the photos cannot be read.
+    models: name -> folder; all compute in PRECISION. Each image is decoded once for every size that a model takes.
+    progress: called with the images of a batch. Raises DataError where the images cannot be read.
     """
     index = load_index(data)
+    cpu = torch.device("cpu")
     ensembles: dict[str, Ensemble] = {}
     refused: dict[str, str] = {}
     for name, path in models.items():
         try:
-            ensembles[name], _ = load_ensemble(
-                [str(path)], device=torch.device("cpu"), tasks=index.tasks, precision=PRECISION
-            )
+            ensembles[name], _ = load_ensemble([str(path)], device=cpu, tasks=index.tasks, precision=PRECISION)
         except ModelError as error:
             refused[name] = str(error)
     if not ensembles:
         return {}, refused
-    photos = ImageSubset(ShardImages(index), count=most)
+    images = ImageSubset(ShardImages(index), count=most)
     sizes = sorted({size for ensemble in ensembles.values() for size in ensemble.sizes})
-    batches = eval_batches(photos, sizes=sizes, num_views=1, batch_size=_BATCH, workers=workers)
-    found: dict[str, dict[str, list[np.ndarray]]] = {
-        name: {task: [] for task in ensemble.tasks} for name, ensemble in ensembles.items()
+    columns = {name: _Columns(name, ensemble.tasks) for name, ensemble in ensembles.items()}
+    seen = run_evaluation(
+        ensembles,
+        eval_batches(images, sizes=sizes, num_views=1, batch_size=_BATCH, workers=workers),
+        list(columns.values()),
+        num_samples=int(images.counts.sum()),
+        what=f"asking about {data}",
+        device=cpu,
+        progress=progress,
+    )
+    found = {
+        name: Predictions(data, seen.num_good, index.num_samples, one.result(), images) for name, one in columns.items()
     }
-    asked = num_bad = 0
-    for step, batch in enumerate(batches):
-        progress(len(batch) + len(batch.bad))
-        asked += len(batch)
-        num_bad += len(batch.bad)
-        if not len(batch):
-            continue
-        number = np.array(batch.row) + step * _BATCH
-        for name, ensemble in ensembles.items():
-            for task, values in ensemble(batch).items():
-                true, chosen = batch.label[task].numpy(), answer(values).numpy()
-                columns = np.stack([number, true, chosen, values.exp().amax(dim=1).numpy()])
-                found[name][task].append(columns[:, true >= 0])
-    require_all(asked + num_bad, int(photos.counts.sum()), what=f"asking about {data}")
-    answers = {}
-    for name, ensemble in ensembles.items():
-        tasks = {task: _task_answers(ensemble.tasks[task], parts) for task, parts in found[name].items() if parts}
-        labelled = {task: one for task, one in tasks.items() if len(one.true)}
-        answers[name] = Predictions(data, asked, index.num_samples, labelled, photos)
-    return answers, refused
+    return found, refused
 
 
-def _task_answers(classes: Sequence[str], parts: Sequence[np.ndarray]) -> TaskPredictions:
-    photo, true, answer, confidence = np.concatenate(parts, axis=1)
-    photo, true, answer = (column.astype(np.int64) for column in (photo, true, answer))
-    return TaskPredictions(tuple(classes), photo, true, answer, confidence)
+class _Columns(Accumulator):
+    """What the model `name` predicts for every labelled image."""
+
+    def __init__(self, name: str, tasks: Tasks) -> None:
+        self._name, self._tasks = name, tasks
+        self._parts: dict[str, list[np.ndarray]] = {task: [] for task in tasks}
+        self._num_batches = 0
+
+    def add(self, batch: EvalBatch, outputs: Outputs) -> None:
+        image = np.array(batch.row) + self._num_batches * _BATCH
+        self._num_batches += 1
+        for task, values in outputs.get(self._name, {}).items():
+            true, predicted = batch.label[task].numpy(), answer(values).numpy()
+            columns = np.stack([image, true, predicted, values.exp().amax(dim=1).numpy()])
+            self._parts[task].append(columns[:, true >= 0])
+
+    def result(self) -> dict[str, TaskPredictions]:
+        """Of the tasks with a labelled image."""
+        found = {}
+        for task, parts in self._parts.items():
+            if parts and sum(part.shape[1] for part in parts):
+                image, true, predicted, confidence = np.concatenate(parts, axis=1)
+                image, true, predicted = (column.astype(np.int64) for column in (image, true, predicted))
+                found[task] = TaskPredictions(tuple(self._tasks[task]), image, true, predicted, confidence)
+        return found

@@ -29,10 +29,10 @@ def widths_section(prunes: Sequence[SavedRecord]) -> Html | None:
 def _widths(prune: SavedRecord) -> Html:
     plan = prune.content
     widths = [Width(layer["name"], layer["before"], layer["after"], layer.get("remark")) for layer in plan["layers"]]
-    return join(tag("h3", prune.name), tag("p", _what_went(plan)), width_bars(widths))
+    return join(tag("h3", prune.name), tag("p", _describe_cut(plan)), width_bars(widths))
 
 
-def _what_went(plan: Any) -> str:
+def _describe_cut(plan: Any) -> str:
     said = [
         f"{what} {short(plan[key]['before'])} → {short(plan[key]['after'])} "
         f"({share_of_change(plan[key]['before'], plan[key]['after'])})"
@@ -43,12 +43,12 @@ def _what_went(plan: Any) -> str:
     return f"{', '.join(said)}. The light bar is the width before, the dark one what stayed."
 
 
-def bad_section(records: Sequence[RunRecord]) -> Html:
+def bad_section(runs: Sequence[RunRecord]) -> Html:
     """Samples that could not be used, by run."""
     rows = [
-        [record.name, str(line.get("shard", NOTHING)), str(line.get("key", NOTHING)), str(line.get("reason", NOTHING))]
-        for record in records
-        for line in record.bad
+        [run.name, str(line.get("shard", NOTHING)), str(line.get("key", NOTHING)), str(line.get("reason", NOTHING))]
+        for run in runs
+        for line in run.bad
     ]
     shown = table(["run", "shard", "key", "reason"], rows[:_SHOWN_BAD], numbers_from=4) if rows else None
     more = f" {len(rows) - _SHOWN_BAD:,} more are in the runs' bad_samples.jsonl." if len(rows) > _SHOWN_BAD else ""
@@ -57,23 +57,23 @@ def bad_section(records: Sequence[RunRecord]) -> Html:
 
 
 def commands_section(
-    records: Sequence[RunRecord], prunes: Sequence[SavedRecord], exports: Sequence[SavedRecord], *, command: str
+    runs: Sequence[RunRecord], prunes: Sequence[SavedRecord], exports: Sequence[SavedRecord], *, command: str
 ) -> Html:
     """The commands in order, and each run's resolved config and versions."""
     parts = []
-    for record in records:
-        parts.append(tag("h3", record.name))
-        parts.append(tag("pre", "\n".join([*_caching(record), _training(record)])))
-        if record.meta is not None:
-            versions = record.meta.provenance.get("versions", {})
+    for run in runs:
+        parts.append(tag("h3", run.name))
+        parts.append(tag("pre", "\n".join([*_caching(run), _training(run)])))
+        if run.meta is not None:
+            versions = run.meta.provenance.get("versions", {})
             said = ", ".join(f"{name} {version}" for name, version in versions.items())
-            parts.append(tag("p", f"{said}. Weights {record.meta.sha256[:16]}.", class_="note"))
-        if record.config:
-            text = yaml.safe_dump(record.config, sort_keys=False)
+            parts.append(tag("p", f"{said}. Weights {run.meta.sha256[:16]}.", class_="note"))
+        if run.config:
+            text = yaml.safe_dump(run.config, sort_keys=False)
             parts.append(tag("details", tag("summary", "the resolved config"), tag("pre", text)))
-    for written in [*prunes, *exports]:
-        parts.append(tag("h3", written.name))
-        parts.append(tag("pre", written.content.get("command") or NOTHING))
+    for saved in [*prunes, *exports]:
+        parts.append(tag("h3", saved.name))
+        parts.append(tag("pre", saved.content.get("command") or NOTHING))
     return tag(
         "section",
         tag("h2", "How it was made", id="commands"),
@@ -83,14 +83,14 @@ def commands_section(
     )
 
 
-def _caching(record: RunRecord) -> list[str]:
+def _caching(run: RunRecord) -> list[str]:
     """What wrote the teacher's logits; K and MODEL stand for what nobody wrote down. Empty without a cache."""
-    teacher = record.config.get("teacher") or {}
+    teacher = run.config.get("teacher") or {}
     if not teacher.get("cache"):
         return []
     views = teacher.get("views") or _cached_views(teacher["cache"]) or "K"
     model = [] if teacher.get("model") else ["teacher.model=MODEL"]
-    return [" ".join([f"{_launcher(record)}python -m train.cache_teacher {_config(record)} --views {views}", *model])]
+    return [" ".join([f"{_launcher(run)}python -m train.cache_teacher {_config(run)} --views {views}", *model])]
 
 
 def _cached_views(cache: str) -> int | None:
@@ -100,14 +100,14 @@ def _cached_views(cache: str) -> int | None:
         return None
 
 
-def _training(record: RunRecord) -> str:
-    return f"{_launcher(record)}python train/main.py {_config(record)}"
+def _training(run: RunRecord) -> str:
+    return f"{_launcher(run)}python train/main.py {_config(run)}"
 
 
-def _launcher(record: RunRecord) -> str:
-    ranks = int(record.meta.provenance.get("ranks", 1)) if record.meta else 1
+def _launcher(run: RunRecord) -> str:
+    ranks = int(run.meta.provenance.get("ranks", 1)) if run.meta else 1
     return f"horovodrun -np {ranks} " if ranks > 1 else ""
 
 
-def _config(record: RunRecord) -> str:
-    return f"--config {shlex.quote(str(record.path / 'config.yaml'))}"
+def _config(run: RunRecord) -> str:
+    return f"--config {shlex.quote(str(run.path / 'config.yaml'))}"

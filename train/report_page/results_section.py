@@ -1,6 +1,6 @@
-"""What was gained: the models in one table, and accuracy against size, MACs and latency with the Pareto front.
+"""The results: the models in one table, and accuracy against size, MACs and latency with the Pareto front.
 
-section = results_section(stages, places, remarks=[])
+section = results_section(entries, places, sentences=[])
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,21 +14,21 @@ from train.report_page.numbers import NOTHING, megabytes, milliseconds, percent,
 UNKNOWN, UNMEASURED = "On unknown photos", "Not measured"
 
 
-def measured_time(stage: ModelEntry) -> float | None:
+def measured_time(entry: ModelEntry) -> float | None:
     """Milliseconds that were measured together with the others; times of another occasion are no comparison."""
-    return None if stage.runtime == FROM_EXPORT else stage.milliseconds
+    return None if entry.runtime == FROM_EXPORT else entry.milliseconds
 
 
 _COSTS: tuple[tuple[str, str, Callable[[ModelEntry], float | None], Callable[[float], str]], ...] = (
-    ("Accuracy against size", "bytes of the file", lambda stage: stage.bytes, megabytes),
-    ("Accuracy against work", "multiply-accumulates of one image", lambda stage: stage.macs, short),
+    ("Accuracy against size", "bytes of the file", lambda entry: entry.bytes, megabytes),
+    ("Accuracy against work", "multiply-accumulates of one image", lambda entry: entry.macs, short),
     ("Accuracy against time", "one image on one thread", measured_time, milliseconds),
 )
 
 
-def results_section(entries: Sequence[ModelEntry], places: Mapping[str, int], remarks: Sequence[str]) -> Html:
+def results_section(entries: Sequence[ModelEntry], places: Mapping[str, int], sentences: Sequence[str]) -> Html:
     """One comparison for each set of photos: accuracies on different photos say nothing about each other. places: name
-    of a model -> its colour and shape. remarks: sentences on how some were measured."""
+    of a model -> its colour and shape. sentences: on how some were measured."""
     parts = []
     for data, group in by_data(entries).items():
         said = {
@@ -42,43 +42,43 @@ def results_section(entries: Sequence[ModelEntry], places: Mapping[str, int], re
         "section",
         tag("h2", "What was gained", id="gains"),
         *parts,
-        tag("p", " ".join([*remarks, _times(entries)]), class_="note"),
+        tag("p", " ".join([*sentences, _times(entries)]), class_="note"),
     )
 
 
 def by_data(entries: Sequence[ModelEntry]) -> dict[str, list[ModelEntry]]:
     """Where measured -> the models, the largest group first; UNKNOWN and UNMEASURED are last."""
     groups: dict[str, list[ModelEntry]] = {}
-    for stage in entries:
-        groups.setdefault(UNMEASURED if stage.mean_top1 is None else stage.data or UNKNOWN, []).append(stage)
+    for entry in entries:
+        groups.setdefault(UNMEASURED if entry.mean_top1 is None else entry.data or UNKNOWN, []).append(entry)
     last = (UNKNOWN, UNMEASURED)
-    return dict(sorted(groups.items(), key=lambda entry: (entry[0] in last, entry[0] == UNMEASURED, -len(entry[1]))))
+    return dict(sorted(groups.items(), key=lambda item: (item[0] in last, item[0] == UNMEASURED, -len(item[1]))))
 
 
 def _table(entries: Sequence[ModelEntry]) -> Html:
-    tasks = list(dict.fromkeys(task for stage in entries for task in stage.top1))
+    tasks = list(dict.fromkeys(task for entry in entries for task in entry.top1))
     headings = ["model", "what", "parameters", "MACs", "file", "time", "precision", *tasks, "mean top-1"]
-    best = {task: max(stage.top1.get(task) or 0 for stage in entries) for task in tasks}
+    best = {task: max(entry.top1.get(task) or 0 for entry in entries) for task in tasks}
     rows = [
         [
-            stage.name,
-            tag("span", stage.role, class_="badge"),
-            short(stage.parameters),
-            f"{short(stage.macs)} at {stage.image_size} px",
-            megabytes(stage.bytes),
-            _time(stage),
-            NOTHING if stage.mean_top1 is None else stage.precision,
-            *(_best(percent(stage.top1.get(task)), is_best=stage.top1.get(task) == best[task]) for task in tasks),
-            join(percent(stage.mean_top1), tag("small", tag("br"), stage.part) if stage.part else None),
+            entry.name,
+            tag("span", entry.role, class_="badge"),
+            short(entry.parameters),
+            f"{short(entry.macs)} at {entry.image_size} px",
+            megabytes(entry.bytes),
+            _time(entry),
+            NOTHING if entry.mean_top1 is None else entry.precision,
+            *(_best(percent(entry.top1.get(task)), is_best=entry.top1.get(task) == best[task]) for task in tasks),
+            join(percent(entry.mean_top1), tag("small", tag("br"), entry.part) if entry.part else None),
         ]
-        for stage in entries
+        for entry in entries
     ]
     return table(headings, rows, numbers_from=2)
 
 
 def _precisions(entries: Sequence[ModelEntry]) -> str:
     """What the precisions mean, where they differ."""
-    if len({stage.precision for stage in entries}) == 1:
+    if len({entry.precision for entry in entries}) == 1:
         return ""
     return (
         " Precision is what a model computed in when it was asked: a run in that of its training, a pruned network and "
@@ -87,20 +87,20 @@ def _precisions(entries: Sequence[ModelEntry]) -> str:
     )
 
 
-def _time(stage: ModelEntry) -> Html | str:
-    if stage.milliseconds is None:
+def _time(entry: ModelEntry) -> Html | str:
+    if entry.milliseconds is None:
         return NOTHING
-    mark = tag("small", f" by {FROM_EXPORT}") if stage.runtime == FROM_EXPORT else None
-    return join(milliseconds(stage.milliseconds), mark)
+    mark = tag("small", f" by {FROM_EXPORT}") if entry.runtime == FROM_EXPORT else None
+    return join(milliseconds(entry.milliseconds), mark)
 
 
 def _times(entries: Sequence[ModelEntry]) -> str:
-    runtimes = sorted({stage.runtime for stage in entries if measured_time(stage) is not None})
+    runtimes = sorted({entry.runtime for entry in entries if measured_time(entry) is not None})
     said = (
         f"Times are of one image of the size beside the MACs, on one thread of {processor()}: all measured in turn on "
         f"{' and '.join(runtimes)} while this page was made, once for all networks of one shape."
     )
-    if any(stage.runtime == FROM_EXPORT and stage.milliseconds is not None for stage in entries):
+    if any(entry.runtime == FROM_EXPORT and entry.milliseconds is not None for entry in entries):
         said += (
             f" Files that cannot run here have the time that {FROM_EXPORT} gives, marked so: it was measured at "
             "another time, perhaps on another machine, and is not in the plots."
@@ -117,9 +117,9 @@ def _plot(
     form: Callable[[float], str],
 ) -> Html:
     points = [
-        Point(stage.name, value, stage.mean_top1, places[stage.name], may_fall_off=stage.role == PRUNED)
-        for stage in entries
-        if (value := cost(stage)) is not None and stage.mean_top1 is not None
+        Point(entry.name, value, entry.mean_top1, places[entry.name], may_fall_off=entry.role == PRUNED)
+        for entry in entries
+        if (value := cost(entry)) is not None and entry.mean_top1 is not None
     ]
     return scatter_chart(points, title=title, x_label=label, x_format=form)
 

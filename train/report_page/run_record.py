@@ -1,6 +1,6 @@
 """A run folder as the report sees it, whether the run is finished, going on or was cut off.
 
-record = read_run("runs/mine"); record.state; record.evaluations
+run = read_run(Path("runs/mine")); run.state; run.evaluations
 """
 
 from collections.abc import Sequence
@@ -15,29 +15,29 @@ from launch.file_lock import is_locked
 from models.artifact import ArtifactMeta
 from models.errors import ModelError
 from train.checkpoint.run_folder import RunFolder
-from train.report_page.numbers import flat
-from train.report_page.saved_model import first_wrong_value, read_meta, weights_gap
+from train.config.flat import flat
+from train.report_page.saved_model import first_wrong_value, read_meta, weights_error
 from train.tracking.jsonl import read_lines
 
-Record = dict[str, Any]
+Line = dict[str, Any]  # of a JSON lines file
 
 
 @dataclass(frozen=True)
 class RunRecord:
     """state: finished, running or cut off. trained, evaluations: lines of metrics.jsonl, `epoch` counting from 0.
     meta: of best/ (or last/), None where no model was saved yet. model_path: its folder, None where its weights are not
-    whole. gaps: what could not be read, in words."""
+    whole. warnings: what could not be read, in words."""
 
     name: str
     path: Path
     state: str
-    config: Record
-    trained: Sequence[Record]
-    evaluations: Sequence[Record]
-    bad: Sequence[Record]
+    config: dict[str, Any]
+    trained: Sequence[Line]
+    evaluations: Sequence[Line]
+    bad: Sequence[Line]
     meta: ArtifactMeta | None
     model_path: Path | None
-    gaps: Sequence[str]
+    warnings: Sequence[str]
 
     @property
     def epochs(self) -> int:
@@ -47,30 +47,30 @@ class RunRecord:
     @property
     def steps_per_epoch(self) -> float:
         """From the first evaluation, or from how far the training had come."""
-        for record in [*self.evaluations[:1], *self.trained[-1:]]:
-            done = record["epoch"] + 1 if record["kind"] == "evaluation" else record["progress"] * self.epochs
+        for line in [*self.evaluations[:1], *self.trained[-1:]]:
+            done = line["epoch"] + 1 if line["kind"] == "evaluation" else line["progress"] * self.epochs
             if done:
-                return (record["step"] + 1) / done
+                return (line["step"] + 1) / done
         return 1.0
 
     @property
     def epochs_done(self) -> float:
-        last = max((record["step"] + 1 for record in [*self.trained[-1:], *self.evaluations[-1:]]), default=0)
+        last = max((line["step"] + 1 for line in [*self.trained[-1:], *self.evaluations[-1:]]), default=0)
         return last / self.steps_per_epoch
 
     def curve(self, key: str, *, trained: bool = False) -> tuple[list[float], list[float]]:
-        """(epochs, values) of one number; records without it are left out."""
-        records = [record for record in (self.trained if trained else self.evaluations) if record.get(key) is not None]
-        return [(record["step"] + 1) / self.steps_per_epoch for record in records], [record[key] for record in records]
+        """(epochs, values) of one number; lines without it are left out."""
+        lines = [line for line in (self.trained if trained else self.evaluations) if line.get(key) is not None]
+        return [(line["step"] + 1) / self.steps_per_epoch for line in lines], [line[key] for line in lines]
 
     @property
-    def best(self) -> Record | None:
+    def best(self) -> Line | None:
         """The evaluation with the highest mean top-1, of those that are numbers throughout."""
-        known = [record for record in self.evaluations if record.get("mean_top1") is not None and _is_finite(record)]
-        return max(known, key=lambda record: record["mean_top1"], default=None)
+        known = [line for line in self.evaluations if line.get("mean_top1") is not None and _is_finite(line)]
+        return max(known, key=lambda line: line["mean_top1"], default=None)
 
 
-def _is_finite(evaluation: Record) -> bool:
+def _is_finite(evaluation: Line) -> bool:
     """JSON has null for what is not; a task without a labelled photo has no loss, either."""
     tasks = [key.removesuffix(".loss") for key in evaluation if key.endswith(".loss")]
     return all(evaluation[f"{task}.loss"] is not None or not evaluation.get(f"{task}.count") for task in tasks)
@@ -84,13 +84,13 @@ def is_run(path: Path) -> bool:
 def read_run(path: Path) -> RunRecord:
     """Whatever is there; nothing of it needs to be whole."""
     folder = RunFolder(path)
-    gaps: list[str] = []
+    warnings: list[str] = []
     lines = read_lines(folder.metrics)
     if not lines:
-        gaps.append("metrics.jsonl has no line yet")
-    finished = _result(folder, gaps)
-    config = _config(folder, gaps)
-    meta, model_path = _model(folder, gaps)
+        warnings.append("metrics.jsonl has no line yet")
+    finished = _result(folder, warnings)
+    config = _config(folder, warnings)
+    meta, model_path = _model(folder, warnings)
     return RunRecord(
         name=path.name or str(path),
         path=path,
@@ -101,19 +101,19 @@ def read_run(path: Path) -> RunRecord:
         bad=read_lines(folder.bad_samples),
         meta=meta,
         model_path=model_path,
-        gaps=gaps,
+        warnings=warnings,
     )
 
 
-def _result(folder: RunFolder, gaps: list[str]) -> bool:
+def _result(folder: RunFolder, warnings: list[str]) -> bool:
     try:
         return folder.finished() is not None
     except ValueError:
-        gaps.append("result.json is cut")
+        warnings.append("result.json is cut")
         return False
 
 
-def _of_kind(kind: str, lines: Sequence[Record], when: str) -> list[Record]:
+def _of_kind(kind: str, lines: Sequence[Line], when: str) -> list[Line]:
     """Those that say in numbers when they were written."""
     return [
         line
@@ -141,7 +141,7 @@ class _Schedule(BaseModel):
     epochs: int = 0
 
 
-class _Config(BaseModel):
+class _ReadConfig(BaseModel):
     """What the report reads of a config."""
 
     model: _Model | None = None
@@ -150,26 +150,26 @@ class _Config(BaseModel):
     schedule: _Schedule | None = None
 
 
-def _config(folder: RunFolder, gaps: list[str]) -> Record:
+def _config(folder: RunFolder, warnings: list[str]) -> dict[str, Any]:
     """Without the sections that are wrong."""
     try:
         content = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        gaps.append(f"config.yaml cannot be read ({type(error).__name__})")
+        warnings.append(f"config.yaml cannot be read ({type(error).__name__})")
         return {}
     if not isinstance(content, dict):
-        gaps.append("config.yaml is empty" if content is None else "config.yaml holds no keys")
+        warnings.append("config.yaml is empty" if content is None else "config.yaml holds no keys")
         return {}
     try:
-        _Config.model_validate(content)
+        _ReadConfig.model_validate(content)
     except ValidationError as error:
-        gaps.append(f"config.yaml: {first_wrong_value(error)}")
+        warnings.append(f"config.yaml: {first_wrong_value(error)}")
         wrong = {item["loc"][0] for item in error.errors()}
         return {key: value for key, value in content.items() if key not in wrong}
     return content
 
 
-def _model(folder: RunFolder, gaps: list[str]) -> tuple[ArtifactMeta | None, Path | None]:
+def _model(folder: RunFolder, warnings: list[str]) -> tuple[ArtifactMeta | None, Path | None]:
     """The best model, else the last, and the folder to load it from."""
     without_weights: ArtifactMeta | None = None
     for place in (folder.best, folder.last):
@@ -177,13 +177,13 @@ def _model(folder: RunFolder, gaps: list[str]) -> tuple[ArtifactMeta | None, Pat
             try:
                 meta = read_meta(place)
             except ModelError as error:
-                gaps.append(str(error))
+                warnings.append(str(error))
                 continue
-            gap = weights_gap(meta)
-            if gap is None:
+            wrong_weights = weights_error(meta)
+            if wrong_weights is None:
                 return meta, place
-            gaps.append(f"{gap}, so this model is not compared with others")
+            warnings.append(f"{wrong_weights}, so this model is not compared with others")
             without_weights = without_weights or meta
     if without_weights is None:
-        gaps.append("no model was saved yet")
+        warnings.append("no model was saved yet")
     return without_weights, None

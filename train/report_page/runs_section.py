@@ -1,6 +1,6 @@
 """How the runs went: what was trained on what, and their curves.
 
-section = runs_section(records, roles); section = curves_section(records)
+section = runs_section(runs, roles); section = curves_section(runs, places)
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,45 +16,45 @@ _MACRO_F1 = (
 )
 
 
-def runs_section(records: Sequence[RunRecord], roles: Mapping[str, str]) -> Html:
+def runs_section(runs: Sequence[RunRecord], roles: Mapping[str, str]) -> Html:
     """One row a run, and a sentence for each that is not finished or lacks something."""
     headings = ["run", "state", "what", "backbone", "data", "tasks", "samples", "epochs", "best at", "mean top-1"]
     rows = []
-    for record in records:
-        best = record.best
+    for run in runs:
+        best = run.best
         rows.append(
             [
-                record.name,
-                _state(record),
-                tag("span", roles[record.name], class_="badge"),
-                _backbone(record),
-                breakable((record.config.get("data") or {}).get("train") or NOTHING),
-                ", ".join(record.meta.tasks) if record.meta else NOTHING,
-                _samples(record),
-                f"{record.epochs_done:.4g} of {record.epochs}" if record.epochs else f"{record.epochs_done:.4g}",
+                run.name,
+                _state(run),
+                tag("span", roles[run.name], class_="badge"),
+                _backbone(run),
+                breakable((run.config.get("data") or {}).get("train") or NOTHING),
+                ", ".join(run.meta.tasks) if run.meta else NOTHING,
+                _samples(run),
+                f"{run.epochs_done:.4g} of {run.epochs}" if run.epochs else f"{run.epochs_done:.4g}",
                 NOTHING if best is None else f"epoch {best['epoch'] + 1}",
                 percent(best["mean_top1"]) if best else NOTHING,
             ]
         )
-    remarks = [tag("p", text, class_="note") for record in records for text in _remarks(record)]
+    sentences = [tag("p", text, class_="note") for run in runs for text in _sentences(run)]
     return tag(
         "section",
         tag("h2", "What was trained on what", id="runs"),
         table(headings, rows, numbers_from=6),
         tag("p", _MACRO_F1, class_="note"),
-        *remarks,
+        *sentences,
     )
 
 
-def curves_section(records: Sequence[RunRecord], places: Mapping[str, int]) -> Html:
+def curves_section(runs: Sequence[RunRecord], places: Mapping[str, int]) -> Html:
     """Validation of all runs together, mean and per task; then each run's loss terms and learning rate. places: name
     of a run -> its colour."""
-    tasks = list(dict.fromkeys(task for record in records for task in measured_tasks(record)))
-    plots = [_together(records, places, "mean_top1", "Mean top-1, validation")]
+    tasks = list(dict.fromkeys(task for run in runs for task in measured_tasks(run)))
+    plots = [_together(runs, places, "mean_top1", "Mean top-1, validation")]
     if len(tasks) > 1:
-        plots += [_together(records, places, f"{task}.top1", f"Top-1 of {task}, validation") for task in tasks]
-    terms = sorted({key for record in records for line in record.trained for key in line if key.startswith("loss")})
-    losses = [_losses(record, terms) for record in records]
+        plots += [_together(runs, places, f"{task}.top1", f"Top-1 of {task}, validation") for task in tasks]
+    terms = sorted({key for run in runs for line in run.trained for key in line if key.startswith("loss")})
+    losses = [_losses(run, terms) for run in runs]
     return tag(
         "section",
         tag("h2", "Curves", id="curves"),
@@ -64,55 +64,55 @@ def curves_section(records: Sequence[RunRecord], places: Mapping[str, int]) -> H
         tag("p", "Each term is shown before its weight; the sum is of the weighted terms.", class_="note"),
         tag("div", *losses, class_="plots"),
         tag("h3", "Learning rate"),
-        tag("div", _together(records, places, "lr", "Learning rate", trained=True), class_="plots"),
+        tag("div", _together(runs, places, "lr", "Learning rate", trained=True), class_="plots"),
     )
 
 
-def measured_tasks(record: RunRecord) -> list[str]:
-    names = [key for line in record.evaluations[:1] for key in line if key.endswith(".top1")]
+def measured_tasks(run: RunRecord) -> list[str]:
+    names = [key for line in run.evaluations[:1] for key in line if key.endswith(".top1")]
     return [name.removesuffix(".top1") for name in names]
 
 
 def _together(
-    records: Sequence[RunRecord], places: Mapping[str, int], key: str, title: str, *, trained: bool = False
+    runs: Sequence[RunRecord], places: Mapping[str, int], key: str, title: str, *, trained: bool = False
 ) -> Html:
-    lines = [Line(one.name, *one.curve(key, trained=trained), places[one.name]) for one in records]
+    lines = [Line(one.name, *one.curve(key, trained=trained), places[one.name]) for one in runs]
     if trained:
         return line_chart(lines, title=title, y_format=lambda value: f"{value:.3g}", from_zero=True)
     return line_chart(lines, title=title, y_format=lambda value: percent(value, digits=0), least=0.05)
 
 
-def _losses(record: RunRecord, terms: Sequence[str]) -> Html:
+def _losses(run: RunRecord, terms: Sequence[str]) -> Html:
     lines = [
-        Line("weighted sum" if key == "loss" else key.removeprefix("loss."), *record.curve(key, trained=True), place)
+        Line("weighted sum" if key == "loss" else key.removeprefix("loss."), *run.curve(key, trained=True), place)
         for place, key in enumerate(terms)
     ]
-    return line_chart(lines, title=record.name, y_format=lambda value: f"{value:.3g}", y_label="loss", from_zero=True)
+    return line_chart(lines, title=run.name, y_format=lambda value: f"{value:.3g}", y_label="loss", from_zero=True)
 
 
-def _state(record: RunRecord) -> Html:
-    return tag("span", record.state, class_="badge" if record.state == "finished" else "badge warn")
+def _state(run: RunRecord) -> Html:
+    return tag("span", run.state, class_="badge" if run.state == "finished" else "badge warn")
 
 
-def _backbone(record: RunRecord) -> str:
-    if record.meta is None:
-        model = record.config.get("model") or {}
+def _backbone(run: RunRecord) -> str:
+    if run.meta is None:
+        model = run.config.get("model") or {}
         return str(model.get("backbone") or model.get("artifact") or NOTHING)
-    head = record.meta.architecture["head"]["kind"]
-    return f"{record.meta.architecture['backbone']}, {head}"
+    head = run.meta.architecture["head"]["kind"]
+    return f"{run.meta.architecture['backbone']}, {head}"
 
 
-def _samples(record: RunRecord) -> str:
-    samples = (record.meta.provenance.get("data") or {}).get("samples") if record.meta else None
+def _samples(run: RunRecord) -> str:
+    samples = (run.meta.provenance.get("data") or {}).get("samples") if run.meta else None
     return f"{samples:,}" if samples is not None else NOTHING
 
 
-def _remarks(record: RunRecord) -> list[str]:
+def _sentences(run: RunRecord) -> list[str]:
     said = []
-    where = f"after {record.epochs_done:.3g} of {record.epochs} epochs"
-    if record.state == "running":
-        said.append(f"{record.name} is still being trained, {where}: the page shows what was written so far.")
-    if record.state == "cut off":
-        said.append(f"{record.name} was cut off {where}; the same command continues it. The page shows what is there.")
-    said += [f"{record.name}: {gap}." for gap in record.gaps]
+    where = f"after {run.epochs_done:.3g} of {run.epochs} epochs"
+    if run.state == "running":
+        said.append(f"{run.name} is still being trained, {where}: the page shows what was written so far.")
+    if run.state == "cut off":
+        said.append(f"{run.name} was cut off {where}; the same command continues it. The page shows what is there.")
+    said += [f"{run.name}: {warning}." for warning in run.warnings]
     return said

@@ -43,7 +43,7 @@ def read_meta(folder: Path) -> ArtifactMeta:
     return meta
 
 
-def weights_gap(meta: ArtifactMeta) -> str | None:
+def weights_error(meta: ArtifactMeta) -> str | None:
     """What is wrong with the weights beside a `model.json`, in words; None where they are those it was written for."""
     file = meta.path / WEIGHTS_NAME
     try:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from data.index.labels import MISSING
-from data.loading.batch import Batch
+from data.loading.eval_loader import EvalBatch
 from train.distributed.comm import SingleProcess
-from train.evaluation.evaluation import Evaluation, _Unanswered, measure
+from train.evaluation.evaluation import Evaluation, _Unanswered, evaluate
 from train.evaluation.metrics import TaskCounts
 
 CPU = torch.device("cpu")
@@ -130,7 +130,7 @@ def test_a_validation_with_a_single_nan_is_not_finite_and_names_the_sample() -> 
             logits[broken, 1] = math.nan
         given = iter([logits[part] for part in parts])
         options = {"num_samples": 6, "num_classes": {"a": 2}, "device": CPU}
-        return measure(lambda batch: {"a": next(given)}, batches, SingleProcess(), **options)
+        return evaluate(lambda batch: {"a": next(given)}, batches, SingleProcess(), **options)
 
     whole, spoilt, unlabelled = evaluation(None), evaluation(3), evaluation(4)
     assert (whole.is_finite, whole.mean_top1, whole.unanswered) == (True, 1.0, "")
@@ -151,7 +151,5 @@ def test_the_first_samples_without_an_answer_are_named_however_many_batches_ther
     assert found.names() == ["3b", "63b", "64b", "140b", "145b"]
 
 
-def batch_of(label: torch.Tensor, keys: list[str]) -> Batch:
-    rows = torch.arange(len(keys))
-    image = torch.zeros(len(keys), 2, 2, 3, dtype=torch.uint8)
-    return Batch(0, 0, image, {"a": label}, {"a": label >= 0}, keys, torch.stack([rows, rows], 1), rows, [])
+def batch_of(label: torch.Tensor, keys: list[str]) -> EvalBatch:
+    return EvalBatch(image={}, label={"a": label}, key=keys, row=list(range(len(keys))), bad=[])

@@ -179,7 +179,7 @@ def test_a_pruned_network_near_the_others_is_drawn_as_they_are(pruned: float) ->
     assert sorted(range(4), key=heights.__getitem__) == sorted(range(4), key=lambda place: -gains[place])
 
 
-def stage(name: str, role: str, top1: float | None, *, macs: int = 9_900_000, data: str = "shards/val") -> ModelEntry:
+def entry(name: str, role: str, top1: float | None, *, macs: int = 9_900_000, data: str = "shards/val") -> ModelEntry:
     return ModelEntry(
         name=name,
         role=role,
@@ -201,8 +201,8 @@ def stage(name: str, role: str, top1: float | None, *, macs: int = 9_900_000, da
 
 @pytest.mark.parametrize(("role", "count"), [(PRUNED, 3), ("pruned, fine-tuned", 0)])
 def test_only_a_network_that_was_not_trained_after_pruning_may_fall_off(role: str, count: int) -> None:
-    stages = [stage("teacher", "teacher", 0.9), stage("student", "trained", 0.8), stage("narrow", role, 0.1)]
-    section = results_section(stages, {one.name: place for place, one in enumerate(stages)}, remarks=[])
+    entries = [entry("teacher", "teacher", 0.9), entry("student", "trained", 0.8), entry("narrow", role, 0.1)]
+    section = results_section(entries, {one.name: place for place, one in enumerate(entries)}, sentences=[])
     assert section.count("Below the axis") == count  # of size, of work and of time
 
 

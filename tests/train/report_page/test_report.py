@@ -356,7 +356,7 @@ def test_photos_that_are_gone_leave_a_note_and_the_rest(runs: dict[str, Path], t
     assert "Mean top-1, validation" in page.text
 
 
-def test_exports_and_prunings_are_stages_with_their_widths(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_exports_and_prunings_are_entries_with_their_widths(runs: dict[str, Path], tmp_path: Path) -> None:
     exported, pruned = tmp_path / "exported", tmp_path / "pruned"
     exported.mkdir()
     pruned.mkdir()
@@ -684,7 +684,7 @@ def test_a_run_without_its_weights_is_shown_but_not_compared(runs: dict[str, Pat
 
 
 @pytest.mark.parametrize("file", ["export.json", "prune.json"])
-def test_written_folders_of_the_same_name_are_told_apart(chain: list[Path], tmp_path: Path, file: str) -> None:
+def test_saved_folders_of_the_same_name_are_told_apart(chain: list[Path], tmp_path: Path, file: str) -> None:
     source = chain[-1] if file == "export.json" else chain[1].parent / "narrow"
     for place in ("one", "two"):
         shutil.copytree(source, tmp_path / place / "same")
