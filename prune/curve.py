@@ -50,7 +50,7 @@ from train.distributed.comm import Comm
 from train.distributed.device import choose_device
 from train.errors import CommError
 from train.evaluation.ensemble import load_ensemble
-from train.evaluation.evaluation import measure
+from train.evaluation.evaluation import evaluate
 
 TRAIN = Path(__file__).parents[1] / "train" / "main.py"
 RUN_NAME, SETTINGS_NAME = "run", "settings.json"
@@ -99,7 +99,7 @@ class Meter:
             sharers=self.comm.local_size,
         )
         num_classes = {task: len(names) for task, names in ensemble.tasks.items()}
-        evaluation = measure(
+        evaluation = evaluate(
             ensemble, batches, self.comm, num_samples=index.num_samples, num_classes=num_classes, device=device
         )
         if evaluation.unanswered:

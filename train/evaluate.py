@@ -32,7 +32,6 @@ from launch.exit_codes import ExitCode
 from models.terminal import print_table
 from train.cli.arguments import EvaluationOptions, add_evaluation_arguments, command_parser, parse_as
 from train.cli.command import run_command
-from train.config.schema import DataConfig
 from train.distributed.comm import Comm
 from train.distributed.consistency import check_consistency
 from train.distributed.device import choose_device
@@ -43,7 +42,6 @@ from train.evaluation.evaluation_pass import rank_batches
 from train.tracking.console import image_progress
 from train.tracking.result_table import task_table
 
-MAX_BAD_SHARE = DataConfig.model_fields["max_bad_share"].default
 SHOWN = 20
 STUCK_SECONDS = 3600.0  # without a finished batch; many views of a large model take their time
 
@@ -145,7 +143,7 @@ def _describe(record: BadRecord) -> list[str]:
 
 
 def _require_few_bad(bad: Sequence[Sequence[str]], index: Index) -> None:
-    allowed = most_allowed(index.num_samples, MAX_BAD_SHARE)
+    allowed = most_allowed(index.num_samples)
     if len(bad) > allowed or len(bad) == index.num_samples:
         raise DataError(
             f"{len(bad)} of the {index.num_samples} samples of {index.root} cannot be used, too many for a result "

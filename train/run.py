@@ -20,7 +20,7 @@ from train.distributed.comm import Comm
 from train.distributed.preemption import StopSignal
 from train.distributed.watchdog import Watchdog
 from train.errors import ConfigError, NumbersExploded
-from train.evaluation.evaluation import Evaluation, measure
+from train.evaluation.evaluation import Evaluation, evaluate
 from train.loop.step_sync import StepSync
 from train.loop.trainer import Callbacks, Trainer
 from train.setup.experiment import Experiment
@@ -194,8 +194,8 @@ def _evaluate(experiment: Experiment, comm: Comm, watchdog: Watchdog) -> Evaluat
     was_training = model.training
     model.eval()
     try:
-        evaluation = measure(
-            lambda batch: experiment.train_step.predict(model, batch),
+        evaluation = evaluate(
+            experiment.predict,
             experiment.eval_batches(),
             comm,
             num_samples=experiment.val_index.num_samples,

@@ -100,9 +100,6 @@ def evaluate(
     return measures.result(seen, comm)
 
 
-measure: Callable[..., Evaluation] = evaluate  # its name until now
-
-
 class _Measures(Accumulator):
     """What one model's outputs add up to."""
 

@@ -3,14 +3,16 @@
 train_index, val_index = open_data(config, taught={})
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from data.errors import DataError
 from data.images.augment import OPERATION_NAMES, POLICIES, Operations
 from data.images.transform import ImageTransform
 from data.index import Index, load_index, match_classes
+from data.loading.eval_loader import EvalBatch, eval_batches
+from data.loading.image_sets import ShardImages
 from data.loading.loader import Loader, TeacherData
-from data.sampling.sampler import EvalSampler, TrainSampler
+from data.sampling.sampler import TrainSampler
 from data.sampling.view_schedule import ViewSchedule
 from data.storage import is_remote
 from launch.cache_folder import cache_folder
@@ -137,19 +139,21 @@ def train_pixels(config: Config, *, size: int) -> ImageTransform:
     )
 
 
-def eval_loader(config: Config, index: Index, comm: Comm) -> Loader:
-    """Every sample once, at eval_size, without augmentation."""
-    size = config.data.eval_size or config.data.image_size
-    batch_size = config.micro_batch or max(1, config.batch_size // comm.size)
-    sampler = EvalSampler(index.counts, batch_size=batch_size, num_ranks=comm.size)
-    pixels = ImageTransform(size=size, operations=POLICIES["none"], max_pixels=config.data.max_pixels)
-    return Loader(
-        index,
-        sampler,
-        pixels,
+def eval_size(config: Config) -> int:
+    """Pixels of the images that the model is evaluated on."""
+    return config.data.eval_size or config.data.image_size
+
+
+def validation_batches(config: Config, index: Index, comm: Comm) -> Iterator[EvalBatch]:
+    """Every sample once, at eval_size, without augmentation: a pass as that of `python -m train.evaluate`."""
+    return eval_batches(
+        ShardImages(index, cache=shard_cache(config, index.root)),
+        sizes=[eval_size(config)],
+        num_views=1,
+        batch_size=config.micro_batch or max(1, config.batch_size // comm.size),
+        workers=num_workers(config, comm),
         rank=comm.rank,
         num_ranks=comm.size,
-        workers=num_workers(config, comm),
         sharers=comm.local_size,
-        cache=shard_cache(config, index.root),
+        max_pixels=config.data.max_pixels,
     )

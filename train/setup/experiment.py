@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from data.index import Index
-from data.loading.batch import Batch
+from data.loading.eval_loader import EvalBatch
 from data.loading.loader import Loader
 from launch.machine import package_versions
 from models.preprocessing import Normalise
@@ -20,12 +20,13 @@ from train.checkpoint.model_saver import ModelSaver
 from train.config.schema import Config, describe
 from train.distributed.comm import Comm
 from train.distributed.gradient_buckets import GradientBuckets
+from train.evaluation.ensemble import Predictor, live_predictor
 from train.loop.options import LoopOptions
 from train.loop.train_metrics import TrainMetrics
 from train.loop.train_step import TrainStep
 from train.losses.objective import Objective
 from train.optim.ema import Ema
-from train.setup.data import choose_tasks, eval_loader, open_data, train_loader
+from train.setup.data import choose_tasks, eval_size, open_data, train_loader, validation_batches
 from train.setup.distillation import (
     DistillationSetup,
     build_distillation,
@@ -47,8 +48,8 @@ _PACKAGES = ("torch", "torchvision", "timm", "horovod", "webdataset", "numpy")
 class Experiment:
     """tasks: task -> number of classes. trained: all that a run trains and checkpoints keep, the student and the
     adapters between its features and a teacher's. eval_model: what is evaluated and saved, the moving average where
-    there is one. eval_batches: begins a pass over the validation data. batch_size: samples of one update, over all
-    ranks. summary: what a run says of itself before it starts."""
+    there is one, and predict what it says of a batch. eval_batches: begins a pass over the validation data. batch_size:
+    samples of one update, over all ranks. summary: what a run says of itself before it starts."""
 
     device: torch.device
     train_index: Index
@@ -59,7 +60,8 @@ class Experiment:
     loop: LoopOptions
     trained: nn.ModuleDict
     eval_model: Student
-    eval_batches: Callable[[], Iterable[Batch]]
+    predict: Predictor
+    eval_batches: Callable[[], Iterable[EvalBatch]]
     distillation: DistillationSetup
     sparsity: Sparsity
     ema: Ema[Student] | None
@@ -98,9 +100,10 @@ def build_experiment(config: Config, comm: Comm) -> Experiment:
     sparsity = build_sparsity(config, model, optimizer, steps_per_epoch=steps_per_epoch)
     buckets = GradientBuckets(trained, comm)
     ema = Ema(model, decay=config.ema.decay) if config.ema else None
+    normalise = Normalise(model.preprocessing.mean, model.preprocessing.std).to(device)
     train_step = TrainStep(
         model=model,
-        normalise=Normalise(model.preprocessing.mean, model.preprocessing.std).to(device),
+        normalise=normalise,
         objective=objective,
         optimizer=optimizer,
         buckets=buckets,
@@ -129,6 +132,14 @@ def build_experiment(config: Config, comm: Comm) -> Experiment:
         loop=_loop_options(config, steps_per_epoch),
         trained=trained,
         eval_model=eval_model,
+        predict=live_predictor(
+            eval_model,
+            tasks,
+            normalise=normalise,
+            image_size=eval_size(config),
+            precision=config.precision,
+            device=device,
+        ),
         eval_batches=partial(_eval_batches, config, val_index, comm),
         distillation=distillation,
         sparsity=sparsity,
@@ -160,9 +171,9 @@ def _loop_options(config: Config, steps_per_epoch: int) -> LoopOptions:
     )
 
 
-def _eval_batches(config: Config, index: Index | None, comm: Comm) -> Iterable[Batch]:
+def _eval_batches(config: Config, index: Index | None, comm: Comm) -> Iterable[EvalBatch]:
     assert index is not None
-    return eval_loader(config, index, comm).batches()
+    return validation_batches(config, index, comm)
 
 
 def _origin(config: Config, index: Index) -> dict[str, object]:

@@ -76,7 +76,7 @@ def test_a_death_in_an_evaluation_costs_no_training(
     place: str, epoch: int, shards: Path, tmp_path: Path, undisturbed: Outcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if place == "measuring":
-        monkeypatch.setattr(run, "measure", dies(run.measure, at=epoch))
+        monkeypatch.setattr(run, "evaluate", dies(run.evaluate, at=epoch))
     elif place == "its line is written":
         evaluations = dies(lambda: None, at=epoch)
         log = Tracker.log
@@ -100,7 +100,7 @@ def test_it_dies_again_without_training_again(shards: Path, tmp_path: Path, monk
     """A validation set that cannot be measured is said at once, not after another epoch."""
     for _ in range(2):
         with monkeypatch.context() as patch:
-            patch.setattr(run, "measure", dies(run.measure, at=1))
+            patch.setattr(run, "evaluate", dies(run.evaluate, at=1))
             with pytest.raises(Killed):
                 train_small(shards, tmp_path)
         assert CheckpointStore(tmp_path / "run/checkpoints").steps() == [STEPS, STEPS - 1]
@@ -124,7 +124,7 @@ def test_patience_counts_the_evaluation_that_was_due(
 ) -> None:
     """Weights that do not move are never better than at first: patience is out after the second epoch."""
     still = ("model.freeze=[backbone]", "optimizer.lr=1e-20", "schedule.patience=1", "schedule.epochs=9")
-    monkeypatch.setattr(run, "measure", dies(run.measure, at=2))
+    monkeypatch.setattr(run, "evaluate", dies(run.evaluate, at=2))
     with pytest.raises(Killed):
         train_small(shards, tmp_path, *still)
     monkeypatch.undo()
