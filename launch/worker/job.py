@@ -104,11 +104,9 @@ def _existing_interface(options: WorkerOptions) -> str | None:
 def _start_coordinator(
     options: WorkerOptions, worker_env: WorkerEnv, training: TrainingConfig | None, listener: Listener, folder: Path
 ) -> threading.Thread:
-    # The preflight is for all hosts that were promised, also where a job could do with fewer.
-    bounds = training.rank_bounds if training and not options.check else None
     coordinator = Coordinator(
         listener,
-        Quorum(worker_env.count, bounds),
+        _quorum(options, worker_env.count, training),
         restarts=options.restarts,
         wait_seconds=options.wait_seconds,
         grow_seconds=options.grow_seconds,
@@ -123,6 +121,11 @@ def _start_coordinator(
     thread = threading.Thread(target=check if options.check else coordinator.run, name="coordinator", daemon=True)
     thread.start()
     return thread
+
+
+def _quorum(options: WorkerOptions, num_workers: int, training: TrainingConfig | None) -> Quorum:
+    """The preflight is for all hosts that were promised, also where a job could do with fewer."""
+    return Quorum(num_workers, training.rank_bounds if training and not options.check else None)
 
 
 def _print_preflight(peers: Sequence[Peer], promised: int, folder: Path, training: TrainingConfig | None) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -80,6 +81,12 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 def is_gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def takes_sigterm(pid: int) -> bool:
+    """Whether the process has a handler for it by now."""
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def test_two_workers_with_two_ranks_each_number_their_ranks_for_horovod(start: Start, tmp_path: Path) -> None:
@@ -200,7 +207,7 @@ def test_a_signal_before_a_rank_can_take_it_leaves_the_last_checkpoint(start: St
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_signal_while_waiting_for_the_others_ends_the_wait(index: int, start: Start) -> None:
     worker = start(SHOW, index=index, count=2, port=free_port())
-    time.sleep(1.5)  # it prints nothing that could be waited for
+    wait_until(lambda: takes_sigterm(worker.pid))
     worker.terminate()
     assert result(worker, timeout=10)[0] == 75
 

@@ -6,14 +6,17 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from launch.coordinator.membership import Quorum
+from launch.worker.job import _quorum
+from launch.worker.options import parse_options
 from launch.worker.preflight import CheckResult, Host, check_hosts
+from launch.worker.training_config import TrainingConfig
 from tests.conftest import REPOSITORY, rank_environment
 from tests.end_to_end.test_ranks import write_config
 from tests.launch.worker.test_job import free_port
@@ -199,18 +202,19 @@ def test_a_host_without_horovod_fails_the_check_with_the_fix(tmp_path: Path) -> 
     assert start.stderr.startswith("worker: exit 2: Horovod is not installed: run `make setup`")
 
 
-def test_the_check_of_an_elastic_job_waits_for_all_that_were_promised(tmp_path: Path) -> None:
-    config = write_config(tmp_path, tmp_path, elastic={"min_ranks": 1, "max_ranks": 2})
-    port, command = free_port(), ["--wait", "60", "--", "python", "train/main.py", "--config", str(config)]
-    first = check(tmp_path, 0, port, *command)
-    time.sleep(9)  # longer than such a job waits for more ranks than it needs
-    second = check(tmp_path, 1, port, *command)
-    outputs = [worker.communicate(timeout=60)[0] for worker in (first, second)]
-    assert [first.returncode, second.returncode] == [0, 0], outputs
-    assert "ok     ranks: 2 by 2 of 2 promised workers" in outputs[0]
-    # 4 rows of 24 x 24 pixels for each rank, five times.
-    assert " GB free on " in outputs[0]
-    assert "the batches of its 2 ranks' loaders take 0.00 GB" in outputs[0]
+@pytest.mark.parametrize(("words", "bounds"), [(["--check"], None), ([], (1, 2))])
+def test_the_check_of_an_elastic_job_waits_for_all_that_were_promised(
+    words: list[str], bounds: tuple[int, int] | None
+) -> None:
+    training = TrainingConfig(Path("run"), rank_bounds=(1, 2), batch_size=8, sample_bytes=0)
+    assert _quorum(parse_options([*words, "--", "true"]), 2, training) == Quorum(2, bounds)
+
+
+def test_the_check_of_a_training_command_reports_what_its_loaders_take(tmp_path: Path) -> None:
+    config = write_config(tmp_path, tmp_path)
+    _, output = check_alone(tmp_path, "--ranks", "2", "--", "python", "train/main.py", "--config", str(config))
+    assert " GB free on " in output
+    assert "the batches of its 2 ranks' loaders take 0.00 GB" in output
 
 
 def test_a_run_folder_that_cannot_be_written_fails_the_check_and_the_start(tmp_path: Path) -> None:
