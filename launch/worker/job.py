@@ -25,7 +25,8 @@ from launch.horovod.patches import check_horovod_is_patched
 from launch.network import address_of, coordinator_address, interfaces, listening_address, own_address
 from launch.worker.options import WorkerOptions, parse_options
 from launch.worker.preflight import Host, check_hosts, collect, probe_file
-from launch.worker.training_config import TrainingConfig, read_training_config
+from launch.worker.training_config import read_training_config
+from train.setup.launch_needs import LaunchNeeds
 
 _FAREWELL_SECONDS = 30.0  # for the coordinator to tell the other workers how the job ended
 
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(outcome.code)
 
 
-def _run(options: WorkerOptions, worker_env: WorkerEnv, training: TrainingConfig | None) -> Outcome:
+def _run(options: WorkerOptions, worker_env: WorkerEnv, training: LaunchNeeds | None) -> Outcome:
     """To the end of the job. Raises LaunchError, HorovodError, OSError."""
     if not options.check:
         check_horovod_is_patched()
@@ -102,7 +103,7 @@ def _existing_interface(options: WorkerOptions) -> str | None:
 
 
 def _start_coordinator(
-    options: WorkerOptions, worker_env: WorkerEnv, training: TrainingConfig | None, listener: Listener, folder: Path
+    options: WorkerOptions, worker_env: WorkerEnv, training: LaunchNeeds | None, listener: Listener, folder: Path
 ) -> threading.Thread:
     coordinator = Coordinator(
         listener,
@@ -123,12 +124,12 @@ def _start_coordinator(
     return thread
 
 
-def _quorum(options: WorkerOptions, num_workers: int, training: TrainingConfig | None) -> Quorum:
+def _quorum(options: WorkerOptions, num_workers: int, training: LaunchNeeds | None) -> Quorum:
     """The preflight is for all hosts that were promised, also where a job could do with fewer."""
     return Quorum(num_workers, training.rank_bounds if training and not options.check else None)
 
 
-def _print_preflight(peers: Sequence[Peer], promised: int, folder: Path, training: TrainingConfig | None) -> bool:
+def _print_preflight(peers: Sequence[Peer], promised: int, folder: Path, training: LaunchNeeds | None) -> bool:
     """Whether every check passed."""
 
     def read_probe(number: int) -> str:

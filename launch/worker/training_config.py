@@ -2,38 +2,20 @@
 
 training = read_training_config(["python", "train/main.py", "--config", "run.yaml"])
 
-No other file of `launch` imports from `train` or `data`.
+No other file of `launch` imports from `train`.
 """
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from data.loading.step_memory import SLOTS
 from launch.errors import LaunchError
 from train.config.loading import load_config
-from train.config.schema import Config
 from train.errors import ConfigError
+from train.setup.launch_needs import LaunchNeeds, launch_needs
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """rank_bounds: fewest and most ranks of an elastic job. batch_size: of all ranks together. sample_bytes: what the
-    images of one sample take in the memory that a rank shares with its loader processes; 0 where it has none.
-    """
-
-    run_folder: Path
-    rank_bounds: tuple[int, int] | None
-    batch_size: int
-    sample_bytes: int
-
-    def loader_bytes(self, num_ranks: int) -> int:
-        """About what the batches of one rank's loader processes take."""
-        return SLOTS * -(-self.batch_size // num_ranks) * self.sample_bytes
-
-
-def read_training_config(command: Sequence[str]) -> TrainingConfig | None:
+def read_training_config(command: Sequence[str]) -> LaunchNeeds | None:
     """None where the command is no training, or names no config. Raises LaunchError."""
     starts = [number for number, word in enumerate(command) if Path(word).name == "main.py" or word == "train.main"]
     if not starts:
@@ -49,19 +31,4 @@ def read_training_config(command: Sequence[str]) -> TrainingConfig | None:
         raise LaunchError(f"the command after --: {error}") from error
     except ConfigError as error:
         raise LaunchError(str(error)) from error
-    if config is None:
-        return None
-    elastic = config.elastic
-    return TrainingConfig(
-        run_folder=Path(config.run.dir),
-        rank_bounds=(elastic.min_ranks, elastic.max_ranks) if elastic else None,
-        batch_size=config.batch_size,
-        sample_bytes=_sample_bytes(config),
-    )
-
-
-def _sample_bytes(config: Config) -> int:
-    if config.data.workers == 0:
-        return 0
-    sizes = {config.data.image_size, (config.teacher and config.teacher.image_size) or config.data.image_size}
-    return sum(3 * size * size for size in sizes)  # uint8 RGB
+    return None if config is None else launch_needs(config)

@@ -6,13 +6,14 @@ import pytest
 
 from data.loading.step_memory import SLOTS
 from launch.errors import LaunchError
-from launch.worker.training_config import TrainingConfig, read_training_config
+from launch.worker.training_config import read_training_config
+from train.setup.launch_needs import LaunchNeeds
 
 CONFIG = "run: {dir: runs/a}\ndata: {train: b, image_size: 8}\nmodel: {backbone: cifar_resnet20}\nbatch_size: 7\n"
 LINES = {"teacher": "teacher: {model: t, image_size: 16}\n", "elastic": "elastic: {min_ranks: 1, max_ranks: 4}\n"}
 
 
-def read(folder: Path, lines: str, *overrides: str) -> TrainingConfig:
+def read(folder: Path, lines: str, *overrides: str) -> LaunchNeeds:
     (folder / "config.yaml").write_text(CONFIG + lines)
     training = read_training_config(
         ["python", "train/main.py", "--config", str(folder / "config.yaml"), "--dry-run", *overrides]
