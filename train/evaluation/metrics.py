@@ -1,6 +1,6 @@
 """Per-task accuracy measures from a confusion matrix that adds up over batches and ranks.
 
-counts = TaskCounts(num_classes=11); counts.add(logits, target); counts.report()
+counts = TaskCounts(11, device); counts.add(logits, target); counts.report()
 """
 
 import torch
