@@ -5,6 +5,7 @@ import functools
 import re
 import runpy
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,22 @@ FOLDERS = {
 # Folders whose inside nobody else imports; they may import any package.
 COMMAND_PACKAGES = ("launch/worker", "models/export", "prune")
 MOST_LINES = 300
+# Files below FEW_LINES that one other file imports, each with the reason why it stands alone.
+FEW_LINES = 60
+SMALL_ON_PURPOSE = {
+    "data/index/matching.py": "the index hands it on, for everybody",
+    "data/sources/elpv.py": "a file for each kind of data set",
+    "launch/worker/training_config.py": "the one place in launch/ that knows of train/",
+    "prune/bn_recalibration.py": "an algorithm with its paper",
+    "train/checkpoint/model_saver.py": "what an artifact of a run is, apart from how one is set up",
+    "train/evaluation/model_inputs.py": "what prune/ takes from evaluation",
+    "train/evaluation/paired_bootstrap.py": "statistics without models",
+    "train/losses/classification.py": "pure functions, a file for each kind of loss",
+    "train/optim/optimizer.py": "takes values; train/setup/optimizer.py reads the config",
+    "train/report_page/exports_section.py": "a file for each section of the page",
+    "train/setup/optimizer.py": "a file of train/setup for each folder that it sets up",
+    "train/setup/sparsity.py": "a file of train/setup for each folder that it sets up",
+}
 # Third-party module -> the one place that may import it.
 KEPT_IN = {"horovod.torch": "train/distributed/comm.py", "horovod.runner": "launch/", "webdataset": "data/"}
 
@@ -192,6 +209,20 @@ def test_no_parsed_arguments_leave_the_function_that_parsed_them() -> None:
 def test_files_are_of_a_size_to_be_read() -> None:
     lengths = {name_of(path): len(path.read_text().splitlines()) for path in CODE}
     assert {name: length for name, length in lengths.items() if length > MOST_LINES} == {}
+
+
+def test_a_small_file_for_one_other_has_a_reason() -> None:
+    importers = Counter(other for path in CODE for other in set(our_imports(path)))
+    small = {
+        name_of(path)
+        for path in CODE
+        if path.name not in ("__init__.py", "__main__.py")
+        and importers[path] <= 1
+        and not is_command(path)
+        and len(path.read_text().splitlines()) < FEW_LINES
+    }
+    assert small - SMALL_ON_PURPOSE.keys() == set(), "merge it with its importer, or say here why not"
+    assert SMALL_ON_PURPOSE.keys() - small == set(), "no longer small: no reason is needed"
 
 
 @pytest.mark.parametrize("module", sorted(KEPT_IN))

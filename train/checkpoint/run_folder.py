@@ -12,6 +12,7 @@ import yaml
 
 from data.files import write_result
 from launch.file_lock import FileLock
+from train.config.flat import flat
 from train.errors import ConfigError
 
 # What may differ between stop and resume without changing what is learned.
@@ -92,8 +93,8 @@ class RunFolder:
         """
         if not self.config.exists() or not self.holds_checkpoints():
             return
-        before = _flatten(yaml.safe_load(self.config.read_text(encoding="utf-8")))
-        now = _flatten(resolved)
+        before = flat(yaml.safe_load(self.config.read_text(encoding="utf-8")))
+        now = flat(resolved)
         changed = [
             f"  {key}: {before.get(key)!r} -> {now.get(key)!r}"
             for key in sorted(before.keys() | now.keys())
@@ -116,12 +117,3 @@ class RunFolder:
 def _replace(path: Path, text: str) -> None:
     path.with_suffix(".part").unlink(missing_ok=True)  # left by a version before data.files
     write_result(path, text.encode())
-
-
-def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(values, Mapping):
-        flat: dict[str, Any] = {}
-        for key, value in values.items():
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        return flat
-    return {prefix[:-1]: values}
