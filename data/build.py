@@ -3,7 +3,7 @@
 Use: `python -m data.build --source folder:photos --out shards/birds --holdout 0.2`
 
 The same input gives the same bytes, whatever the number of workers, and a call that was stopped is continued by the
-same call. Pictures that do not decode are left out and listed in DIR/<split>/bad_samples.jsonl.
+same call. Images that do not decode are left out and listed in DIR/<split>/bad_samples.jsonl.
 """
 
 import argparse

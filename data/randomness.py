@@ -2,7 +2,7 @@
 
     permutation(mix(seed, epoch), 10)
 
-NumPy's generators may change their streams between releases; the order of samples and the augmentation of a photo
+NumPy's generators may change their streams between releases; the order of samples and the augmentation of an image
 are promises that outlive a release, so they rest on SplitMix64 (Steele, Lea and Flood, 2014), written out here.
 """
 

@@ -39,16 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_any_name()
     try:
         folders = find_splits(options.folder)
-        problems = [line for folder in folders for line in _verify(folder, options)]
-        problems += _print(_differing_tasks(folders))
+        errors = [line for folder in folders for line in _verify(folder, options)]
+        errors += _print(_differing_tasks(folders))
     except LoaderLost as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.RANK_LOST
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.BAD_CONFIG if isinstance(error, BadArgument) else ExitCode.BAD_DATA
-    if problems:
-        print(f"error: {len(problems)} problems in {options.folder}", file=sys.stderr)
+    if errors:
+        print(f"error: {len(errors)} problems in {options.folder}", file=sys.stderr)
         return ExitCode.BAD_DATA
     return ExitCode.DONE
 
@@ -74,32 +74,32 @@ def _verify(folder: Path, options: VerifyOptions) -> list[str]:
     rule = index.label_rule
     settings = VerifySettings(index, options.task or rule.cls_task, options.max_pixels or rule.max_pixels or MAX_PIXELS)
     numbers = range(len(index.shards))
-    problems, known_bad = _strays(index) + _copies(index), 0
-    for shard, found in zip(
+    errors, known_bad = _strays(index) + _copies(index), 0
+    for shard, report in zip(
         index.shards,
         map_in_processes(verify_shard, numbers, shared=settings, workers=options.jobs, what=f"Verifying {folder}"),
         strict=True,
     ):
-        problems += found.problems[:SHOWN_PER_SHARD]
-        known_bad += found.known_bad
-        if len(found.problems) > SHOWN_PER_SHARD:
-            problems.append(f"{folder / shard.name}: and {len(found.problems) - SHOWN_PER_SHARD} more")
+        errors += report.errors[:SHOWN_PER_SHARD]
+        known_bad += report.known_bad
+        if len(report.errors) > SHOWN_PER_SHARD:
+            errors.append(f"{folder / shard.name}: and {len(report.errors) - SHOWN_PER_SHARD} more")
     allowed = most_allowed(index.num_samples, options.max_bad)
     said = f"{folder}: {known_bad} of {index.num_samples} samples cannot be used, as {INDEX_NAME} says itself"
     if known_bad > allowed:
-        problems.append(f"{said}; training stops at more than {allowed} (data.max_bad_share)")
+        errors.append(f"{said}; training stops at more than {allowed} (data.max_bad_share)")
     elif known_bad:
         print(f"note: {said}; training leaves them out")
-    _print(problems)
-    verdict = f"{len(problems)} problems" if problems else "all good"
+    _print(errors)
+    verdict = f"{len(errors)} problems" if errors else "all good"
     print(f"{folder}: {len(index.shards)} shards, {index.num_samples} samples: {verdict}")
-    return problems
+    return errors
 
 
-def _print(problems: list[str]) -> list[str]:
-    for line in problems:
+def _print(errors: list[str]) -> list[str]:
+    for line in errors:
         print(line)
-    return problems
+    return errors
 
 
 def _differing_tasks(folders: Sequence[Path]) -> list[str]:
@@ -108,14 +108,14 @@ def _differing_tasks(folders: Sequence[Path]) -> list[str]:
     if len(indices) < 2:
         return []
     train, val = indices["train"], indices["val"]
-    problems = []
+    errors = []
     for task, names in train.tasks.items():
         if task not in val.tasks:
-            problems.append(f"{val.root}: has no task {task!r}, {train.root} has")
+            errors.append(f"{val.root}: has no task {task!r}, {train.root} has")
         elif unknown := sorted(set(val.tasks[task]) - set(names)):
             some = ", ".join(unknown[:5])
-            problems.append(f"{val.root}: task {task!r} has classes that {train.root} lacks: {some}")
-    return problems
+            errors.append(f"{val.root}: task {task!r} has classes that {train.root} lacks: {some}")
+    return errors
 
 
 def _strays(index: Index) -> list[str]:
@@ -130,12 +130,12 @@ def _strays(index: Index) -> list[str]:
 def _copies(index: Index) -> list[str]:
     """Shards with the same content under two names."""
     first: dict[str, str] = {}
-    problems = []
+    errors = []
     for number, shard in enumerate(index.shards):
         if shard.sha256 in first:
-            problems.append(f"{index.shard_url(number)}: has the same content as {first[shard.sha256]}")
+            errors.append(f"{index.shard_url(number)}: has the same content as {first[shard.sha256]}")
         first.setdefault(shard.sha256, shard.name)
-    return problems
+    return errors
 
 
 def parse_options(arguments: Sequence[str] | None) -> VerifyOptions:

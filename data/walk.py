@@ -31,12 +31,12 @@ class Found:
 
     def notes(self) -> list[str]:
         """What was passed over, in words, with examples."""
-        remarks = {
+        passed_over = {
             "are no images by their names": self.others,
             "are hidden": self.hidden,
             "lead to a folder that is read already": self.again,
         }
-        return [f"{len(paths)} passed over that {why}: {_some(paths)}" for why, paths in remarks.items() if paths]
+        return [f"{len(paths)} passed over that {why}: {_some(paths)}" for why, paths in passed_over.items() if paths]
 
     def add(self, other: "Found", *, at: str) -> None:
         """Take in what was found below the folder `at`."""

@@ -1,8 +1,8 @@
 """Augmentation as a pure function of (augment seed, shard, key, view): the same crop, flip and colours everywhere.
 
     operations = POLICIES["standard"]
-    view = draw_view(operations, height=348, width=348, key=view_key(0, "000000.tar", "cat_7", view=3))
-    pixels = finish(resized_box_of(view), view)
+    params = draw_params(operations, height=348, width=348, key=view_key(0, "000000.tar", "cat_7", view=3))
+    pixels = finish(resized_box_of(params), params)
 
 Drawing comes before decoding: the loader chooses a DCT scale from the crop box.
 """
@@ -24,14 +24,14 @@ _NUM_DRAWS = 12 + 2 * _NUM_TRIES
 
 @dataclass(frozen=True)
 class Operations:
-    """What may be done to a training photo; every field can be set on its own over a policy."""
+    """What may be done to a training image; every field can be set on its own over a policy."""
 
     crop_scale: tuple[float, float] | None = None  # share of the area that the crop keeps; None: centre square
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # aspect ratio of the crop
     flip: float = 0.0  # probability of a left-right flip
     rotate: float = 0.0  # degrees, drawn from [-rotate, rotate]
     brightness: float = 0.0  # factor drawn from [1 - x, 1 + x]
-    contrast: float = 0.0  # factor around the photo's mean grey, likewise
+    contrast: float = 0.0  # factor around the image's mean grey, likewise
     saturation: float = 0.0  # factor, likewise
     erase: float = 0.0  # probability of painting 2 to 20 % of the area mid-grey
 
@@ -50,7 +50,7 @@ OPERATION_NAMES = tuple(field.name for field in fields(Operations))
 
 @dataclass(frozen=True)
 class AugmentParams:
-    """One drawn augmentation of one photo: a box in pixels and what follows the resize."""
+    """One drawn augmentation of one image: a box in pixels and what follows the resize."""
 
     top: int
     left: int
@@ -69,8 +69,8 @@ def view_key(seed: int, shard: str, key: str, view: int) -> int:
     return int(mix(_VIEW, seed, text_key(f"{shard}/{key}"), view))
 
 
-def draw_view(operations: Operations, *, height: int, width: int, key: int) -> AugmentParams:
-    """Draw the parameters for a photo of height x width pixels. The draws have fixed places: an operation that is
+def draw_params(operations: Operations, *, height: int, width: int, key: int) -> AugmentParams:
+    """Draw the parameters for an image of height x width pixels. The draws have fixed places: an operation that is
     switched off does not move the others."""
     draws = iter(draw_uniform(key, _NUM_DRAWS).tolist())
     flip_at, angle_at, brightness_at, contrast_at, saturation_at, erase_at = (next(draws) for _ in range(6))
@@ -94,10 +94,10 @@ def evaluation_view(number: int, *, height: int, width: int, shard: str, key: st
     """The views that test-time augmentation averages over: 0 is the centre square, 1 its mirror image; then mild random
     crops, the odd ones mirrored. height, width: of the image, in pixels."""
     if number < 2:
-        view = AugmentParams(*centre_square(height, width))
+        params = AugmentParams(*centre_square(height, width))
     else:
-        view = draw_view(_CROPS, height=height, width=width, key=view_key(_EVALUATION_SEED, shard, key, number))
-    return replace(view, flip=number % 2 == 1)
+        params = draw_params(_CROPS, height=height, width=width, key=view_key(_EVALUATION_SEED, shard, key, number))
+    return replace(params, flip=number % 2 == 1)
 
 
 def centre_square(height: int, width: int) -> tuple[int, int, int, int]:
@@ -106,32 +106,32 @@ def centre_square(height: int, width: int) -> tuple[int, int, int, int]:
     return (height - side) // 2, (width - side) // 2, side, side
 
 
-def finish(pixels: np.ndarray, view: AugmentParams) -> np.ndarray:
-    """What follows the crop and the resize: uint8 [size, size, 3] of a view's box -> uint8 [size, size, 3]."""
+def finish(pixels: np.ndarray, params: AugmentParams) -> np.ndarray:
+    """What follows the crop and the resize: uint8 [size, size, 3] of the box -> uint8 [size, size, 3]."""
     size = pixels.shape[0]
-    if view.flip:
+    if params.flip:
         pixels = cv2.flip(pixels, 1)
-    if view.angle:
-        rotation = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), view.angle, 1.0)
+    if params.angle:
+        rotation = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), params.angle, 1.0)
         pixels = cv2.warpAffine(pixels, rotation, (size, size), borderMode=cv2.BORDER_REFLECT_101)
-    pixels = _jitter(pixels, view)
-    if view.erase is not None:
-        top, left, height, width = (round(share * size) for share in view.erase)
+    pixels = _jitter(pixels, params)
+    if params.erase is not None:
+        top, left, height, width = (round(share * size) for share in params.erase)
         pixels = pixels.copy()
         pixels[top : top + height, left : left + width] = 128
     return pixels
 
 
-def _jitter(pixels: np.ndarray, view: AugmentParams) -> np.ndarray:
-    if view.brightness != 1:
-        pixels = cv2.convertScaleAbs(pixels, alpha=view.brightness)
-    if view.contrast != 1:
+def _jitter(pixels: np.ndarray, params: AugmentParams) -> np.ndarray:
+    if params.brightness != 1:
+        pixels = cv2.convertScaleAbs(pixels, alpha=params.brightness)
+    if params.contrast != 1:
         grey = float(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).mean())
-        ramp = np.arange(256) * view.contrast + (1 - view.contrast) * grey
+        ramp = np.arange(256) * params.contrast + (1 - params.contrast) * grey
         pixels = cv2.LUT(pixels, np.clip(np.rint(ramp), 0, 255).astype(np.uint8))
-    if view.saturation != 1:
+    if params.saturation != 1:
         grey_image = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-        pixels = cv2.addWeighted(pixels, view.saturation, grey_image, 1 - view.saturation, 0)
+        pixels = cv2.addWeighted(pixels, params.saturation, grey_image, 1 - params.saturation, 0)
     return pixels
 
 

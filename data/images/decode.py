@@ -23,7 +23,7 @@ from data.images.resample import Box
 # Our own limit is checked from the header before decoding; Pillow's would warn at one size and raise at another.
 Image.MAX_IMAGE_PIXELS = None
 
-# What a picture says besides its pixels is read in data.images.orientation alone; Pillow would grumble about broken
+# What an image says besides its pixels is read in data.images.orientation alone; Pillow would grumble about broken
 # blocks.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
@@ -34,7 +34,7 @@ WHOLE = 8  # eighths
 JPEG_START = b"\xff\xd8"
 # libjpeg-turbo's fast interface knows six chroma samplings; JPEGs with another one (4:1:0, say) are legal, too.
 _UNUSUAL_SAMPLING = "determine subsampling"
-# Orientations, after EXIF, whose stored rows are the picture's columns; then those that run from the right, or up.
+# Orientations, after EXIF, whose stored rows are the image's columns; then those that run from the right, or up.
 _TRANSPOSED, _MIRRORED, _UPSIDE_DOWN = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
 
 
@@ -43,7 +43,7 @@ class Decoded:
     """Pixels as they lie in the file, uint8 [H, W, 3].
 
     A JPEG may be decoded at `eighths` / 8 of its size, exactly: pixel i covers 8 / eighths of the file's pixels from
-    8 / eighths * i on, and the last one may reach over the edge. height, width: of the whole upright picture.
+    8 / eighths * i on, and the last one may reach over the edge. height, width: of the whole upright image.
     """
 
     pixels: np.ndarray
@@ -53,7 +53,7 @@ class Decoded:
     eighths: int = WHOLE
 
     def box(self, upright: Box) -> Box:
-        """Where a box of the whole upright picture lies in `pixels`."""
+        """Where a box of the whole upright image lies in `pixels`."""
         top, left, height, width = upright
         if self.orientation in _UPSIDE_DOWN:
             top = self.height - top - height
@@ -87,7 +87,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def decode_stored(data: bytes, *, eighths: int = WHOLE, max_pixels: int = MAX_PIXELS) -> Decoded:
-    """As decode_image, without turning the picture, and a JPEG at `eighths` (1 to 4, or 8) of its size.
+    """As decode_image, without turning the image, and a JPEG at `eighths` (1 to 4, or 8) of its size.
 
     (5 to 7 cost more than the whole: a photo of 348x348 takes 261 us whole, 401 us at 6/8, 333 us at 5/8, 197 at 4/8.)
     """
@@ -99,7 +99,7 @@ def decode_stored(data: bytes, *, eighths: int = WHOLE, max_pixels: int = MAX_PI
             raise BadSample(_too_large(height, width, max_pixels))
         if colorspace == "CMYK" or colorspace == "YCCK":
             return _decode_with_pillow(data, max_pixels)
-        if max(height, width) < WHOLE:  # two scales of so small a picture may be of one size
+        if max(height, width) < WHOLE:  # two scales of so small an image may be of one size
             eighths = WHOLE
         pixels = simplejpeg.decode_jpeg(
             data, min_height=-(-height * eighths // WHOLE), min_width=-(-width * eighths // WHOLE)
@@ -112,7 +112,7 @@ def decode_stored(data: bytes, *, eighths: int = WHOLE, max_pixels: int = MAX_PI
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """(height, width) in pixels of the upright picture, from the header. Raises BadSample."""
+    """(height, width) in pixels of the upright image, from the header. Raises BadSample."""
     height, width = _stored_size(data)
     return (width, height) if orientation_of(data) in _TRANSPOSED else (height, width)
 

@@ -1,6 +1,6 @@
 """A box of pixels at another size, antialiased; the box may begin and end between two pixels.
 
-    photo = resample(pixels, Box(0.0, 58.5, 348.0, 348.0), height=224, width=224)  # uint8 [224, 224, 3]
+    image = resample(pixels, Box(0.0, 58.5, 348.0, 348.0), height=224, width=224)  # uint8 [224, 224, 3]
 
 Where it shrinks this is a triangle filter as wide as two new pixels, which is what Pillow calls bilinear. A filter of
 whole taps moves and softens the pixels, so that the linear interpolation that follows leaves none out: the two have
@@ -16,7 +16,7 @@ from data.images.axis import Axis
 
 
 class Box(NamedTuple):
-    """A part of a picture, in pixels from its upper left corner."""
+    """A part of an image, in pixels from its upper left corner."""
 
     top: float
     left: float

@@ -1,9 +1,9 @@
-"""How the bytes of a photo become a view of it: uint8 [size, size, 3].
+"""How the bytes of an image become a view of it: uint8 [size, size, 3].
 
-pixels = ImageTransform(size=224, operations=POLICIES["standard"], seed=0)
-pixels.make(jpeg, shard="000000.tar", key="cat_7", view=3, out=out)
+transform = ImageTransform(size=224, operations=POLICIES["standard"], seed=0)
+transform.make(jpeg, shard="000000.tar", key="cat_7", view=3, out=out)
 
-Evaluation sees the photo as Pillow's bilinear resize of the whole of it would show it, within a grey level on average:
+Evaluation sees the image as Pillow's bilinear resize of the whole of it would show it, within a grey level on average:
 a JPEG is decoded at twice the size or more, and the box is rendered where it lies, between two pixels if need be.
 Random crops of training snap to the pixels that were decoded, which may be as few as the size needs.
 """
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.images import MAX_PIXELS
-from data.images.augment import AugmentParams, Operations, draw_view, finish, view_key
+from data.images.augment import AugmentParams, Operations, draw_params, finish, view_key
 from data.images.decode import WHOLE, Decoded, decode_stored, image_size
 from data.images.resample import Box, resample
 
-# Which pixels a photo becomes. Teacher caches and checkpoints that saw other ones say so by another number; those that
+# Which pixels an image becomes. Teacher caches and checkpoints that saw other ones say so by another number; those that
 # say none are of version 1, in which the boxes of scaled JPEGs lay beside their place.
 PIXEL_VERSION = 2
 FIRST_PIXEL_VERSION = 1
@@ -41,35 +41,35 @@ class ImageTransform:
         """Decode, augment as the `view`-th view and write one sample into `out`. Raises BadSample."""
         height, width = image_size(data)
         random_key = view_key(self.seed, shard, key, view)
-        drawn = draw_view(self.operations, height=height, width=width, key=random_key)
+        params = draw_params(self.operations, height=height, width=width, key=random_key)
         render = render_bytes if self.operations.crop_scale is None else render_snapped
-        render(data, drawn, height=height, width=width, size=self.size, max_pixels=self.max_pixels, out=out)
+        render(data, params, height=height, width=width, size=self.size, max_pixels=self.max_pixels, out=out)
 
 
 def render_bytes(
-    data: bytes, view: AugmentParams, *, height: int, width: int, size: int, max_pixels: int, out: np.ndarray
+    data: bytes, params: AugmentParams, *, height: int, width: int, size: int, max_pixels: int, out: np.ndarray
 ) -> None:
-    """A view of a photo of height x width pixels into `out` (uint8 [size, size, 3]), as evaluation sees it."""
-    eighths = _fewest(_EXACT_EIGHTHS, min(view.height, view.width), _EXACT_RATIO * size)
+    """A view of an image of height x width pixels into `out` (uint8 [size, size, 3]), as evaluation sees it."""
+    eighths = _fewest(_EXACT_EIGHTHS, min(params.height, params.width), _EXACT_RATIO * size)
     decoded = decode_stored(data, eighths=eighths, max_pixels=max_pixels)
-    box = decoded.box(Box(view.top, view.left, view.height, view.width))
+    box = decoded.box(Box(params.top, params.left, params.height, params.width))
     square = resample(decoded.pixels, box, height=size, width=size)
-    out[:] = finish(decoded.upright(square), view)
+    out[:] = finish(decoded.upright(square), params)
 
 
 def render_snapped(
-    data: bytes, view: AugmentParams, *, height: int, width: int, size: int, max_pixels: int, out: np.ndarray
+    data: bytes, params: AugmentParams, *, height: int, width: int, size: int, max_pixels: int, out: np.ndarray
 ) -> None:
     """As render_bytes, faster: decoded only as finely as the crop needs, its box moved to whole decoded pixels."""
-    eighths = _fewest(_FAST_EIGHTHS, min(view.height, view.width), size)
+    eighths = _fewest(_FAST_EIGHTHS, min(params.height, params.width), size)
     decoded = decode_stored(data, eighths=eighths, max_pixels=max_pixels)
-    box = _snapped(decoded, Box(view.top, view.left, view.height, view.width))
+    box = _snapped(decoded, Box(params.top, params.left, params.height, params.width))
     square = resample(decoded.pixels, box, height=size, width=size, soft_above=_FAST_SOFT_ABOVE)
-    out[:] = finish(decoded.upright(square), view)
+    out[:] = finish(decoded.upright(square), params)
 
 
-def resize_photo(data: bytes, *, height: int, width: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The whole upright photo, uint8 [height, width, 3]. Raises BadSample."""
+def resize_image(data: bytes, *, height: int, width: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The whole upright image, uint8 [height, width, 3]. Raises BadSample."""
     whole_height, whole_width = image_size(data)
     eighths = _fewest(_EXACT_EIGHTHS, whole_height, _EXACT_RATIO * height)
     decoded = decode_stored(data, eighths=eighths, max_pixels=max_pixels)

@@ -97,8 +97,8 @@ class Index:
                 f"but {INDEX_NAME} says {shard.count} of {num_labelled}; run data.index or data.build again"
             )
         num_classes = [len(self.renumbered.get(task, names)) for task, names in self.tasks.items()][:num_labelled]
-        if problem := rows.problem(num_classes, shard.bytes):
-            raise DataError(f"{url}: {problem}; run data.index or data.build again")
+        if error := rows.find_error(num_classes, shard.bytes):
+            raise DataError(f"{url}: {error}; run data.index or data.build again")
         if self.renumbered:
             rows = replace(rows, labels=self._renumber(rows.labels))
         if self.num_unlabelled:

@@ -11,7 +11,7 @@ from data.errors import DataError
 @dataclass(frozen=True, slots=True)
 class LabelRule:
     """cls_task: the task of `.cls` members. classes_given: the classes were given, not found in the labels. max_pixels:
-    larger pictures are bad (None: the default)."""
+    larger images are bad (None: the default)."""
 
     cls_task: str = "class"
     classes_given: bool = False

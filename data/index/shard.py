@@ -45,7 +45,7 @@ class ShardIndex:
     def __len__(self) -> int:
         return len(self.offset)
 
-    def problem(self, num_classes: Sequence[int], num_bytes: int) -> str | None:
+    def find_error(self, num_classes: Sequence[int], num_bytes: int) -> str | None:
         """Why these cannot be the rows of a shard of `num_bytes` bytes whose tasks have so many classes; else None."""
         count = len(self)
         if any(len(column) != count for column in (self.size, self.crc32c, self.labels, self.key_ends)):

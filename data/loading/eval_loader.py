@@ -86,9 +86,9 @@ class _EvalRenderer:
             height, width = image_size(data)
             for views in arrays.values():
                 for number, out in enumerate(views[:, sample.place]):
-                    view = evaluation_view(number, height=height, width=width, shard=sample.shard, key=sample.key)
+                    params = evaluation_view(number, height=height, width=width, shard=sample.shard, key=sample.key)
                     size, limit = len(out), self.max_pixels
-                    render_bytes(data, view, height=height, width=width, size=size, max_pixels=limit, out=out)
+                    render_bytes(data, params, height=height, width=width, size=size, max_pixels=limit, out=out)
 
         return render
 

@@ -1,4 +1,4 @@
-"""Where the photos to evaluate or predict come from: a shard folder, a folder of photos, or one photo.
+"""Where the images to evaluate or predict come from: a shard folder, a folder of photos, or one photo.
 
 images, notes = open_images("holiday/"); images.read(0, 3)
 """
@@ -24,7 +24,7 @@ from launch.cache_folder import cache_folder
 
 
 class ImageSet(Protocol):
-    """Numbered photos in groups (shards). Loader processes work on copies: nothing is open until the first read."""
+    """Numbered images in groups (shards). Loader processes work on copies: nothing is open until the first read."""
 
     @property
     def tasks(self) -> Sequence[str]:
@@ -33,7 +33,7 @@ class ImageSet(Protocol):
 
     @property
     def counts(self) -> np.ndarray:
-        """Photos per group, int64 [num_groups]."""
+        """Images per group, int64 [num_groups]."""
         ...
 
     def name(self, group: int, number: int) -> tuple[str, str]:
@@ -110,7 +110,7 @@ class ShardImages:
 @dataclass(frozen=True)
 class FileImages:
     """Image files below a folder; their keys are their paths from there as text, so the folder may move. A folder that
-    cannot be read stands for its photos; its path ends with a slash."""
+    cannot be read stands for its images; its path ends with a slash."""
 
     folder: Path
     files: Sequence[str]
@@ -143,7 +143,7 @@ class FileImages:
 
 
 def open_images(place: str) -> tuple[ShardImages | FileImages, list[str]]:
-    """The photos of a shard folder (local or remote), a folder (recursive, sorted by path) or a file, and notes for
+    """The images of a shard folder (local or remote), a folder (recursive, sorted by path) or a file, and notes for
     the user. Raises DataError when there are none."""
     path = Path(place.removeprefix("file://"))
     if is_remote(place) or (path / INDEX_NAME).exists():
@@ -161,9 +161,9 @@ def open_images(place: str) -> tuple[ShardImages | FileImages, list[str]]:
 
 
 class ImageSubset:
-    """At most `count` photos as one group; the same ones in the same order every time.
+    """At most `count` images as one group; the same ones in the same order every time.
 
-    shuffled: a set may be ordered by class, and each batch shall have photos from all over it; batch norms measured on
+    shuffled: a set may be ordered by class, and each batch shall have images from all over it; batch norms measured on
     one class at a time would miss how the classes differ.
     """
 

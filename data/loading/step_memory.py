@@ -1,7 +1,7 @@
 """Memory for the arrays of a few steps, which loader processes fill and their parent reads.
 
     memory = StepMemory({"image": ((256, 224, 224, 3), np.uint8)}, slots=5)
-    slot = memory.take(); memory.arrays(slot)["image"][7] = picture  # in a loader process
+    slot = memory.take(); memory.arrays(slot)["image"][7] = image  # in a loader process
     arrays = memory.hand_out(slot)  # in the parent; the slot is free again once nothing refers to these arrays
 
 It is one anonymous shared mapping, made before the processes are forked. Unlike what torch's queues use, that does not

@@ -1,9 +1,9 @@
 """One forked process that makes its part of every step that it is asked for, as its parent and as it sees itself.
 
     process = LoaderProcess(work, 0, 4, memory, others=[])
-    process.ask((0, 17), slot=2); part = process.answer((0, 17), limit=600)
+    process.request((0, 17), slot=2); part = process.reply((0, 17), limit=600)
 
-Questions and answers go through two pipes; the arrays of a step go into a slot of shared memory. An answer is written
+Requests and replies go through two pipes; the arrays of a step go into a slot of shared memory. A reply is written
 by the process itself, so none can be dropped on the way: one that cannot be sent is a process that ended.
 """
 
@@ -72,24 +72,24 @@ class LoaderProcess:
     ) -> None:
         self._number = number
         self.descriptors: list[int] = []  # the parent's ends
-        questions, self._ask = os.pipe()
-        self._answers, answers = os.pipe()
+        requests, self._request = os.pipe()
+        self._replies, replies = os.pipe()
         parent = os.getpid()
         self._id = os.fork()
         if self._id == 0:
-            for descriptor in (self._ask, self._answers, *(end for other in others for end in other.descriptors)):
+            for descriptor in (self._request, self._replies, *(end for other in others for end in other.descriptors)):
                 os.close(descriptor)
-            _work(work, number, count, memory, questions, answers, parent)
-        os.close(questions)
-        os.close(answers)
+            _work(work, number, count, memory, requests, replies, parent)
+        os.close(requests)
+        os.close(replies)
         self._ended = os.pidfd_open(self._id)
-        self.descriptors = [self._ask, self._answers, self._ended]
+        self.descriptors = [self._request, self._replies, self._ended]
 
-    def ask(self, step: object, slot: int) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it ended: told where its answer is awaited
-            _send(self._ask, (step, slot))
+    def request(self, step: object, slot: int) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it ended: told where its reply is awaited
+            _send(self._request, (step, slot))
 
-    def answer(self, step: object, *, limit: float) -> Any:
+    def reply(self, step: object, *, limit: float) -> Any:
         """Its part of the step. Raises LoaderLost and what the work raised."""
         deadline = time.monotonic() + limit
         (length,) = _LENGTH.unpack(self._read(_LENGTH.size, deadline, step, limit))
@@ -101,9 +101,9 @@ class LoaderProcess:
     def _read(self, size: int, deadline: float, step: object, limit: float) -> bytes:
         received = bytearray()
         while len(received) < size:
-            ready = _wait([self._answers, self._ended], deadline - time.monotonic())
-            if self._answers in ready:
-                piece = os.read(self._answers, size - len(received))
+            ready = _wait([self._replies, self._ended], deadline - time.monotonic())
+            if self._replies in ready:
+                piece = os.read(self._replies, size - len(received))
                 received += piece
                 if piece:
                     continue
@@ -130,8 +130,8 @@ class LoaderProcess:
         return f"ended with exit code {os.waitstatus_to_exitcode(status)}"
 
     def hang_up(self) -> None:
-        os.close(self._ask)
-        os.close(self._answers)
+        os.close(self._request)
+        os.close(self._replies)
 
     def end(self, deadline: float) -> None:
         _wait([self._ended], deadline - time.monotonic())
@@ -147,7 +147,7 @@ def _told(step: object) -> str:
 
 
 def _work(
-    work: Work[Any, Any], number: int, count: int, memory: StepMemory, questions: int, answers: int, parent: int
+    work: Work[Any, Any], number: int, count: int, memory: StepMemory, requests: int, replies: int, parent: int
 ) -> NoReturn:
     """What a forked process does. It never returns to its parent's code."""
     code = 1
@@ -159,7 +159,7 @@ def _work(
         # One process per core is the parallelism; threads inside would fight with the training step.
         torch.set_num_threads(1)
         cv2.setNumThreads(0)
-        _answer_all(work, number, count, memory, questions, answers, parent)
+        _reply_to_all(work, number, count, memory, requests, replies, parent)
         code = 0
     except BaseException:  # nothing may escape into the parent's code; the parent sees the exit code
         os.write(_STANDARD_ERROR, traceback.format_exc().encode())
@@ -167,36 +167,36 @@ def _work(
         os._exit(code)
 
 
-def _answer_all(
-    work: Work[Any, Any], number: int, count: int, memory: StepMemory, questions: int, answers: int, parent: int
+def _reply_to_all(
+    work: Work[Any, Any], number: int, count: int, memory: StepMemory, requests: int, replies: int, parent: int
 ) -> None:
     maker: Maker[Any, Any] | None = None
-    while (question := _next_question(questions, parent)) is not None:
-        step, slot = question
+    while (request := _next_request(requests, parent)) is not None:
+        step, slot = request
         try:
             maker = maker or work.start(number, count)
-            answer: object = maker.make(step, memory.arrays(slot))
+            reply: object = maker.make(step, memory.arrays(slot))
         except Exception as error:  # the parent's to judge
-            answer = _Failed(_portable(error))
+            reply = _Failed(_portable(error))
         try:
-            _send(answers, answer)
+            _send(replies, reply)
         except BrokenPipeError:
             break
     if maker is not None:
         maker.close()
 
 
-def _next_question(questions: int, parent: int) -> Any:
+def _next_request(requests: int, parent: int) -> Any:
     """None when the parent hung up or is gone. Its end alone does not close the pipe where a process that was forked
     later still has it."""
-    while not _wait([questions], _PARENT_SECONDS):
+    while not _wait([requests], _PARENT_SECONDS):
         if os.getppid() != parent:
             return None
-    head = os.read(questions, _LENGTH.size)
+    head = os.read(requests, _LENGTH.size)
     if not head:
         return None
     (length,) = _LENGTH.unpack(head)
-    return ForkingPickler.loads(os.read(questions, length))
+    return ForkingPickler.loads(os.read(requests, length))
 
 
 def _wait(descriptors: Sequence[int], seconds: float) -> list[int]:

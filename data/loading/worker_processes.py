@@ -2,9 +2,9 @@
 
 for step, arrays, parts in side_by_side(work, steps, workers=4): ...  # parts: one of each process
 
-A step is asked of every process at once, with a slot of shared memory to write its arrays into; what else there is to
-say comes back through a pipe. Nothing can be dropped on the way: a process writes its answer itself, and one that
-cannot is a process that ended. Every wait has an end: the answer, the process's death, or `limit` seconds.
+Every process is asked for a step at once, with a slot of shared memory to write its arrays into; what else there is to
+say comes back through a pipe. Nothing can be dropped on the way: a process writes its reply itself, and one that
+cannot is a process that ended. Every wait has an end: the reply, the process's death, or `limit` seconds.
 """
 
 import ctypes
@@ -78,24 +78,24 @@ class _Pool(Generic[Step, Part]):
 
     def run(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Arrays, list[Part]]]:
         under_way: deque[tuple[Step, int]] = deque()
-        self._ask(steps, under_way)
+        self._request(steps, under_way)
         while under_way:
             step, slot = under_way.popleft()
-            parts = [process.answer(step, limit=self._limit) for process in self._processes]
-            self._ask(steps, under_way)
+            parts = [process.reply(step, limit=self._limit) for process in self._processes]
+            self._request(steps, under_way)
             # Who keeps all batches gets copies in the end: else no slot would be left to go on with.
             is_last_slot = not under_way and not self._memory.has_free
             yield step, self._memory.copy_out(slot) if is_last_slot else self._memory.hand_out(slot), parts
-            self._ask(steps, under_way)
+            self._request(steps, under_way)
 
-    def _ask(self, steps: Iterator[Step], under_way: deque[tuple[Step, int]]) -> None:
+    def _request(self, steps: Iterator[Step], under_way: deque[tuple[Step, int]]) -> None:
         while len(under_way) < AHEAD and self._memory.has_free:
             step = next(steps, None)
             if step is None:
                 return
             slot = self._memory.take()
             for process in self._processes:
-                process.ask(step, slot)
+                process.request(step, slot)
             under_way.append((step, slot))
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Which sample is at which place of an epoch: a pure function, the same for any number of ranks and workers.
 
-    order = TrainSampler(index.counts, seed=0, batch_size=256)
-    rows = order.rows(epoch=3, step=17, worker_info=WorkerInfo(rank=2, num_ranks=8))
+    sampler = TrainSampler(index.counts, seed=0, batch_size=256)
+    rows = sampler.rows(epoch=3, step=17, worker_info=WorkerInfo(rank=2, num_ranks=8))
 
 An epoch permutes the shards and walks them in *blocks* of whole shards. A block of N samples is cut into L pieces
 ("lanes") which are dealt in random order; each lane starts at its own place of its piece, wraps, and is shuffled in

@@ -1,4 +1,4 @@
-"""Which augmented view of the photos a step sees: a pure function of epoch and step.
+"""Which augmented view of its samples a step sees: a pure function of epoch and step.
 
 view, is_fresh = ViewSchedule(num_views=4).at(epoch=9, step=0)  # (1, False)
 """

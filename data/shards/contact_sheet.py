@@ -1,4 +1,4 @@
-"""Draws the contact sheet: strips of small pictures with captions, and class counts as bars beside them.
+"""Draws the contact sheet: strips of small images with captions, and class counts as bars beside them.
 
 Use: `draw_sheet(title, strips, counts, tasks).save("page.png")`
 """
@@ -24,9 +24,9 @@ INK, PALE, BAR = (30, 30, 30), (120, 120, 120), (86, 130, 180)
 
 @dataclass(frozen=True)
 class Strip:
-    """One sample: its pictures (uint8 [size, size, 3] each; none for a bad sample) and the lines below them."""
+    """One sample: its images (uint8 [size, size, 3] each; none for a bad sample) and the lines below them."""
 
-    pictures: Sequence[np.ndarray]
+    images: Sequence[np.ndarray]
     caption: Sequence[str]
 
 
@@ -34,9 +34,9 @@ def draw_sheet(
     title: str, strips: Sequence[Strip], counts: Mapping[str, np.ndarray], tasks: Mapping[str, Sequence[str]]
 ) -> Image.Image:
     """The whole page. `counts` gives for each task the samples per class, and last those whose label is missing."""
-    size = max((picture.shape[0] for strip in strips for picture in strip.pictures), default=1)
-    num_pictures = max((len(strip.pictures) for strip in strips), default=1)
-    strip_width = num_pictures * (size + 4) + MARGIN
+    size = max((image.shape[0] for strip in strips for image in strip.images), default=1)
+    num_images = max((len(strip.images) for strip in strips), default=1)
+    strip_width = num_images * (size + 4) + MARGIN
     strip_height = size + LINE * max(len(strip.caption) for strip in strips) + MARGIN
     panel = NAME_WIDTH + BAR_WIDTH + COUNT_WIDTH
     bars = {task: _bars(tasks[task], counts[task]) for task in tasks}
@@ -49,8 +49,8 @@ def draw_sheet(
     for number, strip in enumerate(strips):
         left = MARGIN + number % COLUMNS * strip_width
         upper = top + number // COLUMNS * strip_height
-        for place, picture in enumerate(strip.pictures):
-            page.paste(Image.fromarray(picture), (left + place * (size + 4), upper))
+        for place, image in enumerate(strip.images):
+            page.paste(Image.fromarray(image), (left + place * (size + 4), upper))
         for line, text in enumerate(strip.caption):
             at = (left, upper + size + line * LINE)
             _write(draw, at, text, INK if line else PALE, width=strip_width - MARGIN)

@@ -165,11 +165,11 @@ def _print_notes(tars: Sequence[Path], found: Sequence[TarSamples], tasks: dict[
         for key, labels in zip(samples.keys, samples.labels, strict=True):
             for task in sorted(labels.keys() - tasks.keys()):
                 samples.note(f"label field {task!r} is not a task and was ignored", key)
-        for remark, about in samples.notes.items():
-            count, example = notes.get(remark, (0, f"{about[0]} in {tar.name}"))
-            notes[remark] = (count + len(about), example)
-    for remark, (count, example) in notes.items():
-        print(f"note: {count} {remark} (for example {example})")
+        for text, about in samples.notes.items():
+            count, example = notes.get(text, (0, f"{about[0]} in {tar.name}"))
+            notes[text] = (count + len(about), example)
+    for text, (count, example) in notes.items():
+        print(f"note: {count} {text} (for example {example})")
     total = sum(len(samples.keys) for samples in found)
     for task, names in tasks.items():
         if len(names) > 20 and len(names) > total / 2:

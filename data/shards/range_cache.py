@@ -27,7 +27,7 @@ from data.errors import BadSample, DataError
 from data.index import Index
 from data.storage import read_range
 
-PAGE = 4096  # bytes; small, so that a run of photos fetches hardly more than itself
+PAGE = 4096  # bytes; small, so that a run of images fetches hardly more than itself
 DEFAULT_CACHE_BYTES = 50_000_000_000
 _THREADS = 8
 _OPEN_ENTRIES = 256

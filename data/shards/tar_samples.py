@@ -26,13 +26,13 @@ LABEL_SUFFIXES = ("cls", "json")
 _LARGEST_IMAGE = 2**31 - 1
 _LARGEST_LABEL = 1 << 20
 
-Notes = dict[str, list[str]]  # remark -> the names it is about
+Notes = dict[str, list[str]]  # note -> the names it is about
 
 
 @dataclass
 class TarSamples:
     """What one tar holds, by sample in order of first appearance. `labels` are as written; `bad` maps the number of an
-    unusable sample to the reason; `notes` maps a remark for the user to the names it is about."""
+    unusable sample to the reason; `notes` maps a note for the user to the names it is about."""
 
     keys: list[str] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
@@ -42,8 +42,8 @@ class TarSamples:
     bad: dict[int, str] = field(default_factory=dict)
     notes: Notes = field(default_factory=dict)
 
-    def note(self, remark: str, name: str) -> None:
-        self.notes.setdefault(remark, []).append(as_text(name))
+    def note(self, text: str, name: str) -> None:
+        self.notes.setdefault(text, []).append(as_text(name))
 
 
 @dataclass
@@ -123,8 +123,8 @@ def _keys_to_split_at_last_dot(members: list[TarMember], samples: TarSamples) ->
     keys = {key for key in longer if key not in plain}
     for key in sorted(keys):
         if longer[key] > 1:
-            remark = "keys would merge several images when split at the first dot, and were split at the last one"
-            samples.note(remark, key)
+            text = "keys would merge several images when split at the first dot, and were split at the last one"
+            samples.note(text, key)
     return keys
 
 

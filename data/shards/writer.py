@@ -23,7 +23,7 @@ from data.errors import BadSample
 from data.files import publish, temporary_beside, write_atomically
 from data.images import MAX_PIXELS
 from data.images.decode import decode_image, image_size
-from data.images.transform import resize_photo
+from data.images.transform import resize_image
 from data.index import Shard, ShardIndex, idx_name, pack_keys, shard_index_to_bytes
 from data.shards.build_plan import RECORDS_FOLDER, shard_name
 from data.shards.tar_scan import scan_tar
@@ -150,9 +150,9 @@ def _read_finished(folder: Path, number: int) -> FinishedShard | None:
 def recode_image(
     data: bytes, *, resize: int | None, encode: str | None, quality: int, max_pixels: int = MAX_PIXELS
 ) -> tuple[str, bytes]:
-    """(member suffix, bytes) to store. Every picture is decoded once, so that what is stored is known to be good.
+    """(member suffix, bytes) to store. Every image is decoded once, so that what is stored is known to be good.
 
-    `resize` shrinks the short side to that many pixels and never enlarges; `encode="jpeg"` stores every picture as
+    `resize` shrinks the short side to that many pixels and never enlarges; `encode="jpeg"` stores every image as
     JPEG of `quality` with 4:2:0 chroma. A JPEG, PNG or WebP that needs neither keeps its bytes. Raises BadSample.
     """
     height, width = image_size(data)
@@ -165,7 +165,7 @@ def recode_image(
     else:
         scale = resize / min(height, width)
         new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
-        pixels = resize_photo(data, height=new_height, width=new_width, max_pixels=max_pixels)
+        pixels = resize_image(data, height=new_height, width=new_width, max_pixels=max_pixels)
     if encode == "jpeg" or suffix == "jpg":
         return "jpg", _to_jpeg(pixels, quality)
     return "png", _to_png(pixels)

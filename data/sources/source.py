@@ -41,7 +41,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Source:
-    """An importer's answer. `notes` are remarks for the user; `arrays` holds uint8 pixels [n, H, W] or [n, H, W, 3]
+    """An importer's answer. `notes` are notes for the user; `arrays` holds uint8 pixels [n, H, W] or [n, H, W, 3]
     where the images come as arrays instead of files."""
 
     tasks: dict[str, tuple[str, ...]]

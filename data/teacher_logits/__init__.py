@@ -6,7 +6,6 @@ A sidecar is `[views, samples]` records, each the logits of all tasks behind one
 says of which teacher, pixels, augmentation and shards they are; anything else is refused.
 """
 
-from data.sampling.sampler import ShardSampler
 from data.teacher_logits.manifest import (
     MANIFEST_NAME,
     CachedShard,
@@ -26,7 +25,6 @@ __all__ = [
     "CachedShard",
     "LogitManifest",
     "LogitReader",
-    "ShardSampler",
     "SidecarWriter",
     "TeacherSource",
     "cached_shards",

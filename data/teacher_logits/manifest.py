@@ -50,7 +50,7 @@ class LogitManifest:
     """What a cache holds.
 
     tasks: class names, in the order of the columns. teachers: task -> its source. precision: of the teacher's forward
-    pass. image_size: pixels that the teacher saw. operations, augment_seed: the views. max_pixels: larger photos were
+    pass. image_size: pixels that the teacher saw. operations, augment_seed: the views. max_pixels: larger images were
     not decoded. pixel_version: of data.images.transform. views: complete ones over all shards.
     non_finite: rows without finite logits, per view (bad samples and overflows); non_finite_samples: up to 50 of them
     as (shard, key, reason). identity: goes into every checksum of the sidecars, so that they fit no other cache; empty

@@ -17,7 +17,7 @@ import torch
 import webdataset
 from torchvision import transforms
 
-from data.images.augment import POLICIES, AugmentParams, draw_view, view_key
+from data.images.augment import POLICIES, AugmentParams, draw_params, view_key
 from data.images.transform import ImageTransform
 from data.index import Index, load_index
 from data.loading.batch import Batch
@@ -130,7 +130,7 @@ class BareLoop:
         data = self._reader.read(shard, sample)
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         random_key = view_key(0, self._index.shards[shard].name, key, epoch)
-        return data, draw_view(_OPERATIONS, height=height, width=width, key=random_key), height, width
+        return data, draw_params(_OPERATIONS, height=height, width=width, key=random_key), height, width
 
 
 def _decode_and_crop(samples: list[tuple[bytes, AugmentParams, int, int]]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Building shards: the same input gives the same bytes, stopping loses nothing, bad pictures are named."""
+"""Building shards: the same input gives the same bytes, stopping loses nothing, bad images are named."""
 
 import io
 import json
@@ -259,19 +259,19 @@ def test_resize_shrinks_the_short_side_and_never_enlarges():
 
 
 def test_png_is_kept_unless_jpeg_is_asked_and_bmp_becomes_png():
-    picture = pixels(1, 24, 32)
+    image = pixels(1, 24, 32)
     files = {}
     for kind in ("PNG", "BMP"):
         buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, kind)
+        Image.fromarray(image).save(buffer, kind)
         files[kind] = buffer.getvalue()
     assert recode_image(files["PNG"], resize=None, encode=None, quality=90) == ("png", files["PNG"])
     suffix, data = recode_image(files["BMP"], resize=None, encode=None, quality=90)
     assert suffix == "png"
-    assert (decode_image(data) == picture).all()
+    assert (decode_image(data) == image).all()
     suffix, data = recode_image(files["PNG"], resize=None, encode="jpeg", quality=90)
     assert suffix == "jpg"
-    assert np.abs(decode_image(data).astype(int) - picture).mean() < 5
+    assert np.abs(decode_image(data).astype(int) - image).mean() < 5
 
 
 # -- hold-out --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from data.images.decode import image_size
-from data.images.transform import resize_photo
+from data.images.transform import resize_image
 from data.index import load_index
 from data.loading.eval_loader import EvalBatch, eval_batches
 from data.loading.image_sets import ImageSubset, ShardImages
@@ -84,7 +84,7 @@ class Predictions:
         data = self.images.read(0, image)
         height, width = image_size(data)
         scale = min(1.0, _THUMBNAIL / max(height, width))
-        small = resize_photo(data, height=max(1, round(height * scale)), width=max(1, round(width * scale)))
+        small = resize_image(data, height=max(1, round(height * scale)), width=max(1, round(width * scale)))
         buffer = io.BytesIO()
         Image.fromarray(small).save(buffer, "JPEG", quality=72)
         return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -20,7 +20,7 @@ from data.images.augment import (
     AugmentParams,
     Operations,
     centre_square,
-    draw_view,
+    draw_params,
     finish,
     view_key,
 )
@@ -36,20 +36,20 @@ NAMES = [("000000.tar", "cats/7"), ("000001.tar", "cats/7"), ("000000.tar", "h\u
 
 def views_of(operations: Operations, *, height: int = 300, width: int = 400, count: int = 2000) -> list[AugmentParams]:
     return [
-        draw_view(operations, height=height, width=width, key=view_key(0, "a.tar", str(number), 0))
+        draw_params(operations, height=height, width=width, key=view_key(0, "a.tar", str(number), 0))
         for number in range(count)
     ]
 
 
-def render(picture: np.ndarray, view: AugmentParams, size: int) -> np.ndarray:
-    """As training renders a picture that was decoded whole."""
+def render(image: np.ndarray, view: AugmentParams, size: int) -> np.ndarray:
+    """As training renders an image that was decoded whole."""
     box = Box(view.top, view.left, view.height, view.width)
-    return finish(resample(picture, box, height=size, width=size, soft_above=2.0), view)
+    return finish(resample(image, box, height=size, width=size, soft_above=2.0), view)
 
 
 def drawn() -> list[list]:
     views = [
-        draw_view(STRONG, height=300, width=400, key=view_key(seed, shard, key, view))
+        draw_params(STRONG, height=300, width=400, key=view_key(seed, shard, key, view))
         for seed in (0, 1)
         for shard, key in NAMES
         for view in range(3)
@@ -71,7 +71,7 @@ def test_another_process_draws_the_same_views() -> None:
 
 def test_the_draws_are_those_of_every_release() -> None:
     """Numbers that may never change: teacher caches of other people rest on them."""
-    view = draw_view(STRONG, height=300, width=400, key=view_key(0, "000000.tar", "cats/7", 3))
+    view = draw_params(STRONG, height=300, width=400, key=view_key(0, "000000.tar", "cats/7", 3))
     assert (view.top, view.left, view.height, view.width, view.flip) == PINNED_BOX
     assert (view.angle, view.brightness, view.contrast, view.saturation) == pytest.approx(PINNED_COLOURS, abs=1e-12)
 
@@ -98,9 +98,9 @@ def test_the_centre_square_instead_of_a_crop_does_not_move_the_others() -> None:
 
 def torchvisions(height: int, width: int, scale: tuple[float, float], *, count: int) -> np.ndarray:
     """[count, 4]: top, left, height, width."""
-    picture = torch.zeros(1, 1, 1).expand(3, height, width)
+    image = torch.zeros(1, 1, 1).expand(3, height, width)
     torch.manual_seed(0)
-    return np.array([RandomResizedCrop.get_params(picture, list(scale), [3 / 4, 4 / 3]) for _ in range(count)])
+    return np.array([RandomResizedCrop.get_params(image, list(scale), [3 / 4, 4 / 3]) for _ in range(count)])
 
 
 @pytest.mark.parametrize(
@@ -180,67 +180,67 @@ def test_probabilities_and_ranges_are_the_policys() -> None:
     policy=st.sampled_from(sorted(POLICIES)),
 )
 def test_any_picture_becomes_uint8_rgb_of_the_size(height: int, width: int, size: int, key: int, policy: str) -> None:
-    view = draw_view(POLICIES[policy], height=height, width=width, key=key)
+    view = draw_params(POLICIES[policy], height=height, width=width, key=key)
     assert view.top >= 0
     assert view.left >= 0
     assert (view.top + view.height <= height, view.left + view.width <= width) == (True, True)
-    picture = np.full((height, width, 3), (200, 100, 50), dtype=np.uint8)
-    out = render(picture, view, size)
+    image = np.full((height, width, 3), (200, 100, 50), dtype=np.uint8)
+    out = render(image, view, size)
     assert out.shape == (size, size, 3)
     assert out.dtype == np.uint8
 
 
 def test_rendering_leaves_the_picture_alone_and_repeats() -> None:
-    picture = pixels(0, 90, 120)
-    before = picture.copy()
+    image = pixels(0, 90, 120)
+    before = image.copy()
     for view in views_of(STRONG, height=90, width=120, count=20):
-        small = resample(picture, Box(0, 0, 90, 120), height=32, width=32)
+        small = resample(image, Box(0, 0, 90, 120), height=32, width=32)
         kept = small.copy()
         assert np.array_equal(finish(small, view), finish(small, view))
         assert np.array_equal(small, kept)
-        assert np.array_equal(render(picture, view, 32), render(picture, view, 32))
-    assert np.array_equal(picture, before)
+        assert np.array_equal(render(image, view, 32), render(image, view, 32))
+    assert np.array_equal(image, before)
 
 
 def test_a_flip_mirrors_and_colours_keep_their_channels() -> None:
-    picture = pixels(1, 64, 64)
+    image = pixels(1, 64, 64)
     plain = AugmentParams(0, 0, 64, 64)
-    assert np.array_equal(render(picture, plain, 64), picture)
-    assert np.array_equal(render(picture, replace(plain, flip=True), 64), picture[:, ::-1])
-    grey = render(picture, replace(plain, saturation=0.0), 64).astype(int)
+    assert np.array_equal(render(image, plain, 64), image)
+    assert np.array_equal(render(image, replace(plain, flip=True), 64), image[:, ::-1])
+    grey = render(image, replace(plain, saturation=0.0), 64).astype(int)
     assert np.abs(grey[..., 0] - grey[..., 2]).max() <= 1
-    luma = picture @ np.array([0.299, 0.587, 0.114])  # weights of red, green, blue: BGR would be far off
+    luma = image @ np.array([0.299, 0.587, 0.114])  # weights of red, green, blue: BGR would be far off
     assert np.abs(grey[..., 0] - luma).max() <= 1
-    dark = render(picture, replace(plain, brightness=0.5), 64)
-    assert np.abs(dark.astype(float) - picture / 2).max() <= 1
-    flat = render(picture, replace(plain, contrast=0.0), 64)
+    dark = render(image, replace(plain, brightness=0.5), 64)
+    assert np.abs(dark.astype(float) - image / 2).max() <= 1
+    flat = render(image, replace(plain, contrast=0.0), 64)
     assert np.ptp(flat) == 0
     assert abs(float(flat[0, 0, 0]) - luma.mean()) <= 1
 
 
 def test_erasing_paints_its_share_grey() -> None:
-    picture = np.zeros((50, 50, 3), np.uint8)
-    out = render(picture, AugmentParams(0, 0, 50, 50, erase=(0.2, 0.4, 0.1, 0.2)), 50)
+    image = np.zeros((50, 50, 3), np.uint8)
+    out = render(image, AugmentParams(0, 0, 50, 50, erase=(0.2, 0.4, 0.1, 0.2)), 50)
     assert np.all(out[10:15, 20:30] == 128)
     assert (out == 128).all(axis=2).sum() == 50
 
 
 def test_rotation_turns_counter_clockwise() -> None:
-    picture = np.zeros((41, 41, 3), np.uint8)
-    picture[20, 30:] = 255  # a line to the right of the centre
-    turned = render(picture, AugmentParams(0, 0, 41, 41, angle=10.0), 41)
+    image = np.zeros((41, 41, 3), np.uint8)
+    image[20, 30:] = 255  # a line to the right of the centre
+    turned = render(image, AugmentParams(0, 0, 41, 41, angle=10.0), 41)
     row = turned[:, 38, 0].argmax()
     assert 15 <= row <= 18  # 18 pixels out, 10 degrees up: 3.2 rows
 
 
 def test_views_do_not_depend_on_opencvs_threads() -> None:
-    picture, view = pixels(2, 400, 500), views_of(STRONG, count=1)[0]
+    image, view = pixels(2, 400, 500), views_of(STRONG, count=1)[0]
     threads = cv2.getNumThreads()
     try:
         results = []
         for count in (0, 4):
             cv2.setNumThreads(count)
-            results.append(render(picture, replace(view, angle=3.0), 224))
+            results.append(render(image, replace(view, angle=3.0), 224))
     finally:
         cv2.setNumThreads(threads)
     assert np.array_equal(*results)

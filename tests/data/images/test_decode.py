@@ -1,4 +1,4 @@
-"""Every kind of picture file becomes the right upright RGB picture, and a broken one a named reason."""
+"""Every kind of image file becomes the right upright RGB image, and a broken one a named reason."""
 
 import io
 
@@ -63,8 +63,8 @@ def test_broken_exif_does_not_lose_the_picture(exif):
 @pytest.mark.parametrize("eighths", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
 def test_a_jpeg_decoded_smaller_knows_where_its_pixels_lie(eighths: int, orientation: int) -> None:
-    """In a picture whose sides are no multiples of eight: the pixel that reaches over the edge is the last one stored,
-    which is another edge of the picture in every orientation."""
+    """In an image whose sides are no multiples of eight: the pixel that reaches over the edge is the last one stored,
+    which is another edge of the image in every orientation."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = np.full((163, 325, 3), 40, dtype=np.uint8)
@@ -102,16 +102,16 @@ def test_transparency_is_laid_on_white():
     clear = np.zeros((4, 4, 4), np.uint8)
     clear[:2] = (200, 0, 0, 255)
     data = encoded(Image.fromarray(clear, "RGBA"), "PNG")
-    picture = decode_image(data)
-    assert (picture[:2] == (200, 0, 0)).all()
-    assert (picture[2:] == 255).all()
+    decoded = decode_image(data)
+    assert (decoded[:2] == (200, 0, 0)).all()
+    assert (decoded[2:] == 255).all()
 
 
 def test_palette_with_a_transparent_colour():
     image = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
     image.putpalette([10, 20, 30, 40, 50, 60])
-    picture = decode_image(encoded(image, "PNG", transparency=1))
-    assert picture.tolist() == [[[10, 20, 30], [255, 255, 255]]]
+    decoded = decode_image(encoded(image, "PNG", transparency=1))
+    assert decoded.tolist() == [[[10, 20, 30], [255, 255, 255]]]
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])

@@ -1,4 +1,4 @@
-"""How a picture lies is read by one rule, by training and by the predict.py of an export, wherever a file says it."""
+"""How an image lies is read by one rule, by training and by the predict.py of an export, wherever a file says it."""
 
 import io
 import runpy

@@ -10,7 +10,7 @@ from PIL import Image
 from data.images.augment import POLICIES, AugmentParams, centre_square
 from data.images.decode import Decoded, decode_image, decode_stored, image_size
 from data.images.resample import Box, resample
-from data.images.transform import ImageTransform, render_bytes, render_snapped, resize_photo
+from data.images.transform import ImageTransform, render_bytes, render_snapped, resize_image
 from data.shards.writer import recode_image
 from tests.benchmarks.pixel_levels import levels_apart, pillows_square
 from tests.photos import natural_photo
@@ -96,7 +96,7 @@ def test_a_snapped_box_is_the_box_that_is_rendered() -> None:
     out = np.empty((70, 70, 3), dtype=np.uint8)
     render_snapped(data, view, height=height, width=width, size=70, max_pixels=10**7, out=out)
     upright = np.ascontiguousarray(decode_stored(data, eighths=3).pixels.transpose(1, 0, 2)[:, ::-1])
-    # 3/8 of 348 is 130.5: the rounded-up column of the file is the first column of this picture.
+    # 3/8 of 348 is 130.5: the rounded-up column of the file is the first column of this image.
     top, left = round(77 * 3 / 8), 131 - round((348 - 101) * 3 / 8)
     bottom, right = round(277 * 3 / 8), 131 - round((348 - 312) * 3 / 8)
     part = Image.fromarray(upright[top:bottom, left:right])
@@ -145,7 +145,7 @@ def test_pictures_of_few_pixels_are_rendered(length: int) -> None:
 def test_a_shard_stores_the_whole_photo_smaller(orientation: int) -> None:
     data = encoded(natural_photo(3, 349, 475), "JPEG", orientation, **JPEG)
     height, width = image_size(data)
-    small = resize_photo(data, height=height // 5, width=width // 5)
+    small = resize_image(data, height=height // 5, width=width // 5)
     whole = Image.fromarray(decode_image(data))
     expected = np.asarray(whole.resize((width // 5, height // 5), Image.Resampling.BILINEAR))
     assert np.abs(small - expected.astype(float)).mean() <= LEVELS
@@ -159,8 +159,8 @@ def test_resampling_moves_nothing(ratio: float, offset: float) -> None:
     """A ramp of grey stays the ramp that it is: its steps grow by the ratio and begin where the box does."""
     size = 20
     ramp = np.tile(np.arange(size * ratio + 20, dtype=np.float64) * 250 / (size * ratio + 20), (40, 1))
-    picture = np.repeat(np.rint(ramp).astype(np.uint8)[:, :, None], 3, axis=2)
-    out = resample(picture, Box(5, 7 + offset, 20, size * ratio), height=size, width=size)
+    image = np.repeat(np.rint(ramp).astype(np.uint8)[:, :, None], 3, axis=2)
+    out = resample(image, Box(5, 7 + offset, 20, size * ratio), height=size, width=size)
     places = 7 + offset + (np.arange(size) + 0.5) * ratio - 0.5
     expected = places * 250 / (size * ratio + 20)
     inner = slice(2, -2)  # at the ends of the box there is no ramp any more

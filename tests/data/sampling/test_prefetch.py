@@ -22,11 +22,11 @@ class Announcements:
 @pytest.mark.parametrize("num_epochs", [1, 3])
 def test_every_sample_is_announced_once_an_epoch_and_none_past_the_last(num_epochs: int) -> None:
     counts = np.array([13, 40, 7, 25])
-    order = TrainSampler(counts, seed=3, batch_size=8, block=30, lanes=4, window=5)
+    sampler = TrainSampler(counts, seed=3, batch_size=8, block=30, lanes=4, window=5)
     announced = Announcements()
-    lookahead = Prefetcher(order, WorkerInfo(), (0, 0), announced.announce, stop_epoch=num_epochs)
+    prefetcher = Prefetcher(sampler, WorkerInfo(), (0, 0), announced.announce, stop_epoch=num_epochs)
     for epoch in range(num_epochs):
-        for step in range(order.steps_per_epoch):
-            lookahead.consume(len(order.rows(epoch, step).row))
+        for step in range(sampler.steps_per_epoch):
+            prefetcher.consume(len(sampler.rows(epoch, step).row))
     everything = {(shard, sample) for shard, count in enumerate(counts) for sample in range(count)}
     assert announced.samples == Counter(dict.fromkeys(everything, num_epochs))

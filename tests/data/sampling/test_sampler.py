@@ -1,4 +1,4 @@
-"""The sample order: every sample once per epoch, the same for any number of ranks and workers, and well mixed."""
+"""The order of the samples: each once per epoch, the same for any number of ranks and workers, and well mixed."""
 
 import time
 
@@ -11,15 +11,15 @@ from data.sampling.prefetch import Prefetcher
 from data.sampling.sampler import TrainSampler, WorkerInfo
 
 
-def epoch_of(order: TrainSampler, epoch: int, owner: WorkerInfo | None = None) -> np.ndarray:
+def epoch_of(sampler: TrainSampler, epoch: int, worker_info: WorkerInfo | None = None) -> np.ndarray:
     """int64 [n, 3]: (place in the epoch, shard, sample) of all rows of an epoch."""
-    rows = [(step, order.rows(epoch, step, owner)) for step in range(order.steps_per_epoch)]
+    rows = [(step, sampler.rows(epoch, step, worker_info)) for step in range(sampler.steps_per_epoch)]
     return np.concatenate(
-        [np.stack([step * order.batch_size + part.row, part.shard, part.sample], axis=1) for step, part in rows]
+        [np.stack([step * sampler.batch_size + part.row, part.shard, part.sample], axis=1) for step, part in rows]
     )
 
 
-orders = st.builds(
+samplers = st.builds(
     lambda counts, seed, batch_size, block, lanes, window: TrainSampler(
         np.array(counts), seed=seed, batch_size=batch_size, block=block, lanes=lanes, window=window
     ),
@@ -33,64 +33,64 @@ orders = st.builds(
 
 
 @settings(max_examples=150, deadline=None)
-@given(orders, st.integers(0, 5))
-def test_every_sample_comes_exactly_once_per_epoch(order: TrainSampler, epoch: int) -> None:
-    rows = epoch_of(order, epoch)
-    expected = {(shard, sample) for shard, count in enumerate(order.counts) for sample in range(count)}
-    assert len(rows) == order.num_samples
+@given(samplers, st.integers(0, 5))
+def test_every_sample_comes_exactly_once_per_epoch(sampler: TrainSampler, epoch: int) -> None:
+    rows = epoch_of(sampler, epoch)
+    expected = {(shard, sample) for shard, count in enumerate(sampler.counts) for sample in range(count)}
+    assert len(rows) == sampler.num_samples
     assert {(shard, sample) for _, shard, sample in rows.tolist()} == expected
-    assert rows[:, 0].tolist() == list(range(order.num_samples))
+    assert rows[:, 0].tolist() == list(range(sampler.num_samples))
 
 
 @settings(max_examples=100, deadline=None)
-@given(orders, st.integers(1, 5), st.integers(1, 3), st.integers(0, 3))
-def test_ranks_and_workers_deal_the_same_rows(order: TrainSampler, num_ranks: int, workers: int, epoch: int) -> None:
-    owners = [WorkerInfo(rank, num_ranks, worker, workers) for rank in range(num_ranks) for worker in range(workers)]
-    dealt = np.concatenate([epoch_of(order, epoch, owner) for owner in owners])
-    assert np.array_equal(dealt[np.argsort(dealt[:, 0])], epoch_of(order, epoch))
+@given(samplers, st.integers(1, 5), st.integers(1, 3), st.integers(0, 3))
+def test_ranks_and_workers_deal_the_same_rows(sampler: TrainSampler, num_ranks: int, workers: int, epoch: int) -> None:
+    everyone = [WorkerInfo(rank, num_ranks, worker, workers) for rank in range(num_ranks) for worker in range(workers)]
+    dealt = np.concatenate([epoch_of(sampler, epoch, worker_info) for worker_info in everyone])
+    assert np.array_equal(dealt[np.argsort(dealt[:, 0])], epoch_of(sampler, epoch))
 
 
 @settings(max_examples=100, deadline=None)
-@given(orders, st.integers(1, 5), st.integers(1, 3), st.integers(0, 2))
+@given(samplers, st.integers(1, 5), st.integers(1, 3), st.integers(0, 2))
 def test_the_places_of_a_step_are_known_without_its_samples(
-    order: TrainSampler, num_ranks: int, workers: int, epoch: int
+    sampler: TrainSampler, num_ranks: int, workers: int, epoch: int
 ) -> None:
-    owners = [WorkerInfo(rank, num_ranks, worker, workers) for rank in range(num_ranks) for worker in range(workers)]
-    for step in range(order.steps_per_epoch):
-        for owner in owners:
-            assert np.array_equal(order.places(epoch, step, owner), order.rows(epoch, step, owner).row)
+    everyone = [WorkerInfo(rank, num_ranks, worker, workers) for rank in range(num_ranks) for worker in range(workers)]
+    for step in range(sampler.steps_per_epoch):
+        for worker_info in everyone:
+            assert np.array_equal(sampler.places(epoch, step, worker_info), sampler.rows(epoch, step, worker_info).row)
         for rank in range(num_ranks):
-            assert len(order.places(epoch, step, WorkerInfo(rank, num_ranks))) <= order.most_rows(num_ranks)
+            assert len(sampler.places(epoch, step, WorkerInfo(rank, num_ranks))) <= sampler.most_rows(num_ranks)
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 64])
 def test_room_for_a_ranks_rows_is_little_more_than_its_share(num_ranks: int) -> None:
-    order = TrainSampler(np.full(400, 2000), seed=0, batch_size=1024)
-    assert 1024 / num_ranks <= order.most_rows(num_ranks) <= min(1024, 1.1 * 1024 / num_ranks + 6)
+    sampler = TrainSampler(np.full(400, 2000), seed=0, batch_size=1024)
+    assert 1024 / num_ranks <= sampler.most_rows(num_ranks) <= min(1024, 1.1 * 1024 / num_ranks + 6)
 
 
 @settings(max_examples=50, deadline=None)
-@given(orders, st.integers(0, 3))
-def test_a_step_does_not_depend_on_what_was_asked_before(order: TrainSampler, epoch: int) -> None:
+@given(samplers, st.integers(0, 3))
+def test_a_step_does_not_depend_on_what_was_drawn_before(sampler: TrainSampler, epoch: int) -> None:
     fresh = TrainSampler(
-        order.counts,
-        seed=order.seed,
-        batch_size=order.batch_size,
-        block=order.block_size,
-        lanes=order.lanes,
-        window=order.window,
+        sampler.counts,
+        seed=sampler.seed,
+        batch_size=sampler.batch_size,
+        block=sampler.block_size,
+        lanes=sampler.lanes,
+        window=sampler.window,
     )
-    epoch_of(order, epoch)
-    step = order.steps_per_epoch // 2
+    epoch_of(sampler, epoch)
+    step = sampler.steps_per_epoch // 2
     for ours, theirs in zip(
-        vars(order.rows(epoch, step)).values(), vars(fresh.rows(epoch, step)).values(), strict=True
+        vars(sampler.rows(epoch, step)).values(), vars(fresh.rows(epoch, step)).values(), strict=True
     ):
         assert np.array_equal(ours, theirs)
 
 
 def test_the_order_is_pinned_so_that_an_update_cannot_change_it_unseen() -> None:
-    order = TrainSampler(np.array([5, 3, 9]), seed=11, batch_size=6, block=10, lanes=4, window=3)
-    rows = epoch_of(order, 2)
+    sampler = TrainSampler(np.array([5, 3, 9]), seed=11, batch_size=6, block=10, lanes=4, window=3)
+    rows = epoch_of(sampler, 2)
     assert [f"{shard}:{sample}" for _, shard, sample in rows.tolist()] == PINNED.split()
 
 
@@ -105,10 +105,10 @@ def test_class_sorted_shards_still_give_mixed_batches(num_shards: int) -> None:
     counts = np.full(num_shards, num_samples // num_shards)
     counts[-1] += num_samples - counts.sum()
     first = np.concatenate([[0], np.cumsum(counts)])
-    order = TrainSampler(counts, seed=3, batch_size=batch_size)
+    sampler = TrainSampler(counts, seed=3, batch_size=batch_size)
     seen = []
-    for step in range(order.steps_per_epoch - 1):
-        rows = order.rows(0, step)
+    for step in range(sampler.steps_per_epoch - 1):
+        rows = sampler.rows(0, step)
         seen.append(len(np.unique(label[first[rows.shard] + rows.sample])))
     uniform = num_classes * (1 - (1 - 1 / num_classes) ** batch_size)
     assert np.mean(seen) == pytest.approx(uniform, rel=0.1)
@@ -118,11 +118,11 @@ def test_class_sorted_shards_still_give_mixed_batches(num_shards: int) -> None:
 def test_epochs_are_not_correlated(num_shards: int) -> None:
     counts = np.full(num_shards, 18_000 // num_shards)
     first = np.concatenate([[0], np.cumsum(counts)])
-    order = TrainSampler(counts, seed=3, batch_size=512)
+    sampler = TrainSampler(counts, seed=3, batch_size=512)
     places = []
     for epoch in range(3):
-        rows = epoch_of(order, epoch)
-        place = np.empty(order.num_samples)
+        rows = epoch_of(sampler, epoch)
+        place = np.empty(sampler.num_samples)
         place[first[rows[:, 1]] + rows[:, 2]] = rows[:, 0]
         places.append(place)
     for one, other in ((0, 1), (1, 2), (0, 2)):
@@ -131,7 +131,7 @@ def test_epochs_are_not_correlated(num_shards: int) -> None:
 
 def test_lanes_read_neighbours_and_ranks_their_share() -> None:
     """The runs that a rank announces cover exactly its samples, in few pieces."""
-    order = TrainSampler(np.full(40, 1000), seed=5, batch_size=64, block=10_000, lanes=64, window=128)
+    sampler = TrainSampler(np.full(40, 1000), seed=5, batch_size=64, block=10_000, lanes=64, window=128)
 
     class Recorder:
         def __init__(self) -> None:
@@ -142,26 +142,26 @@ def test_lanes_read_neighbours_and_ranks_their_share() -> None:
             self.num_runs += len(runs)
             self.samples += [(run.shard, sample) for run in runs for sample in range(run.first, run.last)]
 
-    owner = WorkerInfo(1, 4)
+    worker_info = WorkerInfo(1, 4)
     recorder = Recorder()
-    lookahead = Prefetcher(order, owner, (0, 0), recorder.announce)
-    needed = epoch_of(order, 0, owner)
-    for step in range(order.steps_per_epoch):
-        rows = order.rows(0, step, owner)
-        lookahead.consume(len(rows.row))
+    prefetcher = Prefetcher(sampler, worker_info, (0, 0), recorder.announce)
+    needed = epoch_of(sampler, 0, worker_info)
+    for step in range(sampler.steps_per_epoch):
+        rows = sampler.rows(0, step, worker_info)
+        prefetcher.consume(len(rows.row))
         announced = set(recorder.samples)
         assert set(zip(rows.shard.tolist(), rows.sample.tolist(), strict=True)) <= announced
     first_epoch = recorder.samples[: len(needed)]
     assert sorted(first_epoch) == sorted(map(tuple, needed[:, 1:].tolist()))
     assert len(recorder.samples) / recorder.num_runs > 30
-    assert len(recorder.samples) <= len(needed) + order.num_samples / 4  # at most about a block ahead
+    assert len(recorder.samples) <= len(needed) + sampler.num_samples / 4  # at most about a block ahead
 
 
 def test_a_billion_samples_are_planned_at_once() -> None:
     counts = np.full(100_000, 10_000)
     begin = time.process_time()
-    order = TrainSampler(counts, seed=0, batch_size=4096)
-    rows = order.rows(17, order.steps_per_epoch - 3, WorkerInfo(5, 64))
+    sampler = TrainSampler(counts, seed=0, batch_size=4096)
+    rows = sampler.rows(17, sampler.steps_per_epoch - 3, WorkerInfo(5, 64))
     assert len(rows.row) == 64
     assert time.process_time() - begin < 5  # planning sample by sample would take minutes
 

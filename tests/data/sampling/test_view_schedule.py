@@ -20,10 +20,10 @@ def test_views_come_in_turn() -> None:
 
 
 def test_the_share_of_fresh_views_is_drawn_by_step_and_their_number_is_no_cached_one() -> None:
-    views = ViewSchedule(3, fresh_share=0.3, seed=1)
-    drawn = [views.at(epoch, step) for epoch in range(20) for step in range(100)]
+    schedule = ViewSchedule(3, fresh_share=0.3, seed=1)
+    drawn = [schedule.at(epoch, step) for epoch in range(20) for step in range(100)]
     assert sum(is_fresh for _, is_fresh in drawn) / len(drawn) == pytest.approx(0.3, abs=0.03)
     assert all((view >= 3) == is_fresh for view, is_fresh in drawn)
-    assert drawn == [views.at(epoch, step) for epoch in range(20) for step in range(100)]
+    assert drawn == [schedule.at(epoch, step) for epoch in range(20) for step in range(100)]
     other = ViewSchedule(3, fresh_share=0.3, seed=2)
     assert drawn != [other.at(epoch, step) for epoch in range(20) for step in range(100)]

@@ -14,14 +14,13 @@ from data.errors import DataError
 from data.images.augment import POLICIES
 from data.images.transform import PIXEL_VERSION
 from data.index import Index, Shard
-from data.sampling.sampler import Run, WorkerInfo
+from data.sampling.sampler import Run, ShardSampler, WorkerInfo
 from data.shards.range_cache import RangeCache
 from data.teacher_logits import (
     MANIFEST_NAME,
     CachedShard,
     LogitManifest,
     LogitReader,
-    ShardSampler,
     SidecarWriter,
     TeacherSource,
     cached_shards,
@@ -380,24 +379,24 @@ def test_a_damaged_copy_of_remote_logits_is_fetched_again_and_a_damaged_original
 
 @pytest.mark.parametrize("num_workers", [1, 2, 3])
 def test_a_walk_has_every_sample_of_its_shards_once_and_no_batch_over_two_shards(num_workers: int) -> None:
-    walk = ShardSampler(INDEX.counts, shards=[2, 0], batch_size=4)
+    sampler = ShardSampler(INDEX.counts, shards=[2, 0], batch_size=4)
     met = []
-    for step in range(walk.steps_per_epoch):
-        parts = [walk.rows(1, step, WorkerInfo(0, 1, worker, num_workers)) for worker in range(num_workers)]
+    for step in range(sampler.steps_per_epoch):
+        parts = [sampler.rows(1, step, WorkerInfo(0, 1, worker, num_workers)) for worker in range(num_workers)]
         rows = sorted(
             (row, s, n) for part in parts for row, s, n in zip(part.row, part.shard, part.sample, strict=True)
         )
         assert [row for row, _, _ in rows] == list(range(len(rows)))
         assert len({shard for _, shard, _ in rows}) == 1
-        assert walk.span(step) == (rows[0][1], rows[0][2], rows[-1][2] + 1)
+        assert sampler.span(step) == (rows[0][1], rows[0][2], rows[-1][2] + 1)
         met += [(int(shard), int(sample)) for _, shard, sample in rows]
     assert met == [(shard, sample) for shard in (2, 0) for sample in range(INDEX.shards[shard].count)]
 
 
 def test_a_shard_has_the_same_batches_whatever_else_is_walked() -> None:
     def batches(shards: list[int]) -> list[tuple[int, int, int]]:
-        walk = ShardSampler(INDEX.counts, shards=shards, batch_size=4)
-        return [span for span in map(walk.span, range(walk.steps_per_epoch)) if span[0] == 2]
+        sampler = ShardSampler(INDEX.counts, shards=shards, batch_size=4)
+        return [span for span in map(sampler.span, range(sampler.steps_per_epoch)) if span[0] == 2]
 
     assert batches([2]) == batches([0, 1, 2]) == batches([2, 1]) == [(2, 0, 4), (2, 4, 8), (2, 8, 9)]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from data.index import Index
 from data.loading.batch import Batch, require_all
 from data.loading.loader import Loader
-from data.teacher_logits import ShardSampler
+from data.sampling.sampler import ShardSampler
 
 _NOT_FINITE = "the teacher's logits are not finite"
 
