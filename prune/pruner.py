@@ -74,13 +74,14 @@ def prune_student(
     _require_change(candidates, selection, limits)
     progress("rewriting and proving")
     masked, narrow = rewrite(student, selection.kept, fold=fold)
+    equivalence = check_equivalence(masked, narrow, inputs)  # in float64
     return Pruned(
         student=narrow.float(),
         groups=candidates.groups,
         selection=selection,
         before=count_cost(student, image_size=goal.image_size),
         after=count_cost(narrow, image_size=goal.image_size),
-        equivalence=check_equivalence(masked, narrow, inputs),
+        equivalence=equivalence,
     )
 
 

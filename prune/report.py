@@ -25,8 +25,7 @@ _FEW = 0.01  # of the channels or of a budget: less is a matter of rounding
 def pruning_warnings(
     pruned: Pruned, candidates: Candidates, meta: ArtifactMeta, *, goal: Goal, by_gamma: bool, data: str | None
 ) -> list[str]:
-    """meta: of the model before. by_gamma: gammas ranked the channels. data: where images for the equivalence check
-    were sought."""
+    """meta: of the model before. by_gamma: gammas ranked the channels. data: where images for the check were sought."""
     warnings = []
     if by_gamma and not is_sparse(candidates.magnitudes) and not _was_pruned(meta):
         why = (
