@@ -2,7 +2,7 @@
 
     worst_confusions(matrix, 100) -> [(true, predicted, count), ...]
 
-A matrix of 1,500 classes has 2.25 million cells, nearly all 0; what is written of it is bounded by its photos.
+A matrix of 1,500 classes has 2.25 million cells, nearly all 0; what is written of it is bounded by its images.
 """
 
 import numpy as np

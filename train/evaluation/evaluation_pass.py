@@ -1,4 +1,4 @@
-"""The one pass of models over a set of photos, whatever is made of their outputs: measures, comparisons, predictions.
+"""The one pass of models over a set of images, whatever is made of their outputs: measures, comparisons, predictions.
 
 batches = rank_batches(images, comm, sizes=[224], batch_size=64, workers=None)
 seen = run_evaluation({"a": ensemble}, batches, [accumulator], num_samples=500, what="measuring", device=device)

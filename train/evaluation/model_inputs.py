@@ -1,6 +1,6 @@
-"""Photos as a saved model takes them, in batches with their labels; pruning looks at a few of them.
+"""Images as a saved model takes them, in batches with their labels; pruning looks at a few of them.
 
-for images, labels in model_inputs(photos, meta, size=224, batch_size=64, max_batches=8): ...
+for images, labels in model_inputs(image_set, meta, size=224, batch_size=64, max_batches=8): ...
 """
 
 import sys
@@ -18,7 +18,7 @@ from models.preprocessing import Normalise
 
 
 def model_inputs(
-    photos: ImageSet,
+    image_set: ImageSet,
     meta: ArtifactMeta,
     *,
     size: int,
@@ -27,9 +27,9 @@ def model_inputs(
     workers: int = 0,
 ) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
     """(images float [N, 3, size, size], {task: labels int64 [N], -1 where missing}) in the order of the set; no
-    augmentation. Photos that cannot be used are left out and named on stderr."""
+    augmentation. Images that cannot be used are left out and named on stderr."""
     normalise = Normalise(meta.preprocessing["mean"], meta.preprocessing["std"])
-    batches = eval_batches(photos, sizes=[size], num_views=1, batch_size=batch_size, workers=workers)
+    batches = eval_batches(image_set, sizes=[size], num_views=1, batch_size=batch_size, workers=workers)
     for number, batch in enumerate(batches):
         if number == max_batches:
             break
@@ -42,12 +42,14 @@ def model_inputs(
             )
 
 
-def labelled_images(photos: ShardImages | FileImages, meta: ArtifactMeta) -> ShardImages:
-    """The photos with classes numbered as the model's, matched by name. Raises DataError unless the set has all tasks
+def labelled_images(image_set: ShardImages | FileImages, meta: ArtifactMeta) -> ShardImages:
+    """The images with classes numbered as the model's, matched by name. Raises DataError unless the set has all tasks
     of the model, no sample of another class, and a label."""
-    if not isinstance(photos, ShardImages):
-        raise DataError(f"{photos.folder}: photos without labels; name a shard folder (python -m data.build makes one)")
-    index = match_classes(photos.index, meta.tasks, of="the model")
+    if not isinstance(image_set, ShardImages):
+        raise DataError(
+            f"{image_set.folder}: photos without labels; name a shard folder (python -m data.build makes one)"
+        )
+    index = match_classes(image_set.index, meta.tasks, of="the model")
     if missing := missing_names(meta.tasks, index.tasks):
         raise DataError(f"{index.root}: has no labels of {missing}, tasks of the model")
     columns = [list(index.tasks).index(task) for task in meta.tasks]

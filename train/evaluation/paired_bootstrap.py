@@ -1,6 +1,6 @@
-"""Whether one kind of model is better than another on the same photos: a paired difference with its interval.
+"""Whether one kind of model is better than another on the same images: a paired difference with its interval.
 
-result = paired_difference(ours, theirs)  # bool [seeds, photos] each: was the answer right
+result = paired_difference(ours, theirs)  # bool [seeds, images] each: was the answer right
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _DRAWS = 5000
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Accuracies are shares. difference: ours - theirs; interval: 95 %, over photos and seeds."""
+    """Accuracies are shares. difference: ours - theirs; interval: 95 %, over images and seeds."""
 
     ours: float
     theirs: float
@@ -26,10 +26,10 @@ class PairedDifference:
 
 
 def paired_difference(ours: np.ndarray, theirs: np.ndarray, *, seed: int = 0) -> PairedDifference:
-    """ours bool [A, N], theirs bool [B, N]: right or wrong per trained model (a seed each) and photo.
+    """ours bool [A, N], theirs bool [B, N]: right or wrong per trained model (a seed each) and image.
 
-    The interval is that of a bootstrap that draws photos, and on each side models, with replacement (Efron 1979): a
-    difference must hold for other photos and for other seeds. With A = B, model i of one side is paired with model i of
+    The interval is that of a bootstrap that draws images, and on each side models, with replacement (Efron 1979): a
+    difference must hold for other images and for other seeds. With A = B, model i of one side is paired with model i of
     the other, as runs of one seed are.
     """
     if ours.shape[1] != theirs.shape[1] or not ours.shape[1]:
@@ -38,10 +38,10 @@ def paired_difference(ours: np.ndarray, theirs: np.ndarray, *, seed: int = 0) ->
     is_paired = len(ours) == len(theirs)
     differences = np.empty(_DRAWS)
     for draw in range(_DRAWS):
-        photos = random.integers(0, ours.shape[1], ours.shape[1])
+        images = random.integers(0, ours.shape[1], ours.shape[1])
         mine = random.integers(0, len(ours), len(ours))
         others = mine if is_paired else random.integers(0, len(theirs), len(theirs))
-        differences[draw] = ours[np.ix_(mine, photos)].mean() - theirs[np.ix_(others, photos)].mean()
+        differences[draw] = ours[np.ix_(mine, images)].mean() - theirs[np.ix_(others, images)].mean()
     low, high = np.quantile(differences, [0.025, 0.975])
     mean_ours, mean_theirs = float(ours.mean()), float(theirs.mean())
     return PairedDifference(mean_ours, mean_theirs, mean_ours - mean_theirs, (float(low), float(high)))

@@ -1,4 +1,4 @@
-"""How commands end on several ranks: together, and with one code for each kind of trouble."""
+"""How commands end on several ranks: together, and with one code for each kind of error."""
 
 from collections.abc import Callable
 
@@ -38,7 +38,7 @@ sys.exit(run_command(work))
 """
 
 
-def test_trouble_of_one_rank_has_its_own_code_and_the_others_say_that_they_lost_it(run_ranks: Callable) -> None:
+def test_an_error_of_one_rank_has_its_own_code_and_the_others_say_that_they_lost_it(run_ranks: Callable) -> None:
     result = run_ranks(2, code=FAILS, timeout=60)
     assert "rank 1: error: a shard of rank 1\nrank 1: exit 65: the data cannot be used" in result.stderr[1]
     assert "rank 0: exit 77: another rank or a loader process was lost" in result.stderr[0]

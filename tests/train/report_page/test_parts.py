@@ -53,8 +53,8 @@ def test_bins_hold_every_answer_and_the_error_is_the_weighted_distance(answers: 
     for number in range(NUM_BINS):
         inside = [a for a in answers if int(a[0] * NUM_BINS) == number or (a[0] == 1 and number == NUM_BINS - 1)]
         if inside:
-            gap = sum(right for _, right in inside) - sum(sure for sure, _ in inside)
-            expected += abs(gap) / len(answers)
+            distance = sum(right for _, right in inside) - sum(sure for sure, _ in inside)
+            expected += abs(distance) / len(answers)
     assert calibration_error(bins) == pytest.approx(expected, abs=1e-9)
 
 

@@ -80,7 +80,7 @@ def frame(
     return join(*parts)
 
 
-def picture(*parts: Html | None, description: str) -> Html:
+def svg(*parts: Html | None, description: str) -> Html:
     """The SVG around a plot; `description` is what a screen reader says."""
     return tag(
         "svg", tag("title", description), *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=description

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.report_page.charts.axis import BOTTOM, LEFT, RIGHT, TOP, Axis, fitted, frame, picture
+from train.report_page.charts.axis import BOTTOM, LEFT, RIGHT, TOP, Axis, fitted, frame, svg
 from train.report_page.charts.palette import colour, dash
 from train.report_page.markup import Html, join, tag
 from train.report_page.numbers import percent
@@ -54,7 +54,7 @@ def line_chart(
         last_x, last_y = points[-1].split(",")
         parts.append(tag("circle", cx=last_x, cy=last_y, r=3.5, fill=colour(line.place)))
     ends = "; ".join(f"{line.name} ends at {y_format(line.y[-1])}" for line in drawn)
-    return tag("figure", picture(*parts, description=f"{title} by {x_label}: {ends}"), legend(drawn))
+    return tag("figure", svg(*parts, description=f"{title} by {x_label}: {ends}"), legend(drawn))
 
 
 def legend(lines: Sequence[Line]) -> Html:
@@ -128,4 +128,4 @@ def reliability_chart(bins: Sequence[Bin], *, title: str) -> Html:
     error = f"expected calibration error {percent(calibration_error(bins))}"
     caption = tag("figcaption", f"{error}. Narrow bars: share of the answers; dotted: perfect calibration.")
     named = "; ".join(f"confidence {percent(one.confidence)}: accuracy {percent(one.accuracy)}" for one in bins)
-    return tag("figure", picture(*parts, description=f"Reliability of {title}, {error}. {named}"), caption)
+    return tag("figure", svg(*parts, description=f"Reliability of {title}, {error}. {named}"), caption)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from train.report_page.charts.axis import BOTTOM, LEFT, RIGHT, TOP, Axis, fitted, frame, picture
+from train.report_page.charts.axis import BOTTOM, LEFT, RIGHT, TOP, Axis, fitted, frame, svg
 from train.report_page.charts.palette import COLOURS, colour
 from train.report_page.markup import Html, join, tag
 from train.report_page.numbers import percent
@@ -72,7 +72,7 @@ def scatter_chart(
     legend = tag("figcaption", *map(_entry, points), class_="legend")
     off = ", ".join(f"{point.name} ({percent(point.gain)})" for point in below)
     cut = tag("figcaption", f"Below the axis, marked by an arrow at its foot: {off}.") if below else None
-    return tag("figure", picture(*parts, description=f"{title}. {named}"), tag("div", legend, caption, cut))
+    return tag("figure", svg(*parts, description=f"{title}. {named}"), tag("div", legend, caption, cut))
 
 
 def _below(points: Sequence[Point]) -> list[Point]:
@@ -96,8 +96,8 @@ def _shape(place: int) -> str:
 
 def _entry(point: Point) -> Html:
     mark = tag("path", d=_shape(point.place), transform="translate(8 8)", fill=colour(point.place))
-    picture_of = tag("svg", mark, viewBox="0 0 16 16", class_="mark", aria_hidden="true")
-    return join(tag("span", picture_of, point.name), " ")
+    icon = tag("svg", mark, viewBox="0 0 16 16", class_="mark", aria_hidden="true")
+    return join(tag("span", icon, point.name), " ")
 
 
 def _shares(y: Axis) -> Callable[[float], str]:
