@@ -20,7 +20,7 @@ PACKAGES = ("launch", "data", "models", "train", "prune")
 FOLDERS = {
     "launch": ("*", "horovod", "coordinator", "agent", "preflight", "horovod_build", "worker"),
     "data": ("*", "images", "index", "sampling", "sources", "shards", "teacher_logits", "loading"),
-    "models": ("errors", "heads", "backbones", "channel_groups", "*", "formats", "export"),
+    "models": ("errors", "heads", "preprocessing", "backbones", "channel_groups", "*", "formats", "export"),
     "train": (
         *("errors", "config", "distributed", "optim", "losses", "evaluation", "checkpoint", "tracking", "distillation"),
         *("loop", "setup", "cli", "report_page", "*"),
