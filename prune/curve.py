@@ -8,7 +8,7 @@ it (as model.artifact, in a run folder below --out), and the next round starts f
 is finished is not trained again. Writes curve.json, curve.svg and unstructured.svg.
 """
 
-import argparse
+import copy
 import json
 import shlex
 import subprocess
@@ -23,7 +23,10 @@ from models.model_path import exit_if_missing, given_as
 if __name__ == "__main__":  # before torch is loaded
     exit_if_missing(*given_as("--model"))
 
+import torch
 from rich.table import Table
+from torch import nn
+from torch.nn.utils import prune as torch_prune
 
 from data.index import load_index
 from data.loading.eval_loader import eval_batches
@@ -34,64 +37,27 @@ from models.artifact import load_artifact, load_artifact_meta, save_artifact
 from models.cost import count_cost
 from models.errors import ModelError
 from models.formats.latency import measure_latency
+from models.student import Student
 from models.terminal import print_table
 from prune.charts import curve_picture
-from prune.equivalence import NUM_IMAGES, proof_inputs
-from prune.plan import make_plan, save_pruned
-from prune.pruner import Goal, Limits, NothingToPrune, prune_student
-from prune.report import latency_remarks, remarks_on
-from prune.selection import find_candidates
-from prune.unstructured import share_of_zeros, without_small_weights
-from train.cli.arguments import positive
+from prune.options import CurveOptions, PruneOptions, parse_curve_options
+from prune.pruner import NothingToPrune
+from prune.report import print_warnings
+from prune.saved_model import prune_model
 from train.cli.command import run_command
 from train.config.loading import load_config
 from train.distributed.comm import Comm, CommError
 from train.distributed.device import choose_device
 from train.evaluation.ensemble import load_ensemble
 from train.evaluation.evaluation import measure
-from train.evaluation.model_inputs import model_inputs
 
 TRAIN = Path(__file__).parents[1] / "train" / "main.py"
 RUN_NAME, SETTINGS_NAME = "run", "settings.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> ExitCode:
-    parser = argparse.ArgumentParser(
-        prog="python -m prune.curve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--model", required=True, metavar="PATH", help="folder of the trained model")
-    add("--data", required=True, metavar="DIR", help="shard folder with labels that accuracy is measured on")
-    add("--out", required=True, type=Path, metavar="DIR", help="folder for the curves and the models of all rounds")
-    add("--rates", type=shares, default=[0.05, 0.1], metavar="R,R", help="share to prune per round (0.05,0.1)")
-    add("--rounds", type=positive, default=5, metavar="N", help="of each rate (%(default)s)")
-    add("--config", metavar="FILE", help="how to train after each round; without it, nothing is trained")
-    add("--launcher", default="", metavar="COMMAND", help='for the training, for example "horovodrun -np 2"')
-    add("--unstructured", type=shares, default=[0.2, 0.4, 0.6, 0.8], metavar="R,R", help="(0.2,0.4,0.6,0.8)")
-    add("--score", choices=["gamma", "l2"], default="gamma", help="what ranks the channels (%(default)s)")
-    add("--multiple", type=positive, default=8, metavar="N", help="round widths up to multiples of it (%(default)s)")
-    add("--floor", type=positive, default=8, metavar="N", help="channels that every layer keeps (%(default)s)")
-    add(
-        "--threshold-cap",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="no threshold above the smallest of the norms' maxima (%(default)s)",
-    )
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    options = parser.parse_args(words)
-    options.command = shlex.join(["python", "-m", "prune.curve", *words])
+    options = parse_curve_options(sys.argv[1:] if arguments is None else arguments, description=__doc__)
     return run_command(lambda comm: _curve(options, comm))
-
-
-def shares(text: str) -> list[float]:
-    """An argparse type: numbers between 0 and 1, separated by commas; nothing for none."""
-    try:
-        values = [float(part) for part in text.split(",") if part]
-    except ValueError:
-        values = [0.0]
-    if not all(0 < value < 1 for value in values):
-        raise argparse.ArgumentTypeError(f"{text!r} must be shares between 0 and 1, such as 0.05,0.1")
-    return values
 
 
 @dataclass(frozen=True)
@@ -144,7 +110,7 @@ class Meter:
         }
 
 
-def _curve(options: argparse.Namespace, comm: Comm) -> ExitCode:
+def _curve(options: CurveOptions, comm: Comm) -> ExitCode:
     if comm.size > 1:
         raise CommError("python -m prune.curve starts the ranks itself: see --launcher")
     settings = _checked_settings(options)
@@ -172,7 +138,7 @@ def _curve(options: argparse.Namespace, comm: Comm) -> ExitCode:
     return ExitCode.DONE
 
 
-def _checked_settings(options: argparse.Namespace) -> dict[str, Any]:
+def _checked_settings(options: CurveOptions) -> dict[str, Any]:
     """A folder that holds finished trainings of other settings would pass them off as those of these."""
     if options.out.exists() and not options.out.is_dir():
         raise ModelError(f"--out {options.out}: is a file; name a folder")
@@ -196,7 +162,7 @@ def _overrides(model: Path, run: Path) -> list[str]:
     return [f"model.artifact={model}", "model.backbone=", f"run.dir={run}"]
 
 
-def _rounds(options: argparse.Namespace, rate: float, meter: Meter) -> list[dict[str, Any]]:
+def _rounds(options: CurveOptions, rate: float, meter: Meter) -> list[dict[str, Any]]:
     current, measured = Path(options.model), []
     for number in range(1, options.rounds + 1):
         folder = options.out / f"rate-{rate:g}" / f"round-{number:02d}"
@@ -205,50 +171,34 @@ def _rounds(options: argparse.Namespace, rate: float, meter: Meter) -> list[dict
         except NothingToPrune as error:
             print(f"rate {rate:g} ends before round {number}: {error}", flush=True)
             break
-        current = _trained(folder, options) if options.config else folder
+        current = _trained(folder, options.config, options.launcher) if options.config else folder
         measured.append(meter(current))
         _say(f"rate {rate:g}, round {number}", measured[-1])
     return measured
 
 
-def _prune(model: Path, folder: Path, rate: float, options: argparse.Namespace) -> None:
-    student, meta = load_artifact(model)
-    size = int(meta.preprocessing["eval_size"])
-    limits = Limits(threshold_cap=options.threshold_cap, floor=options.floor, multiple=options.multiple)
-    goal = Goal("ratio", rate, image_size=size)
-    candidates = find_candidates(student, score=options.score)
-    photos = model_inputs(
-        ShardImages(load_index(options.data)), meta, size=size, batch_size=NUM_IMAGES, max_batches=sys.maxsize
+def _prune(model: Path, folder: Path, rate: float, options: CurveOptions) -> None:
+    pruned = prune_model(
+        PruneOptions(
+            model=str(model),
+            out=folder,
+            ratio=rate,
+            data=options.data,
+            score=options.score,
+            multiple=options.multiple,
+            floor=options.floor,
+            threshold_cap=options.threshold_cap,
+            command=options.command,
+        )
     )
-    inputs = proof_inputs(size, (images for images, _ in photos))
-    pruned = prune_student(student, candidates, limits=limits, goal=goal, inputs=inputs)
-    remarks = remarks_on(pruned, candidates, meta, goal=goal, by_gamma=options.score == "gamma", data=options.data)
-    before, after = (measure_latency(each, image_size=size, threads=1) for each in (student, pruned.student))
-    remarks += latency_remarks(before, after, goal=goal, multiple=limits.multiple)
-    for remark in remarks:
-        print(f"warning: {remark}", file=sys.stderr)
-    plan = make_plan(
-        pruned,
-        candidates,
-        command=options.command,
-        source={"model": str(meta.path), "sha256": meta.sha256},
-        rule="threshold",
-        score=options.score,
-        goal=goal,
-        limits=limits,
-        folded=True,
-        latency=(before, after),
-        recalibrated_batches=0,
-        remarks=remarks,
-    )
-    save_pruned(pruned.student, meta, folder, plan)
+    print_warnings(pruned.record)
 
 
-def _trained(folder: Path, options: argparse.Namespace) -> Path:
+def _trained(folder: Path, config: str, launcher: str) -> Path:
     run = folder / RUN_NAME
     command = [
-        *shlex.split(options.launcher),
-        *(sys.executable, str(TRAIN), "--config", options.config),
+        *shlex.split(launcher),
+        *(sys.executable, str(TRAIN), "--config", config),
         *_overrides(folder, run),
     ]
     done = subprocess.run(command, check=False)
@@ -258,7 +208,7 @@ def _trained(folder: Path, options: argparse.Namespace) -> Path:
     return best if best.exists() else run / "last"
 
 
-def _zeroed(options: argparse.Namespace, meter: Meter) -> list[dict[str, Any]]:
+def _zeroed(options: CurveOptions, meter: Meter) -> list[dict[str, Any]]:
     measured = []
     for ratio in options.unstructured:
         student, meta = load_artifact(options.model)
@@ -275,6 +225,24 @@ def _zeroed(options: argparse.Namespace, meter: Meter) -> list[dict[str, Any]]:
         measured.append(meter(folder))
         _say(f"{ratio:g} of the weights set to zero", measured[-1])
     return measured
+
+
+def without_small_weights(student: Student, *, ratio: float) -> Student:
+    """A copy whose smallest `ratio` of all convolution and linear weights together are zero (Han et al. 2015)."""
+    pruned = copy.deepcopy(student)
+    weights = [(module, "weight") for module in pruned.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    torch_prune.global_unstructured(weights, pruning_method=torch_prune.L1Unstructured, amount=ratio)
+    for module, name in weights:
+        torch_prune.remove(module, name)
+    return pruned
+
+
+def share_of_zeros(student: Student) -> float:
+    """Of all convolution and linear weights."""
+    weights = torch.cat(
+        [module.weight.flatten() for module in student.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    )
+    return float((weights == 0).double().mean())
 
 
 def _picture(lines: Mapping[str, Sequence[Mapping[str, Any]]], what: str, *, title: str) -> str:

@@ -1,6 +1,6 @@
-"""That a masked network and its narrow rebuild are one and the same function.
+"""The check that a masked network and its narrow rebuild are one and the same function.
 
-proof = prove(masked, narrow, proof_inputs(224, batches_of_photos))  # raises ProofError
+equivalence = check_equivalence(masked, narrow, check_inputs(224, batches))  # raises NotEquivalent
 """
 
 import math
@@ -17,7 +17,7 @@ TOLERANCE = 1e-9  # of the largest logit
 NUM_IMAGES = 2  # of each kind: float64 convolutions are slow
 
 
-class ProofError(ModelError):
+class NotEquivalent(ModelError):
     """The rebuilt network is not the masked one; nothing may be written."""
 
 
@@ -30,10 +30,10 @@ class Equivalence:
     largest_logit: float
 
 
-def proof_inputs(size: int, photos: Iterable[Tensor] = (), *, seed: int = 0) -> dict[str, Tensor]:
-    """`random` images and, where there is one, the first batch of `photos` as `real`: float32 [N, 3, size, size]."""
+def check_inputs(size: int, batches: Iterable[Tensor] = (), *, seed: int = 0) -> dict[str, Tensor]:
+    """`random` images and, where there is one, the first batch of photos as `real`: float32 [N, 3, size, size]."""
     inputs = {"random": random_images(size, seed=seed)}
-    if (first := next(iter(photos), None)) is not None:
+    if (first := next(iter(batches), None)) is not None:
         inputs["real"] = first
     return inputs
 
@@ -44,23 +44,23 @@ def random_images(size: int, *, seed: int = 0) -> Tensor:
 
 
 @torch.no_grad()
-def prove(masked: Student, narrow: Student, inputs: Mapping[str, Tensor]) -> dict[str, Equivalence]:
-    """Compare in float64. inputs: name -> images [N, 3, H, W]. Raises ProofError beyond TOLERANCE and for logits that
-    are not finite."""
-    proofs = {}
+def check_equivalence(masked: Student, narrow: Student, inputs: Mapping[str, Tensor]) -> dict[str, Equivalence]:
+    """Compare in float64. inputs: name -> images [N, 3, H, W]. Raises NotEquivalent beyond TOLERANCE and for logits
+    that are not finite."""
+    checked = {}
     for name, images in inputs.items():
         theirs = torch.cat(list(masked(images.double()).values()), dim=1)
         ours = torch.cat(list(narrow(images.double()).values()), dim=1)
-        proof = Equivalence(len(images), float((ours - theirs).abs().max()), float(theirs.abs().max()))
-        if not math.isfinite(proof.largest_logit):
-            raise ProofError(
+        result = Equivalence(len(images), float((ours - theirs).abs().max()), float(theirs.abs().max()))
+        if not math.isfinite(result.largest_logit):
+            raise NotEquivalent(
                 f"the model gives logits that are not finite (nan or inf) on {name} input, pruned or not: its training "
                 "diverged or its file was changed; nothing was written"
             )
-        if not proof.difference <= TOLERANCE * proof.largest_logit:
-            raise ProofError(
-                f"the narrow network differs from the masked one by {proof.difference:.3g} on {name} input, where the "
-                f"largest logit is {proof.largest_logit:.3g} and {TOLERANCE:g} of it is allowed; nothing was written"
+        if not result.difference <= TOLERANCE * result.largest_logit:
+            raise NotEquivalent(
+                f"the narrow network differs from the masked one by {result.difference:.3g} on {name} input, where the "
+                f"largest logit is {result.largest_logit:.3g} and {TOLERANCE:g} of it is allowed; nothing was written"
             )
-        proofs[name] = proof
-    return proofs
+        checked[name] = result
+    return checked

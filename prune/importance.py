@@ -1,8 +1,9 @@
-"""How much each unit of a channel group matters; all scores share one signature, `SCORES` names them.
+"""How much each unit of a channel group matters, by several criteria of one signature; `CRITERIA` names them.
 
-scores = SCORES["gamma"](model, groups); scores = SCORES["taylor"](model, groups, batches)
+importance = CRITERIA["gamma"](model, groups, ()); importance = CRITERIA["taylor"](model, groups, batches)
 
-A score maps the group's name to float64 [num_units], higher for units that matter more.
+A criterion gives {group's name: float64 [num_units]}, higher for units that matter more. To add one: a function of that
+signature and a line in `CRITERIA`; what needs images or norms is named below it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,24 +19,24 @@ from models.channel_groups.narrow import Norm
 from models.errors import ModelError
 
 Batch = tuple[Tensor, Mapping[str, Tensor]]  # images [N, 3, H, W] normalised, {task: labels [N]}
-Scores = dict[str, np.ndarray]
-Score = Callable[[nn.Module, Sequence[Group], Iterable[Batch]], Scores]
+Importance = dict[str, np.ndarray]
+Criterion = Callable[[nn.Module, Sequence[Group], Iterable[Batch]], Importance]
 
 
 def has_norm_gates(model: nn.Module, group: Group) -> bool:
-    """Whether |gamma| is known for every channel; without a norm only scores of weights and gradients apply."""
+    """Whether |gamma| is known for every channel; without a norm only criteria of weights and gradients apply."""
     return all(isinstance(model.get_submodule(gate.module), Norm) for gate in group.gates)
 
 
-def gamma_score(model: nn.Module, groups: Sequence[Group], batches: Iterable[Batch] = ()) -> Scores:
+def gamma_importance(model: nn.Module, groups: Sequence[Group], batches: Iterable[Batch] = ()) -> Importance:
     """Mean |gamma| over the unit's places in all norms of the group (Liu et al. 2017). Raises ModelError for NaN."""
     return {group.name: np.mean([gate_gammas(model, group, gate) for gate in group.gates], axis=0) for group in groups}
 
 
-def relative_gamma_score(model: nn.Module, groups: Sequence[Group], batches: Iterable[Batch] = ()) -> Scores:
+def relative_gamma_importance(model: nn.Module, groups: Sequence[Group], batches: Iterable[Batch] = ()) -> Importance:
     """The same relative to the group's mean, so that no layer goes because all its gammas are small: they are where a
     short sparse training has not told channels apart yet. Raises ModelError for NaN."""
-    return {name: _relative(gammas) for name, gammas in gamma_score(model, groups).items()}
+    return {name: _relative(gammas) for name, gammas in gamma_importance(model, groups).items()}
 
 
 def gate_gammas(model: nn.Module, group: Group, gate: Member) -> np.ndarray:
@@ -50,10 +51,10 @@ def gate_gammas(model: nn.Module, group: Group, gate: Member) -> np.ndarray:
     return gammas[gate.positions(group.num_units)].mean(dim=1).numpy()
 
 
-def weight_score(model: nn.Module, groups: Sequence[Group], batches: Iterable[Batch] = ()) -> Scores:
+def weight_importance(model: nn.Module, groups: Sequence[Group], batches: Iterable[Batch] = ()) -> Importance:
     """L2 norm of the weights that produce the unit (Li et al. 2017), relative to the group's mean, since layers with
     more inputs have larger norms. Raises ModelError for NaN."""
-    scores = {}
+    importance = {}
     for group in groups:
         squares = torch.zeros(group.num_units, dtype=torch.float64)
         for producer in group.producers:
@@ -62,40 +63,40 @@ def weight_score(model: nn.Module, groups: Sequence[Group], batches: Iterable[Ba
         norms = squares.sqrt()
         if not torch.isfinite(norms).all():
             raise ModelError(f"{group.name}: its weights are not finite (NaN or inf); take an earlier model")
-        scores[group.name] = _relative(norms.numpy())
-    return scores
+        importance[group.name] = _relative(norms.numpy())
+    return importance
 
 
-def taylor_score(model: nn.Module, groups: Sequence[Group], batches: Iterable[Batch] = ()) -> Scores:
+def taylor_importance(model: nn.Module, groups: Sequence[Group], batches: Iterable[Batch] = ()) -> Importance:
     """Root mean square over batches of what silencing the unit changes in the sum of the tasks' losses, to first order
     (Molchanov et al. 2019)."""
     drops = _drops(model, groups, batches, per_task=False)
     return {name: drop[0] for name, drop in drops.items()}
 
 
-def max_drop_score(model: nn.Module, groups: Sequence[Group], batches: Iterable[Batch] = ()) -> Scores:
-    """The largest over the tasks of the Taylor score for that task's loss alone, relative to the task's mean, so that
-    no task loses its own channels to those with larger losses."""
+def max_drop_importance(model: nn.Module, groups: Sequence[Group], batches: Iterable[Batch] = ()) -> Importance:
+    """The largest over the tasks of the Taylor importance for that task's loss alone, relative to the task's mean, so
+    that no task loses its own channels to those with larger losses."""
     drops = _drops(model, groups, batches, per_task=True)
     everywhere = np.concatenate(list(drops.values()), axis=1)  # [tasks, all units]
     means = np.maximum(everywhere.mean(axis=1), np.finfo(np.float64).tiny)
     return {name: (drop / means[:, None]).max(axis=0) for name, drop in drops.items()}
 
 
-SCORES: dict[str, Score] = {
-    "gamma": gamma_score,
-    "relative-gamma": relative_gamma_score,
-    "l2": weight_score,
-    "taylor": taylor_score,
-    "max-drop": max_drop_score,
+CRITERIA: dict[str, Criterion] = {
+    "gamma": gamma_importance,
+    "relative-gamma": relative_gamma_importance,
+    "l2": weight_importance,
+    "taylor": taylor_importance,
+    "max-drop": max_drop_importance,
 }
 NEEDS_DATA = ("taylor", "max-drop")
 NEEDS_NORMS = ("gamma", "relative-gamma")
 
 
-def _relative(scores: np.ndarray) -> np.ndarray:
-    mean = scores.mean()
-    return scores / mean if mean > 0 else scores
+def _relative(importance: np.ndarray) -> np.ndarray:
+    mean = importance.mean()
+    return importance / mean if mean > 0 else importance
 
 
 def _drops(

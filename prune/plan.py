@@ -1,6 +1,6 @@
 """What a pruning did, as the JSON beside the narrow model: `prune.json`.
 
-plan = make_plan(pruned, candidates, ...); path.write_text(json.dumps(plan))
+files = save_pruned(pruned.student, meta, Path("runs/a/pruned"), make_plan(pruned, candidates, ...))
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,13 @@ from typing import Any
 from data.sealed_json import seal
 from data.staging import settle, sha256_of, staged
 from models.artifact import META_NAME, WEIGHTS_NAME, ArtifactMeta, artifact_files, load_artifact_meta
+from models.channel_groups import Group
 from models.errors import ModelError
 from models.finite import require_finite
 from models.formats.latency import Latency
 from models.prune_record import PRUNE_FORMAT, PRUNE_NAME
 from models.student import Student
-from prune.charts import width_chart
+from prune.charts import widths_picture
 from prune.equivalence import TOLERANCE
 from prune.pruner import Goal, Limits, Pruned
 from prune.selection import Candidates
@@ -37,7 +38,7 @@ def make_plan(
     folded: bool,
     latency: tuple[Latency, Latency],
     recalibrated_batches: int,
-    remarks: Sequence[str],
+    warnings: Sequence[str],
 ) -> dict[str, Any]:
     """JSON-able. `layers` has an entry for every channel group, in the order of the network: channels before and after,
     the units that stayed, and what became of the constants of those that went. latency: before, after."""
@@ -62,20 +63,20 @@ def make_plan(
             "threads": after.threads,
             "image_size": after.image_size,
         },
-        "proof": {"tolerance": TOLERANCE, "inputs": {name: asdict(proof) for name, proof in pruned.proofs.items()}},
+        "proof": {"tolerance": TOLERANCE, "inputs": {name: asdict(one) for name, one in pruned.equivalence.items()}},
         "recalibrated_batches": recalibrated_batches,
-        "remarks": list(remarks),
+        "remarks": list(warnings),
     }
 
 
-def _layer(group: Any, pruned: Pruned, candidates: Candidates, folded: bool) -> dict[str, Any]:
+def _layer(group: Group, pruned: Pruned, candidates: Candidates, folded: bool) -> dict[str, Any]:
     entry = {"name": group.name, "kind": group.kind, "before": group.num_channels, "after": group.num_channels}
     kept = pruned.selection.kept.get(group.name)
     if kept is None:
         return {**entry, "remark": f"not pruned: {candidates.left_out[group.name]}"}
     entry["after"] = len(kept) * group.copies
-    if remark := pruned.selection.remarks.get(group.name):
-        entry["remark"] = f"{KEPT_WIDER}{remark}"
+    if reason := pruned.selection.reasons.get(group.name):
+        entry["remark"] = f"{KEPT_WIDER}{reason}"
     if len(kept) == group.num_units:
         return entry
     return {**entry, "constants": "folded" if folded and group.foldable else "dropped", "kept_units": list(kept)}
@@ -89,7 +90,7 @@ _SUMMARY = ("source", "goal", "rule", "score", "parameters", "macs")
 def save_pruned(student: Student, meta: ArtifactMeta, directory: Path, plan: Mapping[str, Any]) -> list[Path]:
     """The written files, of which at every moment an earlier set is whole, or this one is. The plan holds the hashes of
     the others. meta: of the model before; its metrics are not those of this one, so there are none."""
-    require_finite(student, directory)  # norms that were measured anew are newer than the proof
+    require_finite(student, directory)  # norms that were measured anew are newer than the equivalence check
     contents = artifact_files(
         student,
         tasks=meta.tasks,
@@ -98,10 +99,7 @@ def save_pruned(student: Student, meta: ArtifactMeta, directory: Path, plan: Map
         provenance={**meta.provenance, "pruned": {key: plan[key] for key in _SUMMARY}},
         ema=meta.ema,
     )
-    picture = width_chart(
-        [(layer["name"], layer["before"], layer["after"]) for layer in plan["layers"]],
-        title=f"{_share(plan['parameters'])} of the parameters, {_share(plan['macs'])} of the MACs",
-    )
+    picture = widths_picture(plan)
     with staged(directory) as stage:
         for name, content in {**contents, PICTURE_NAME: picture.encode()}.items():
             (stage / name).write_bytes(content)
@@ -125,7 +123,3 @@ def _is_cut_pruning(folder: Path) -> bool:
     except ModelError:
         return False
     return "pruned" in meta.provenance and not meta.metrics
-
-
-def _share(counts: Mapping[str, int]) -> str:
-    return f"{100 * counts['after'] / counts['before']:.1f} %"

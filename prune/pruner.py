@@ -1,4 +1,4 @@
-"""Choose, rewrite, prove: a trained student in, a narrower one and everything known about it out.
+"""Choose, rewrite, check: a trained student in, a narrower one and everything known about it out.
 
 pruned = prune_student(student, candidates, limits=Limits(multiple=8), goal=Goal("ratio", 0.3), inputs={"random": x})
 """
@@ -17,7 +17,7 @@ from models.cost import Cost, count_cost, without_weights
 from models.errors import ModelError
 from models.formats.latency import measure_latency
 from models.student import Student
-from prune.equivalence import Equivalence, prove
+from prune.equivalence import Equivalence, check_equivalence
 from prune.rewrite import rewrite
 from prune.selection import Candidates, Selection, rank_of, select
 
@@ -55,7 +55,7 @@ class Pruned:
     selection: Selection
     before: Cost
     after: Cost
-    proofs: dict[str, Equivalence]
+    equivalence: dict[str, Equivalence]  # by the name of the input
 
 
 def prune_student(
@@ -69,19 +69,19 @@ def prune_student(
     progress: Callable[[str], None] = lambda text: None,
 ) -> Pruned:
     """inputs: name -> images on which masked and rebuilt network must agree. Raises NothingToPrune, ModelError for
-    goals that cannot be reached, and ProofError where the two networks differ; the student stays as it is."""
+    goals that cannot be reached, and NotEquivalent where the two networks differ; the student stays as it is."""
     selection = _choose(student, candidates, limits, goal, progress)
     _require_change(candidates, selection, limits)
     progress("rewriting and proving")
     masked, narrow = rewrite(student, selection.kept, fold=fold)
-    proofs = prove(masked, narrow, inputs)
+    equivalence = check_equivalence(masked, narrow, inputs)  # in float64
     return Pruned(
         student=narrow.float(),
         groups=candidates.groups,
         selection=selection,
         before=count_cost(student, image_size=goal.image_size),
         after=count_cost(narrow, image_size=goal.image_size),
-        proofs=proofs,
+        equivalence=equivalence,
     )
 
 
@@ -148,7 +148,7 @@ def _rebuilt(source: Student, selection: Selection) -> Student:
 
 def _require_change(candidates: Candidates, selection: Selection, limits: Limits) -> None:
     layers = candidates.layers
-    if any(len(kept) < len(layers[name].scores) for name, kept in selection.kept.items()):
+    if any(len(kept) < len(layers[name].importance) for name, kept in selection.kept.items()):
         return
     widest = max(layer.width for layer in layers.values())
     raise NothingToPrune(

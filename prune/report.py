@@ -1,9 +1,12 @@
-"""What a user should know about a pruning beside its numbers; every command that prunes says it.
+"""What a user is told of a pruning: its numbers, what it wrote, and the warnings that every command gives.
 
-remarks = remarks_on(pruned, candidates, meta, goal=goal, by_gamma=True, data="shards/a/train")
+warnings = pruning_warnings(pruned, candidates, meta, goal=goal, by_gamma=True, data="shards/a/train")
 """
 
-from collections.abc import Mapping
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -11,17 +14,19 @@ from rich.table import Table
 from models.artifact import ArtifactMeta
 from models.channel_groups.gamma_histogram import describe, is_sparse
 from models.formats.latency import Latency
+from models.terminal import print_table
+from prune.plan import KEPT_WIDER
 from prune.pruner import Goal, Pruned, attainable, exact
 from prune.selection import NO_NORM, Candidates
 
 _FEW = 0.01  # of the channels or of a budget: less is a matter of rounding
 
 
-def remarks_on(
+def pruning_warnings(
     pruned: Pruned, candidates: Candidates, meta: ArtifactMeta, *, goal: Goal, by_gamma: bool, data: str | None
 ) -> list[str]:
-    """meta: of the model before. by_gamma: gammas ranked the channels. data: where photos for the proof were sought."""
-    remarks = []
+    """meta: of the model before. by_gamma: gammas ranked the channels. data: where images for the check were sought."""
+    warnings = []
     if by_gamma and not is_sparse(candidates.magnitudes) and not _was_pruned(meta):
         why = (
             "this model was trained with a penalty, but hardly any gamma came near zero, and pruning by gamma cuts "
@@ -30,32 +35,32 @@ def remarks_on(
             else "hardly any gamma is near zero, so this model was not trained sparse, and pruning by gamma cuts into "
             "what it needs (a `sparsity:` section in the config trains it so)"
         )
-        remarks.append(f"{why}:\n{describe(candidates.magnitudes)}")
+        warnings.append(f"{why}:\n{describe(candidates.magnitudes)}")
     if goal.kind == "ratio" and pruned.selection.is_capped:
-        remarks.append(
+        warnings.append(
             f"the threshold stopped at {pruned.selection.cap:.3g}, the smallest maximum of a norm, so fewer "
             "channels go than were asked for (--no-threshold-cap lets it rise; the floor then keeps that layer)"
         )
-    remarks += _tie_remarks(pruned, candidates, goal)
+    warnings += _tie_warnings(pruned, candidates, goal)
     if without := [name for name, why in candidates.left_out.items() if why == NO_NORM]:
-        remarks.append(
+        warnings.append(
             f"not pruned, for want of a norm whose gammas rank it: {', '.join(without)} (--score l2 takes it)"
         )
-    if "real" not in pruned.proofs:
+    if "real" not in pruned.equivalence:
         why = "without --data" if data is None else f"no photo of {data} could be used, so"
-        remarks.append(f"{why} the proof rests on random images alone")
-    return remarks
+        warnings.append(f"{why} the proof rests on random images alone")
+    return warnings
 
 
-def _tie_remarks(pruned: Pruned, candidates: Candidates, goal: Goal) -> list[str]:
-    """Channels of one score go together, and a penalty that gives exact zeros leaves many of them."""
-    scores, threshold = candidates.magnitudes, pruned.selection.threshold
-    num_tied = int((scores == threshold).sum())
-    if num_tied < 1 + _FEW * len(scores):
+def _tie_warnings(pruned: Pruned, candidates: Candidates, goal: Goal) -> list[str]:
+    """Channels of one importance go together, and a penalty that gives exact zeros leaves many of them."""
+    importance, threshold = candidates.magnitudes, pruned.selection.threshold
+    num_tied = int((importance == threshold).sum())
+    if num_tied < 1 + _FEW * len(importance):
         return []
-    tied = f"{num_tied:,} of {len(scores):,} scores are {threshold:.3g}, that of the threshold, and go together: "
+    tied = f"{num_tied:,} of {len(importance):,} scores are {threshold:.3g}, that of the threshold, and go together: "
     if goal.kind == "ratio":
-        share = float((scores <= threshold).mean())
+        share = float((importance <= threshold).mean())
         if share > goal.value + _FEW:
             return [f"{tied}{100 * share:.1f} % of the channels are to go where {100 * goal.value:g} % were asked for"]
         return []
@@ -66,8 +71,8 @@ def _tie_remarks(pruned: Pruned, candidates: Candidates, goal: Goal) -> list[str
     return []
 
 
-def recalibration_remarks(found: int, wanted: int, *, data: str) -> list[str]:
-    """found: photos that the norms were measured on."""
+def recalibration_warnings(found: int, wanted: int, *, data: str) -> list[str]:
+    """found: images that the norms were measured on."""
     if found >= wanted:
         return []
     if not found:
@@ -77,12 +82,12 @@ def recalibration_remarks(found: int, wanted: int, *, data: str) -> list[str]:
     return [f"--recalibrate asked for {wanted:,} photos, {data} has {found:,} that could be used"]
 
 
-def latency_remarks(before: Latency, after: Latency, *, goal: Goal, multiple: int) -> list[str]:
+def latency_warnings(before: Latency, after: Latency, *, goal: Goal, multiple: int) -> list[str]:
     """before, after: measured alike. multiple: that widths were rounded up to."""
-    remarks = []
+    warnings = []
     took = attainable(after.milliseconds, "ms")
     if goal.kind == "latency" and after.milliseconds > goal.value:
-        remarks.append(
+        warnings.append(
             f"measured once more, the pruned model took {took}, more than the budget of {exact(goal.value)}: the "
             "machine is busy; repeat on an idle one, or ask for less"
         )
@@ -92,8 +97,8 @@ def latency_remarks(before: Latency, after: Latency, *, goal: Goal, multiple: in
             if multiple % 8
             else "measure again on an idle machine (python -m prune --max-latency-ms prunes by measured time)"
         )
-        remarks.append(f"slower than before: {took} against {before.milliseconds:.3f} ms; {why}")
-    return remarks
+        warnings.append(f"slower than before: {took} against {before.milliseconds:.3f} ms; {why}")
+    return warnings
 
 
 def _was_pruned(meta: ArtifactMeta) -> bool:
@@ -126,3 +131,35 @@ def change_table(plan: Mapping[str, Any]) -> Table:
 def _row(table: Table, name: str, kind: str, values: Mapping[str, float], *, digits: int = 0) -> None:
     before, after = values["before"], values["after"]
     table.add_row(name, kind, f"{before:,.{digits}f}", f"{after:,.{digits}f}", f"{100 * after / before:.0f} %")
+
+
+def print_warnings(plan: Mapping[str, Any]) -> None:
+    """On stderr."""
+    for warning in plan["remarks"]:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def print_report(plan: Mapping[str, Any], written: Sequence[Path], *, folded: bool) -> None:
+    """The table, the warnings, what limits and constants did, the equivalence check, and the files."""
+    print_table(change_table(plan))
+    print_warnings(plan)
+    counts = Counter(layer["constants"] for layer in plan["layers"] if "constants" in layer)
+    if counts["dropped"] and not folded:
+        print(f"constants of pruned channels: dropped in {counts['dropped']} layers, as --no-fold says")
+    elif counts["dropped"]:
+        print(
+            f"constants of pruned channels: folded forward in {counts['folded']} layers, dropped in "
+            f"{counts['dropped']}, where padding or attention changes them on the way (prune.json says which)"
+        )
+    whole = [layer for layer in plan["layers"] if layer["after"] == layer["before"]]
+    for reason, count in Counter(layer["remark"] for layer in whole if "remark" in layer).items():
+        if reason.startswith(KEPT_WIDER):
+            layers = "1 layer keeps all its" if count == 1 else f"{count} layers keep all their"
+            print(f"{layers} channels: {reason.removeprefix(KEPT_WIDER)} (prune.json says which)")
+    for kind, check in plan["proof"]["inputs"].items():
+        print(
+            f"masked = rebuilt on {check['num_images']} {kind} images: {check['difference']:.1e} apart, "
+            f"largest logit {check['largest_logit']:.3g}"
+        )
+    for path in written:
+        print(f"wrote {path}")

@@ -1,8 +1,8 @@
-"""Which units stay: pure functions of the scores and the limits.
+"""Which units stay: pure functions of their importance and the limits.
 
-selection = select({"block1": Layer(scores), ...}, rank=rank_of(0.3, pool), floor=8, multiple=8)
+selection = select(layers, rank=rank_of(0.3, pool), pool=pool, floor=8, multiple=8)
 
-A layer here is one channel group; its width is counted in channels, its scores and what is kept in units.
+A layer here is one channel group; its width is counted in channels, its importance and what is kept in units.
 """
 
 import math
@@ -15,34 +15,34 @@ from models.channel_groups import KINDS, Group
 from models.channel_groups.gamma_histogram import describe
 from models.errors import ModelError
 from models.student import Student
-from prune.importance import NEEDS_NORMS, SCORES, Batch, gate_gammas, has_norm_gates
+from prune.importance import CRITERIA, NEEDS_NORMS, Batch, gate_gammas, has_norm_gates
 
 
 @dataclass(frozen=True)
 class Layer:
-    """scores: float [num_units]. copies: channels of a unit. unit_step: the kept units must be a multiple of it."""
+    """importance: float [num_units]. copies: channels of a unit. unit_step: the kept units must be a multiple of it."""
 
-    scores: np.ndarray
+    importance: np.ndarray
     copies: int = 1
     unit_step: int = 1
 
     @property
     def width(self) -> int:
         """In channels."""
-        return len(self.scores) * self.copies
+        return len(self.importance) * self.copies
 
 
 @dataclass(frozen=True)
 class Selection:
     """kept: layer -> ascending units. threshold: units at or below it were to go. cap: the smallest maximum of a norm,
-    which the threshold may not exceed; None without it. is_capped: the threshold is lower for it. remarks: layer ->
+    which the threshold may not exceed; None without it. is_capped: the threshold is lower for it. reasons: layer ->
     which limit made it keep more."""
 
     kept: dict[str, tuple[int, ...]]
     threshold: float
     cap: float | None
     is_capped: bool = False
-    remarks: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
 
 
 def rank_of(ratio: float, pool: Mapping[str, np.ndarray]) -> int:
@@ -53,8 +53,8 @@ def rank_of(ratio: float, pool: Mapping[str, np.ndarray]) -> int:
 
 
 def pool_of(layers: Mapping[str, Layer]) -> dict[str, np.ndarray]:
-    """The scores themselves, from which the threshold is taken unless a rule has another pool."""
-    return {name: layer.scores for name, layer in layers.items()}
+    """The importance itself, from which the threshold is taken unless a rule has another pool."""
+    return {name: layer.importance for name, layer in layers.items()}
 
 
 def select(
@@ -67,43 +67,43 @@ def select(
     max_layer_ratio: float = 1.0,
     multiple: int = 1,
 ) -> Selection:
-    """Units with a score above sorted(pool)[rank] stay, and as many of the others, largest first, as the limits ask.
+    """Units above sorted(pool)[rank] stay, and as many of the others, largest first, as the limits ask.
 
     threshold_cap: the threshold is at most the smallest of the pool's per-norm maxima. floor: channels that every layer
     keeps. max_layer_ratio: the largest share of a layer that may go. multiple: widths are rounded up to it; a layer
-    whose rounded width would exceed its width keeps all. Equal scores go by their number, lower ones stay.
+    whose rounded width would exceed its width keeps all. Equal ones go by their number, lower ones stay.
     """
     ordered = np.sort(np.concatenate(list(pool.values())))
     cap = float(min(values.max() for values in pool.values())) if threshold_cap else None
     wanted = float(ordered[rank])
     threshold = wanted if cap is None else min(wanted, cap)
-    kept, remarks = {}, {}
+    kept, reasons = {}, {}
     for name, layer in layers.items():
-        above = int((layer.scores > threshold).sum())
-        count, remark = _num_kept(layer, above=above, floor=floor, max_layer_ratio=max_layer_ratio, multiple=multiple)
-        largest_first = np.argsort(-layer.scores, kind="stable")
+        above = int((layer.importance > threshold).sum())
+        count, reason = _num_kept(layer, above=above, floor=floor, max_layer_ratio=max_layer_ratio, multiple=multiple)
+        largest_first = np.argsort(-layer.importance, kind="stable")
         kept[name] = tuple(sorted(largest_first[:count].tolist()))
-        if remark:
-            remarks[name] = remark
-    return Selection(kept, threshold, cap, threshold < wanted, remarks)
+        if reason:
+            reasons[name] = reason
+    return Selection(kept, threshold, cap, threshold < wanted, reasons)
 
 
 def _num_kept(layer: Layer, *, above: int, floor: int, max_layer_ratio: float, multiple: int) -> tuple[int, str]:
     """Units to keep, and why they are more than `above`, where a limit and not the rounding decided."""
-    num_units = len(layer.scores)
+    num_units = len(layer.importance)
     # Rounded first, lest 10 x (1 - 0.7) ask for a fourth unit.
     by_ratio = math.ceil(round(num_units * (1 - max_layer_ratio), 9))
     by_floor = math.ceil(min(floor, layer.width) / layer.copies)
     count = max(above, by_floor, by_ratio, 1)
-    remark = ""
+    reason = ""
     if count > above:
-        remark = "max_layer_ratio" if by_ratio == count and by_ratio > by_floor else "floor"
+        reason = "max_layer_ratio" if by_ratio == count and by_ratio > by_floor else "floor"
     step = math.lcm(multiple // math.gcd(multiple, layer.copies), layer.unit_step)
     rounded = -(-count // step) * step
     if rounded > num_units:
-        reason = f"no smaller width is a multiple of {step * layer.copies}"
-        return num_units, reason if count < num_units else remark
-    return rounded, remark
+        no_smaller = f"no smaller width is a multiple of {step * layer.copies}"
+        return num_units, no_smaller if count < num_units else reason
+    return rounded, reason
 
 
 RULES = ("threshold", "expansion")
@@ -113,7 +113,8 @@ NO_NORM = "no norm, so no gamma: another score ranks it"
 
 @dataclass(frozen=True)
 class Candidates:
-    """layers: group name -> scores. pool: from which the threshold is taken. left_out: group name -> the reason."""
+    """layers: group name -> importance of its units. pool: from which the threshold is taken. left_out: group
+    name -> the reason."""
 
     groups: tuple[Group, ...]
     layers: dict[str, Layer]
@@ -142,7 +143,7 @@ def find_candidates(
     kinds: Sequence[str] = KINDS,
     batches: Iterable[Batch] = (),
 ) -> Candidates:
-    """rule `threshold`: one pool of the scores of all groups of these kinds. rule `expansion`: the slimming of
+    """rule `threshold`: one pool of the importance in all groups of these kinds. rule `expansion`: the slimming of
     MobileNetV2: the pool is |gamma| of the expansion and depthwise norms of the blocks that expand, and the expansion's
     |gamma| alone decides. Raises ModelError where there is nothing to choose from or nothing to choose by."""
     groups = student.channel_groups()
@@ -162,8 +163,8 @@ def find_candidates(
             raise ModelError(
                 f"this model has no norms whose channels could be pruned{of_kinds}; rank by weights instead: --score l2"
             )
-    scores = SCORES[score](student, chosen, batches)
-    layers = {group.name: Layer(scores[group.name], group.copies, group.unit_step) for group in chosen}
+    importance = CRITERIA[score](student, chosen, batches)
+    layers = {group.name: Layer(importance[group.name], group.copies, group.unit_step) for group in chosen}
     return _checked(Candidates(groups, layers, pool_of(layers), left_out), score)
 
 

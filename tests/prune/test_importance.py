@@ -1,4 +1,4 @@
-"""What a score says: which units matter, to which losses, and that pruning the others costs less."""
+"""What a criterion says: which units matter, to which losses, and that pruning the others costs less."""
 
 import copy
 
@@ -12,16 +12,16 @@ from models.errors import ModelError
 from models.formats.latency import inference, measure_latency
 from models.student import Student, build_student
 from prune.bn_recalibration import recalibrate
+from prune.curve import share_of_zeros, without_small_weights
 from prune.importance import (
-    SCORES,
+    CRITERIA,
     Batch,
-    gamma_score,
-    max_drop_score,
-    relative_gamma_score,
-    taylor_score,
-    weight_score,
+    gamma_importance,
+    max_drop_importance,
+    relative_gamma_importance,
+    taylor_importance,
+    weight_importance,
 )
-from prune.unstructured import share_of_zeros, without_small_weights
 
 TASKS = {"age": 5, "type": 2}
 
@@ -42,18 +42,18 @@ def student_and_batches(num_batches: int = 2) -> tuple[Student, list[Batch]]:
     return student, batches
 
 
-@pytest.mark.parametrize("name", SCORES)
-def test_every_score_has_a_number_for_every_unit_and_changes_nothing(name: str) -> None:
+@pytest.mark.parametrize("name", CRITERIA)
+def test_every_criterion_has_a_number_for_every_unit_and_changes_nothing(name: str) -> None:
     student, batches = student_and_batches()
     before = copy.deepcopy(student.state_dict())
     groups = student.channel_groups()
-    scores = SCORES[name](student, groups, batches)
-    assert list(scores) == [group.name for group in groups]
+    importance = CRITERIA[name](student, groups, batches)
+    assert list(importance) == [group.name for group in groups]
     for group in groups:
-        assert scores[group.name].shape == (group.num_units,)
-        assert scores[group.name].dtype == np.float64
-        assert (scores[group.name] >= 0).all()
-        assert scores[group.name].std() > 0
+        assert importance[group.name].shape == (group.num_units,)
+        assert importance[group.name].dtype == np.float64
+        assert (importance[group.name] >= 0).all()
+        assert importance[group.name].std() > 0
     assert all(torch.equal(tensor, before[key]) for key, tensor in student.state_dict().items())
     assert all(parameter.grad is None for parameter in student.parameters())
 
@@ -66,7 +66,9 @@ def test_gamma_is_the_mean_over_the_norms_of_a_group() -> None:
         block.bn1.weight.uniform_(-1, 1)
         block.bn2.weight.uniform_(-1, 1)
     expected = (block.bn1.weight.abs() + block.bn2.weight.abs()) / 2
-    np.testing.assert_allclose(gamma_score(student, [group])[group.name], expected.detach().double().numpy(), rtol=1e-6)
+    np.testing.assert_allclose(
+        gamma_importance(student, [group])[group.name], expected.detach().double().numpy(), rtol=1e-6
+    )
 
 
 def test_relative_gammas_rank_within_a_layer_and_not_between_layers() -> None:
@@ -75,21 +77,21 @@ def test_relative_gammas_rank_within_a_layer_and_not_between_layers() -> None:
     with torch.no_grad():
         for gate in groups[0].gates:
             student.get_submodule(gate.module).weight.mul_(0.01)
-    gammas, relative = gamma_score(student, groups), relative_gamma_score(student, groups)
+    gammas, relative = gamma_importance(student, groups), relative_gamma_importance(student, groups)
     assert gammas[groups[0].name].max() < min(gammas[group.name].min() for group in groups[1:])
-    assert all(scores.mean() == pytest.approx(1) for scores in relative.values())
-    assert all((np.argsort(relative[name]) == np.argsort(scores)).all() for name, scores in gammas.items())
+    assert all(importance.mean() == pytest.approx(1) for importance in relative.values())
+    assert all((np.argsort(relative[name]) == np.argsort(importance)).all() for name, importance in gammas.items())
 
 
-def test_weight_scores_are_comparable_between_layers_of_any_size() -> None:
+def test_importance_by_weights_is_comparable_between_layers_of_any_size() -> None:
     student, _ = student_and_batches()
     groups = student.channel_groups()
-    before = weight_score(student, groups)
-    assert all(scores.mean() == pytest.approx(1) for scores in before.values())
+    before = weight_importance(student, groups)
+    assert all(importance.mean() == pytest.approx(1) for importance in before.values())
     with torch.no_grad():
         student.get_submodule(groups[0].name).weight.mul_(100)
         student.get_submodule(groups[1].name).weight[3] *= 2
-    after = weight_score(student, groups)
+    after = weight_importance(student, groups)
     np.testing.assert_allclose(after[groups[0].name], before[groups[0].name], rtol=1e-6)
     assert after[groups[1].name][3] > 1.5 * before[groups[1].name][3]
 
@@ -100,7 +102,7 @@ def test_taylor_is_the_loss_that_a_slightly_silenced_unit_costs() -> None:
     student, images = student.double(), batches[0][0].double()
     labels = batches[0][1]
     group = student.channel_groups()[2]
-    score = taylor_score(student, [group], [(images, labels)])[group.name]
+    importance = taylor_importance(student, [group], [(images, labels)])[group.name]
 
     def loss(model: Student) -> float:
         with torch.no_grad():
@@ -112,7 +114,7 @@ def test_taylor_is_the_loss_that_a_slightly_silenced_unit_costs() -> None:
             gate = changed.get_submodule(group.gates[0].module)
             gate.weight[unit] *= 1 - step
             gate.bias[unit] *= 1 - step
-        assert abs(loss(changed) - loss(student)) / step == pytest.approx(score[unit], rel=1e-3, abs=1e-9)
+        assert abs(loss(changed) - loss(student)) / step == pytest.approx(importance[unit], rel=1e-3, abs=1e-9)
 
 
 def test_max_drop_protects_the_channels_of_a_task_with_small_losses() -> None:
@@ -123,9 +125,9 @@ def test_max_drop_protects_the_channels_of_a_task_with_small_losses() -> None:
     groups = student.channel_groups()
     own = "heads.branches.task_type.0.0"
     shares = {}
-    for name, score in (("taylor", taylor_score), ("max-drop", max_drop_score)):
-        scores = score(student, groups, batches)
-        shares[name] = scores[own].mean() / np.concatenate(list(scores.values())).mean()
+    for name, criterion in (("taylor", taylor_importance), ("max-drop", max_drop_importance)):
+        importance = criterion(student, groups, batches)
+        shares[name] = importance[own].mean() / np.concatenate(list(importance.values())).mean()
     assert shares["max-drop"] > 0.1
     assert shares["taylor"] < 0.01 * shares["max-drop"]
 
@@ -135,17 +137,17 @@ def test_missing_labels_count_for_nothing() -> None:
     images, labels = batches[0]
     groups = student.channel_groups()
     without = {"age": labels["age"], "type": torch.full((6,), -1)}
-    scores = max_drop_score(student, groups, [(images, without)])
-    assert all(np.isfinite(values).all() for values in scores.values())
-    assert scores["heads.branches.task_type.0.0"].max() == 0
-    assert scores["heads.branches.task_age.0.0"].max() > 0
+    importance = max_drop_importance(student, groups, [(images, without)])
+    assert all(np.isfinite(values).all() for values in importance.values())
+    assert importance["heads.branches.task_type.0.0"].max() == 0
+    assert importance["heads.branches.task_age.0.0"].max() > 0
 
 
 @pytest.mark.parametrize("name", ["taylor", "max-drop"])
-def test_scores_of_losses_need_photos(name: str) -> None:
+def test_criteria_of_losses_need_images(name: str) -> None:
     student, _ = student_and_batches()
     with pytest.raises(ModelError, match="needs labelled photos"):
-        SCORES[name](student, student.channel_groups(), [])
+        CRITERIA[name](student, student.channel_groups(), [])
 
 
 def test_recalibrated_statistics_are_the_averages_over_the_batches() -> None:
@@ -190,7 +192,7 @@ def test_magnitude_pruning_zeroes_the_smallest_weights_of_all_layers_together(ra
 def test_latency_is_measured_on_what_is_installed(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     student, _ = student_and_batches()
     if not installed:
-        monkeypatch.setattr("prune.latency.importlib.util.find_spec", lambda name: None)
+        monkeypatch.setattr("models.formats.latency.importlib.util.find_spec", lambda name: None)
     state = copy.deepcopy(student.state_dict())
     student.train()
     latency = measure_latency(student, image_size=32, threads=1)

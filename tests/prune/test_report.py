@@ -7,7 +7,7 @@ import numpy as np
 from data.loading.image_sets import FileImages, ImageSubset
 from models.formats.latency import Latency
 from prune.pruner import Goal
-from prune.report import change_table, latency_remarks, recalibration_remarks
+from prune.report import change_table, latency_warnings, recalibration_warnings
 
 
 def measured(milliseconds: float) -> Latency:
@@ -16,18 +16,18 @@ def measured(milliseconds: float) -> Latency:
 
 def test_a_network_that_got_slower_is_said_with_what_helps() -> None:
     ratio = Goal("ratio", 0.3)
-    assert latency_remarks(measured(0.24), measured(0.24), goal=ratio, multiple=1) == []
-    [odd] = latency_remarks(measured(0.239), measured(0.597), goal=ratio, multiple=12)
+    assert latency_warnings(measured(0.24), measured(0.24), goal=ratio, multiple=1) == []
+    [odd] = latency_warnings(measured(0.239), measured(0.597), goal=ratio, multiple=12)
     assert odd == "slower than before: 0.597 ms against 0.239 ms; odd widths are slow: round them with --multiple 8"
-    [even] = latency_remarks(measured(0.239), measured(0.597), goal=ratio, multiple=16)
+    [even] = latency_warnings(measured(0.239), measured(0.597), goal=ratio, multiple=16)
     assert "odd" not in even
 
 
 def test_a_latency_above_its_budget_is_shown_as_above_it() -> None:
     budget = Goal("latency", 0.15)
-    [remark] = latency_remarks(measured(0.3), measured(0.1501), goal=budget, multiple=8)
-    assert "took 0.151 ms, more than the budget of 0.15:" in remark
-    assert latency_remarks(measured(0.3), measured(0.15), goal=budget, multiple=8) == []
+    [warning] = latency_warnings(measured(0.3), measured(0.1501), goal=budget, multiple=8)
+    assert "took 0.151 ms, more than the budget of 0.15:" in warning
+    assert latency_warnings(measured(0.3), measured(0.15), goal=budget, multiple=8) == []
 
 
 def test_the_table_tells_latencies_below_a_millisecond_apart() -> None:
@@ -51,8 +51,8 @@ def test_each_batch_of_a_sample_has_photos_from_all_over_the_set() -> None:
 
 
 def test_fewer_photos_for_the_statistics_than_were_asked_for_are_said() -> None:
-    assert recalibration_remarks(128, 128, data="shards") == []
-    [some] = recalibration_remarks(100, 128, data="shards")
+    assert recalibration_warnings(128, 128, data="shards") == []
+    [some] = recalibration_warnings(100, 128, data="shards")
     assert some == "--recalibrate asked for 128 photos, shards has 100 that could be used"
-    [none] = recalibration_remarks(0, 128, data="shards")
+    [none] = recalibration_warnings(0, 128, data="shards")
     assert "fewer than two photos of shards" in none

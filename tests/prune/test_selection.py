@@ -1,4 +1,4 @@
-"""Selection keeps its promises for any scores, ranks and limits; recipe A's rule is followed to the letter."""
+"""Selection keeps its promises for any importance, ranks and limits; recipe A's rule is followed to the letter."""
 
 import math
 
@@ -20,8 +20,8 @@ def many_layers(draw: st.DrawFn) -> dict[str, Layer]:
         copies, step = draw(st.sampled_from([1, 1, 1, 2])), draw(st.sampled_from([1, 1, 1, 4]))
         num_units = draw(st.integers(1, 24)) * step
         gamma = st.one_of(st.floats(0, 2, allow_subnormal=False), st.sampled_from([0.0, 0.5, 1.0]))
-        scores = draw(st.lists(gamma, min_size=num_units, max_size=num_units))
-        layers[f"layer{number}"] = Layer(np.array(scores), copies, step)
+        importance = draw(st.lists(gamma, min_size=num_units, max_size=num_units))
+        layers[f"layer{number}"] = Layer(np.array(importance), copies, step)
     return layers
 
 
@@ -51,9 +51,9 @@ def test_every_limit_holds_after_rounding(
         multiple=multiple,
     )
     if threshold_cap:
-        assert selection.threshold <= min(scores.max() for scores in pool.values())
+        assert selection.threshold <= min(importance.max() for importance in pool.values())
     for name, layer in layers.items():
-        kept, total = selection.kept[name], len(layer.scores)
+        kept, total = selection.kept[name], len(layer.importance)
         assert list(kept) == sorted(set(kept))
         assert set(kept) <= set(range(total))
         width = len(kept) * layer.copies
@@ -62,10 +62,10 @@ def test_every_limit_holds_after_rounding(
         assert len(kept) % layer.unit_step == 0
         assert width % multiple == 0 or width == layer.width
         # Whatever is above the threshold stays, and nothing that goes is larger than something that stays.
-        assert set(np.flatnonzero(layer.scores > selection.threshold)) <= set(kept)
+        assert set(np.flatnonzero(layer.importance > selection.threshold)) <= set(kept)
         gone = sorted(set(range(total)) - set(kept))
         if gone:
-            assert layer.scores[gone].max() <= layer.scores[list(kept)].min()
+            assert layer.importance[gone].max() <= layer.importance[list(kept)].min()
 
 
 @settings(max_examples=200, deadline=None)
@@ -85,11 +85,11 @@ def test_no_more_is_given_back_than_the_limits_ask(
         multiple=multiple,
     )
     for name, layer in layers.items():
-        total, kept = len(layer.scores), len(selection.kept[name])
+        total, kept = len(layer.importance), len(selection.kept[name])
         step = math.lcm(multiple // math.gcd(multiple, layer.copies), layer.unit_step)
         narrower = (kept - 1) // step * step
         needed = max(
-            int((layer.scores > selection.threshold).sum()),
+            int((layer.importance > selection.threshold).sum()),
             math.ceil(min(floor, layer.width) / layer.copies),
             math.ceil(round(total * (1 - max_layer_ratio), 9)),
             1,
@@ -137,21 +137,21 @@ def test_the_expansion_rule_is_recipe_a(seed: int, ratio: float) -> None:
             assert set(selection.kept[name]) == mask
         else:  # the strict ">" at the cap would leave nothing: the floor keeps the largest
             assert selection.kept[name] == (int(gammas[name][0].argmax()),)
-            assert selection.remarks[name] == "floor"
+            assert selection.reasons[name] == "floor"
 
 
 def test_the_largest_pruned_channels_come_back_when_widths_are_rounded_up() -> None:
-    scores = np.array([0.9, 0.1, 0.8, 0.3, 0.7, 0.2, 0.05, 0.4, 0.6, 0.5])
-    selection = select({"a": Layer(scores)}, rank=4, pool={"a": scores}, multiple=4)
+    importance = np.array([0.9, 0.1, 0.8, 0.3, 0.7, 0.2, 0.05, 0.4, 0.6, 0.5])
+    selection = select({"a": Layer(importance)}, rank=4, pool={"a": importance}, multiple=4)
     assert selection.threshold == 0.4
     assert selection.kept["a"] == (0, 2, 3, 4, 5, 7, 8, 9)  # 0, 2, 4, 8, 9 and then 0.4, 0.3, 0.2
 
 
 def test_a_width_that_no_multiple_fits_keeps_all_and_says_so() -> None:
-    scores = np.linspace(0, 1, 141)
-    selection = select({"a": Layer(scores)}, rank=3, pool={"a": scores}, multiple=8)
+    importance = np.linspace(0, 1, 141)
+    selection = select({"a": Layer(importance)}, rank=3, pool={"a": importance}, multiple=8)
     assert len(selection.kept["a"]) == 141
-    assert selection.remarks["a"] == "no smaller width is a multiple of 8"
+    assert selection.reasons["a"] == "no smaller width is a multiple of 8"
 
 
 def test_the_cap_keeps_a_layer_of_small_gammas_from_vanishing() -> None:

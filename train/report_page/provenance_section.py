@@ -12,6 +12,7 @@ import yaml
 from data.errors import DataError
 from data.storage import is_remote
 from data.teacher_logits import load_manifest
+from train.report_page.charts.widths import Width, width_bars
 from train.report_page.export_and_prune_records import SavedRecord
 from train.report_page.markup import Html, join, table, tag
 from train.report_page.numbers import NOTHING, count, milliseconds, share_of_change, short
@@ -27,16 +28,8 @@ def widths_section(prunes: Sequence[SavedRecord]) -> Html | None:
 
 def _widths(prune: SavedRecord) -> Html:
     plan = prune.content
-    layers = plan["layers"]
-    widest = max(layer["before"] for layer in layers)
-    bars = []
-    for layer in layers:
-        inner = tag("i", style=f"width:{100 * layer['after'] / layer['before']:.1f}%", title=layer.get("remark"))
-        bars.append(tag("span", layer["name"], class_="layer"))
-        bars.append(tag("i", inner, class_="outer", style=f"width:{100 * layer['before'] / widest:.1f}%"))
-        change = f"{layer['before']} → {layer['after']}" if layer["after"] < layer["before"] else f"{layer['before']}"
-        bars.append(tag("span", change, class_="number"))
-    return join(tag("h3", prune.name), tag("p", _what_went(plan)), tag("figure", tag("div", *bars, class_="widths")))
+    widths = [Width(layer["name"], layer["before"], layer["after"], layer.get("remark")) for layer in plan["layers"]]
+    return join(tag("h3", prune.name), tag("p", _what_went(plan)), width_bars(widths))
 
 
 def _what_went(plan: Any) -> str:

@@ -15,7 +15,7 @@ from models.heads import HEADS
 from models.student import Student, build_student
 from models.summary import summarize
 from prune.bn_recalibration import recalibrate
-from prune.equivalence import ProofError, prove
+from prune.equivalence import NotEquivalent, check_equivalence
 from prune.rewrite import rewrite
 
 TASKS = {"type": 2, "age": 5, "beauty": 3}
@@ -73,8 +73,8 @@ def test_masked_equals_rebuilt_for_every_backbone(backbone: str, size: int) -> N
     student = lively_student(backbone)
     kept = {group.name: some_units(group, 0.6, seed=at) for at, group in enumerate(student.channel_groups())}
     for fold in (False, True):
-        proof = prove(*rewrite(student, kept, fold=fold), {"random": images(size)})["random"]
-        assert proof.largest_logit > 0
+        equivalence = check_equivalence(*rewrite(student, kept, fold=fold), {"random": images(size)})["random"]
+        assert equivalence.largest_logit > 0
 
 
 @pytest.mark.parametrize("head", [*HEADS, "multi-embedding, no activation", "multi-shared-fc, relu"])
@@ -87,7 +87,7 @@ def test_masked_equals_rebuilt_for_every_head(backbone: str, size: int, head: st
         student = build_student(backbone=backbone, head=options, tasks=TASKS).eval()
     kept = {group.name: some_units(group, 0.5, seed=at) for at, group in enumerate(student.channel_groups())}
     for fold in (False, True):
-        prove(*rewrite(student, kept, fold=fold), {"random": images(size)})
+        check_equivalence(*rewrite(student, kept, fold=fold), {"random": images(size)})
 
 
 @pytest.mark.parametrize(("backbone", "size"), DISTINCT.items())
@@ -106,7 +106,7 @@ def test_each_group_alone_matters_and_is_rebuilt(backbone: str, size: int) -> No
         whole = copy.deepcopy(student).double()(inputs.double())
     for group in groups:
         masked, narrow = rewrite(student, {group.name: some_units(group, 0.5)}, fold=True)
-        prove(masked, narrow, {"random": inputs})
+        check_equivalence(masked, narrow, {"random": inputs})
         with torch.no_grad():
             changed = masked(inputs.double())
         assert any(not torch.equal(changed[task], whole[task]) for task in TASKS), group.name
@@ -201,12 +201,12 @@ def test_a_wrong_rebuild_is_refused_wherever_it_is(place: int) -> None:
     masked, narrow = rewrite(student, {group.name: some_units(group, 0.5)}, fold=True)
     with torch.no_grad():
         narrow.get_submodule(group.consumers[0].module).weight[0, 0] *= 1 + 1e-4
-    with pytest.raises(ProofError, match=r"differs from the masked one by .*nothing was written"):
-        prove(masked, narrow, {"random": images(32)})
+    with pytest.raises(NotEquivalent, match=r"differs from the masked one by .*nothing was written"):
+        check_equivalence(masked, narrow, {"random": images(32)})
     with torch.no_grad():
         narrow.get_submodule(group.consumers[0].module).weight.fill_(torch.nan)
-    with pytest.raises(ProofError):
-        prove(masked, narrow, {"random": images(32)})
+    with pytest.raises(NotEquivalent):
+        check_equivalence(masked, narrow, {"random": images(32)})
 
 
 @pytest.mark.parametrize(("backbone", "size"), DISTINCT.items())
