@@ -18,7 +18,7 @@ def broken_tensors(model: nn.Module) -> str:
 
 
 def require_finite(model: nn.Module, path: str | Path) -> None:
-    """ModelError naming the file: such a model answers nothing, and nothing useful can be made of it."""
+    """ModelError naming the file: such a model predicts nothing, and nothing useful can be made of it."""
     if broken := broken_tensors(model):
         raise ModelError(
             f"{path}: weights or statistics are not finite (NaN or inf): {broken}; the training broke before this "

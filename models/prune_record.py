@@ -1,6 +1,6 @@
 """The `prune.json` beside a pruned model: its name, its format, and whether it is of the pruning that wrote the model.
 
-if gap := plan_gap(plan, meta): print(gap)
+if error := plan_error(plan, meta): print(error)
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ PRUNE_NAME = "prune.json"
 PRUNE_FORMAT = "slimheads-prune/1"
 
 
-def plan_gap(plan: Mapping[str, Any], meta: ArtifactMeta) -> str | None:
+def plan_error(plan: Mapping[str, Any], meta: ArtifactMeta) -> str | None:
     """Why a plan is not of the pruning that wrote the model beside it; None where it is."""
     listed = (plan.get("files") or {}).get(META_NAME)
     if listed is None:  # of a version that listed no hashes

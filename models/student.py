@@ -9,11 +9,12 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from models.backbones import Backbone, Preprocessing, create_backbone
+from models.backbones import Backbone, create_backbone
 from models.channel_groups import Group, channel_groups
 from models.channel_groups.narrow import narrow
 from models.errors import ModelError
 from models.heads import build_head, head_options
+from models.preprocessing import Preprocessing
 
 
 class Student(nn.Module):

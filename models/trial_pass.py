@@ -1,6 +1,6 @@
-"""Whether a network takes images of a size, found out before the first photo is read: one pass over two black images.
+"""Whether a network takes images of a size, found out before the first image is read: one pass over two black images.
 
-    if trouble := trial_pass(model, 64): raise ModelError(f"... {trouble}")
+    if error := trial_pass(model, 64): raise ModelError(f"... {error}")
 
 Some networks are bound to one size, others are too deep for small ones, and each says so in its own way.
 """
@@ -28,15 +28,15 @@ def trial_pass(
             torch.no_grad(),
             torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
         ):
-            answers: dict[str, Tensor] = model.eval()(image)
+            logits: dict[str, Tensor] = model.eval()(image)
     except Exception as error:  # networks assert, torch raises RuntimeErrors, and some fail in their own arithmetic
         lines = str(error).strip().splitlines()
         return lines[0] if lines else type(error).__name__
     finally:
         model.train(was_training)
     for task, num_classes in model.tasks.items():
-        if answers[task].shape != (2, num_classes):
-            return f"it answers task {task!r} with numbers of shape {list(answers[task].shape)}"
+        if logits[task].shape != (2, num_classes):
+            return f"it answers task {task!r} with numbers of shape {list(logits[task].shape)}"
     return None
 
 
@@ -57,6 +57,6 @@ def size_advice(model: Student, size: int, *, key: str) -> str:
 
 def require_size(model: Student, size: int, *, whose: str) -> None:
     """ModelError where a saved model, which is on the CPU, cannot take images of a size. whose: its path."""
-    if trouble := trial_pass(model, size):
+    if error := trial_pass(model, size):
         advice = size_advice(model, size, key="--image-size")
-        raise ModelError(f"{whose}: does not run on {size}x{size} images ({trouble}); {advice}")
+        raise ModelError(f"{whose}: does not run on {size}x{size} images ({error}); {advice}")

@@ -7,7 +7,7 @@ To add one: a file with a function that returns a `Backbone`, and a line in `BAC
 
 from collections.abc import Callable
 
-from models.backbones.backbone import IMAGENET, Backbone, Preprocessing
+from models.backbones.backbone import Backbone
 from models.backbones.cifar import cifar10_student, cifar10_teacher
 from models.backbones.cifar_resnet import cifar_resnet20, cifar_resnet56
 from models.backbones.food11_student import food11_student
@@ -30,7 +30,7 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
     "cifar_resnet56": cifar_resnet56,
 }
 
-__all__ = ["BACKBONES", "IMAGENET", "PACKAGED", "Backbone", "Preprocessing", "create_backbone"]
+__all__ = ["BACKBONES", "PACKAGED", "Backbone", "create_backbone"]
 
 
 def create_backbone(name: str, *, pretrained: bool, drop_path_rate: float) -> Backbone:

@@ -7,16 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What is subtracted from and divided out of RGB pixels that were scaled to 0..1."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+from models.preprocessing import IMAGENET, Preprocessing
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from typing import Any
 import timm
 from torch import nn
 
-from models.backbones.backbone import Backbone, Preprocessing
+from models.backbones.backbone import Backbone
 from models.errors import ModelError
+from models.preprocessing import Preprocessing
 
 
 def timm_backbone(name: str, *, pretrained: bool, drop_path_rate: float, other_names: Sequence[str] = ()) -> Backbone:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-from models.backbones.backbone import Backbone, Preprocessing
+from models.backbones.backbone import Backbone
 from models.backbones.from_timm import timm_backbone
 from models.errors import ModelError
+from models.preprocessing import Preprocessing
 
 # name: (timm architecture, Python package with the weights, its class that knows the file)
 PACKAGED = {

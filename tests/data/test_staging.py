@@ -19,7 +19,7 @@ from data.sealed_json import BrokenSeal, open_sealed, seal
 from data.shards.external_tars import index_tars
 from data.staging import COMMITTED, settle, staged, sweep, write_result
 from models.artifact import artifact_files, load_artifact, save_artifact
-from models.prune_record import PRUNE_NAME, plan_gap
+from models.prune_record import PRUNE_NAME, plan_error
 from models.student import Student, build_student
 from prune.plan import require_replaceable, save_pruned
 from tests.conftest import rank_environment
@@ -84,7 +84,7 @@ def read_prune(folder: Path) -> int:
     require_replaceable(folder)
     _, meta = load_artifact(folder)
     content = open_sealed((folder / PRUNE_NAME).read_bytes(), name="plan")
-    assert plan_gap(content, meta) is None
+    assert plan_error(content, meta) is None
     assert f"{10 * content['source']:.1f} %" in (folder / "widths.svg").read_text()
     assert meta.provenance["pruned"]["source"] == content["source"]
     return content["source"]

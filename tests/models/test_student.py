@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from models.backbones import IMAGENET
 from models.errors import ModelError
+from models.preprocessing import IMAGENET
 from models.student import build_student
 
 TASKS = {"age": 5, "gender": 2}

@@ -20,7 +20,7 @@ from models.artifact import META_NAME, WEIGHTS_NAME, ArtifactMeta
 from models.cost import count_cost
 from models.errors import ModelError
 from models.formats.manifest import EXPORT_NAME, REFERENCE
-from models.prune_record import plan_gap
+from models.prune_record import plan_error
 from models.student import build_student
 from train.report_page.export_and_prune_records import SavedRecord
 from train.report_page.run_record import RunRecord
@@ -75,7 +75,7 @@ def run_entry(record: RunRecord, *, role: str) -> ModelEntry | None:
 def pruned_entry(prune: SavedRecord, meta: ArtifactMeta) -> ModelEntry:
     """The narrow model beside a prune.json. Nobody has measured it yet. ModelError where its weights are not whole, or
     the two are not of one pruning."""
-    if gap := weights_gap(meta) or plan_gap(prune.content, meta):
+    if gap := weights_gap(meta) or plan_error(prune.content, meta):
         raise ModelError(gap)
     return _stage(prune.name, PRUNED, meta, mean_top1=None, top1={}, data="", precision="")
 
