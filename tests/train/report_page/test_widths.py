@@ -17,7 +17,7 @@ def test_the_picture_is_svg_with_a_bar_before_and_one_after_for_each_layer() -> 
 
 def test_the_bars_of_a_page_are_shares_of_the_widest_layer() -> None:
     page = width_bars(WIDTHS)
-    assert "width:100.0%" in page
+    assert 'class="outer" style="width:100.0%"' in page
     assert 'style="width:50.0%" title="floor"' in page
     assert 'style="width:5.0%"' in page
     assert "first &lt;b&gt;" in page
