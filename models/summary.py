@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launch.arguments import positive
 from models.model_path import exit_if_missing
 
 if __name__ == "__main__":  # before torch is loaded; names of backbones have no separator
@@ -130,12 +131,6 @@ def _print(summary: ModelSummary, *, title: str) -> None:
     print_table(table)
 
 
-def _pixels(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of pixels")
-    return int(text)
-
-
 @dataclass(frozen=True)
 class SummaryOptions:
     """model: a folder, its model.json or the name of a backbone. head and classes: over a backbone."""
@@ -154,7 +149,7 @@ def parse_options(arguments: Sequence[str] | None) -> SummaryOptions:
     """None: those of the process."""
     parser = argparse.ArgumentParser(prog="python -m models.summary", description="Parameters and MACs per layer.")
     parser.add_argument("model", help="a model folder (or its model.json), or the name of a backbone")
-    parser.add_argument("--image-size", type=_pixels, help="default: the folder's eval size, or 224")
+    parser.add_argument("--image-size", type=positive, help="default: the folder's eval size, or 224")
     parser.add_argument("--head", default="multi-fc", help="head over a named backbone (default: %(default)s)")
     parser.add_argument("--classes", type=int, default=1000, help="classes of that head (default: %(default)s)")
     return SummaryOptions(**vars(parser.parse_args(arguments)))
