@@ -1,10 +1,12 @@
-"""Any timm model as a backbone, with timm's own pooling: `timm_backbone("resnet18", pretrained=False, ...)`."""
+"""Any timm model as a backbone, with timm's own pooling: `timm_backbone("resnet18", pretrained=False, ...)`.
+
+timm is loaded when one is asked for: that takes longer than loading torch, and our own networks do without.
+"""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
-import timm
 from torch import nn
 
 from models.backbones.backbone import Backbone
@@ -18,6 +20,8 @@ def timm_backbone(name: str, *, pretrained: bool, drop_path_rate: float, other_n
     timm pools it itself, because some networks (MobileNetV3, transformers) have layers behind their pooling.
     `other_names` are suggested beside timm's when the name is unknown.
     """
+    import timm
+
     if not timm.is_model(name):
         near = get_close_matches(name, [*timm.list_models(), *other_names], n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else "; it is neither one of ours nor a timm model"
@@ -32,6 +36,8 @@ def timm_backbone(name: str, *, pretrained: bool, drop_path_rate: float, other_n
 
 
 def _create(name: str, *, pretrained: bool, drop_path_rate: float) -> Any:
+    import timm
+
     options: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
     try:
         module: nn.Module = timm.create_model(name, num_classes=0, pretrained=False, **options)

@@ -7,15 +7,8 @@ To add a family: a file with a function from (backbone, head inputs) to groups, 
 
 from collections.abc import Callable
 
-from timm.models.efficientnet import EfficientNet
-from timm.models.resnet import ResNet
 from torch import nn
 
-from models.backbones.cifar import CifarNet
-from models.backbones.cifar_resnet import CifarResNet
-from models.backbones.food11_student import Food11Student
-from models.backbones.plain import PlainNet
-from models.backbones.separable import SeparableNet
 from models.channel_groups.convolutions import (
     cifar_groups,
     cifar_resnet_groups,
@@ -23,20 +16,32 @@ from models.channel_groups.convolutions import (
     plain_groups,
     separable_groups,
 )
-from models.channel_groups.efficientnet import efficientnet_groups
 from models.channel_groups.group import KINDS, Consumer, Group, Member, require_gate
 from models.channel_groups.heads import HeadInputs, head_groups
-from models.channel_groups.resnet import resnet_groups
 from models.errors import ModelError
 
-FAMILIES: dict[type[nn.Module], Callable[[nn.Module, HeadInputs], tuple[Group, ...]]] = {
-    EfficientNet: efficientnet_groups,
-    ResNet: resnet_groups,
-    Food11Student: food11_student_groups,
-    SeparableNet: separable_groups,
-    PlainNet: plain_groups,
-    CifarNet: cifar_groups,
-    CifarResNet: cifar_resnet_groups,
+
+def _efficientnet(backbone: nn.Module, inputs: HeadInputs) -> tuple[Group, ...]:
+    from models.channel_groups.efficientnet import efficientnet_groups  # loads timm, which the backbone has loaded
+
+    return efficientnet_groups(backbone, inputs)
+
+
+def _resnet(backbone: nn.Module, inputs: HeadInputs) -> tuple[Group, ...]:
+    from models.channel_groups.resnet import resnet_groups  # as above
+
+    return resnet_groups(backbone, inputs)
+
+
+# By the full name of the backbone's class, so that timm is not loaded for networks of our own.
+FAMILIES: dict[str, Callable[[nn.Module, HeadInputs], tuple[Group, ...]]] = {
+    "timm.models.efficientnet.EfficientNet": _efficientnet,
+    "timm.models.resnet.ResNet": _resnet,
+    "models.backbones.food11_student.Food11Student": food11_student_groups,
+    "models.backbones.separable.SeparableNet": separable_groups,
+    "models.backbones.plain.PlainNet": plain_groups,
+    "models.backbones.cifar.CifarNet": cifar_groups,
+    "models.backbones.cifar_resnet.CifarResNet": cifar_resnet_groups,
 }
 
 __all__ = ["FAMILIES", "KINDS", "Consumer", "Group", "Member", "channel_groups"]
@@ -48,14 +53,16 @@ def channel_groups(backbone: nn.Module, heads: nn.Module) -> tuple[Group, ...]:
     Raises ModelError, with the reason, for a backbone that has no declared groups: it trains and exports, but it cannot
     be pruned.
     """
-    if type(backbone) not in FAMILIES:
-        known = ", ".join(family.__name__ for family in FAMILIES)
+    kind = type(backbone)
+    family = FAMILIES.get(f"{kind.__module__}.{kind.__qualname__}")
+    if family is None:
+        known = ", ".join(name.rpartition(".")[2] for name in FAMILIES)
         raise ModelError(
-            f"a backbone of class {type(backbone).__name__} cannot be pruned: no channel groups are declared for it "
+            f"a backbone of class {kind.__name__} cannot be pruned: no channel groups are declared for it "
             f"(declared: {known})"
         )
     inputs, own = head_groups(heads)
-    groups = (*FAMILIES[type(backbone)](backbone, inputs), *own)
+    groups = (*family(backbone, inputs), *own)
     for name in [gate.module for group in groups for gate in group.gates if gate.module.startswith("backbone.")]:
         require_gate(backbone.get_submodule(name.removeprefix("backbone.")), name)
     return groups

@@ -6,7 +6,6 @@ network = TaskOutputs(fused(model))
 from copy import deepcopy
 from typing import TypeVar
 
-from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 
 # The methods by which timm's networks offer it.
@@ -24,6 +23,8 @@ def fused(model: Network) -> Network:
     float sums, weights are joined in float64. The model itself where no layer can be fused."""
     if not is_fusible(model):
         return model
+    from timm.utils.model import reparameterize_model  # the network is timm's, so timm is loaded
+
     network = deepcopy(model).eval().double()
     reparameterize_model(network, inplace=True)
     return network.float()

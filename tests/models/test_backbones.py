@@ -122,3 +122,18 @@ def test_pretrained_without_a_network_says_so(tmp_path: Path, monkeypatch: pytes
     last_line = done.stderr.strip().splitlines()[-1]
     assert last_line.startswith("models.errors.ModelError: cannot get the published weights of 'resnet18'")
     assert "pretrained: false" in last_line
+
+
+def test_networks_of_our_own_do_not_load_timm() -> None:
+    """That takes longer than loading torch, in each rank and loader process of a run."""
+    code = (
+        "import sys\n"
+        "import train.run, train.setup.experiment, models.export.exporter, prune.saved_model\n"
+        "from models.student import build_student\n"
+        "student = build_student(backbone='food11_student', head={'kind': 'multi-fc'}, tasks={'a': 2})\n"
+        "assert student.channel_groups()\n"
+        "assert 'timm' not in sys.modules and 'torchvision' not in sys.modules\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
