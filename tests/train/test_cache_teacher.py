@@ -35,6 +35,7 @@ from train import cache_teacher
 from train.distillation.cache.compute import Stage, plan_stages
 from train.distillation.cache.fill import caching_progress, deal_shards
 from train.distillation.cache.verify import draw_entries
+from train.setup import teacher_caching
 
 SIZE, CLASSES, SAMPLES = 40, 5, 33
 RECORD = 2 * CLASSES + 4
@@ -246,7 +247,7 @@ def test_while_a_deleted_sidecar_is_missing_the_manifest_promises_less(
     (tmp_path / "cache/train-002.logits").unlink()
     promised = []
     monkeypatch.setattr(
-        cache_teacher, "load_teacher", lambda *_, **__: promised.append(load_manifest(str(tmp_path / "cache")).views)
+        teacher_caching, "load_teacher", lambda *_, **__: promised.append(load_manifest(str(tmp_path / "cache")).views)
     )
     with pytest.raises(AttributeError):  # there is no teacher to look at
         cache(config, 3)
@@ -623,7 +624,7 @@ def test_remote_shards_give_the_logits_of_local_ones(
 def test_it_tells_on_a_terminal_and_elsewhere_how_far_it_is(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train.caching_progress._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("train.distillation.cache.fill._LINE_SECONDS", 0.0)
     counts = np.array([12, 12, 9])
     with caching_progress([Stage(0, 1, (0,)), Stage(1, 3, (0, 2))], counts, shown=True) as advance:
         advance(5)

@@ -101,11 +101,16 @@ def kill_itself() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def hang_up() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, if the tests run under it, has it ignored
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
 @pytest.mark.parametrize(
     ("end", "words"),
     [
         (kill_itself, "was killed by SIGKILL, often for lack of memory"),
-        (lambda: os.kill(os.getpid(), signal.SIGHUP), "was killed by SIGHUP"),
+        (hang_up, "was killed by SIGHUP"),
         (lambda: os._exit(3), "ended with exit code 3"),
     ],
 )

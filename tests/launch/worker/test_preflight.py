@@ -16,10 +16,10 @@ from launch.coordinator.membership import Quorum
 from launch.worker.job import _quorum
 from launch.worker.options import parse_options
 from launch.worker.preflight import CheckResult, Host, check_hosts
-from launch.worker.training_config import TrainingConfig
 from tests.conftest import REPOSITORY, rank_environment
 from tests.end_to_end.test_ranks import write_config
 from tests.launch.worker.test_job import free_port
+from train.setup.launch_needs import LaunchNeeds
 
 METADATA: dict[str, Any] = {
     "versions": {"python": "3.11.7", "torch": "2.14.1", "horovod": "0.28.1", "numpy": "2.4", "timm": "1.0"},
@@ -206,7 +206,7 @@ def test_a_host_without_horovod_fails_the_check_with_the_fix(tmp_path: Path) -> 
 def test_the_check_of_an_elastic_job_waits_for_all_that_were_promised(
     words: list[str], bounds: tuple[int, int] | None
 ) -> None:
-    training = TrainingConfig(Path("run"), rank_bounds=(1, 2), batch_size=8, sample_bytes=0)
+    training = LaunchNeeds(Path("run"), rank_bounds=(1, 2), batch_size=8, sample_bytes=0)
     assert _quorum(parse_options([*words, "--", "true"]), 2, training) == Quorum(2, bounds)
 
 

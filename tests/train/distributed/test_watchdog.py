@@ -26,7 +26,7 @@ STALLS = {
 def run(code: str) -> tuple[subprocess.CompletedProcess[str], float]:
     header = (
         "import ctypes, signal, threading, time, torch\n"
-        "from train import watchdog as module\n"
+        "from train.distributed import watchdog as module\n"
         "from train.distributed.flight_recorder import FlightRecorder\n"
         "from train.distributed.watchdog import Watchdog\n"
         "RECORDER = FlightRecorder()\n"

@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,9 +19,9 @@ from tests.tiny_models import save_tiny_model
 from train.distributed.comm import SingleProcess
 from train.distributed.preemption import StopSignal
 from train.errors import NumbersExploded
+from train.evaluation.ensemble import Predictor
 from train.loop.skipped_updates import SkipLimit
 from train.loop.train_metrics import TrainMetrics
-from train.loop.train_step import TrainStep
 from train.losses.objective import Objective, label_term
 from train.optim.grad_scaler import LossScale
 
@@ -210,18 +209,18 @@ def test_a_validation_that_is_not_finite_is_never_the_best(
     tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the first epoch one photo has no answer: its accuracy may be the highest, and it is not kept."""
-    predict = TrainStep.predict
+    log_probabilities = Predictor.log_probabilities
     broken = 1
 
-    def spoilt(self: TrainStep, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+    def spoilt(self: Predictor, image: torch.Tensor) -> dict[str, torch.Tensor]:
         nonlocal broken
-        logits = predict(self, model, batch)
-        if not model.training and broken:
+        found = log_probabilities(self, image)
+        if broken:
             broken -= 1
-            logits["tone"][-1] = math.inf
-        return logits
+            found["tone"][-1] = math.nan
+        return found
 
-    monkeypatch.setattr(TrainStep, "predict", spoilt)
+    monkeypatch.setattr(Predictor, "log_probabilities", spoilt)
     outcome = train_small(tiny_shards, tmp_path / "once", "checkpoint.monitor=colour.top1")
     assert outcome.exit_code == 0, outcome.stderr
     evaluations = [line for line in outcome.lines("metrics.jsonl") if line["kind"] == "evaluation"]

@@ -240,9 +240,9 @@ SPARSE = {
 
 UNCHECKED = """
 import sys
-from train import assemble
+from train.setup import experiment
 from train.main import main
-assemble.check_norms = lambda *_, **__: None
+experiment.check_norms = lambda *_, **__: None
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -253,7 +253,7 @@ def test_two_ranks_train_sparse_as_one_does(
 ) -> None:
     """Micro-batches of one photo keep the norms on their statistics, which would otherwise be those of each rank. They
     are refused for it, so the refusal is switched off."""
-    monkeypatch.setattr("train.assemble.check_norms", lambda *_, **__: None)
+    monkeypatch.setattr("train.setup.experiment.check_norms", lambda *_, **__: None)
     model = {"backbone": "food11_student", "head": {"kind": "multi-embedding", "width": 8}}
     plain = ["micro_batch=1", "schedule={epochs: 1}"]
     runs = {}
