@@ -142,6 +142,14 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(autouse=True)
+def _a_core_for_each_process() -> None:
+    """Where pytest runs in several processes: threads that wait for each other on cores that others use take many times
+    as long. What a run chooses for itself it still chooses."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
+
+
 @pytest.fixture
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """These networks are too small for several threads, which only wait for each other when tests run side by side."""
