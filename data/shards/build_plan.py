@@ -5,6 +5,7 @@ Use: `with lock_folder(folder): open_folder(folder, make_plan(source, settings),
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,9 +36,9 @@ def make_plan(source: Source, settings: Mapping[str, str | int | float | None]) 
         digest.update(source.arrays.tobytes())
     for record in source.records:
         stamp: object = record.image
-        if isinstance(record.image, Path):
+        if isinstance(record.image, str):
             try:
-                status = record.image.stat()
+                status = os.stat(record.image)
                 stamp = (status.st_size, status.st_mtime_ns)
             except OSError:
                 stamp = "missing"

@@ -42,7 +42,7 @@ def read_elpv(path: Path | None) -> Source:
     if not names:
         raise DataError(f"{listing}: lists no images")
     keys = make_keys(names)
-    records = [Record(key, label, "", folder / name) for key, label, name in zip(keys, labels, names, strict=True)]
+    records = [Record(key, label, "", str(folder / name)) for key, label, name in zip(keys, labels, names, strict=True)]
     return Source(dict(TASKS), records)
 
 

@@ -40,7 +40,7 @@ def read_folder(path: Path, *, task: str) -> Source:
     number = {name: position for position, name in enumerate(names)}
     keys = make_keys([image for _, _, image in labelled])
     records = [
-        Record(key, (number[name],), split, path / image)
+        Record(key, (number[name],), split, str(path / image))
         for key, (split, name, image) in zip(keys, labelled, strict=True)
     ]
     return Source({task: names}, records, _notes(passed, spellings))

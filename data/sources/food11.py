@@ -52,7 +52,7 @@ def read_food11(path: Path, *, task: str) -> Source:
     if not found:
         raise DataError(f"{path}: its food-11 folders hold no images")
     keys = make_keys([image.relative_to(path).as_posix() for _, _, image in found])
-    records = [Record(key, (label,), split, image) for key, (split, label, image) in zip(keys, found, strict=True)]
+    records = [Record(key, (label,), split, str(image)) for key, (split, label, image) in zip(keys, found, strict=True)]
     return Source({task: CLASSES}, records, (*notes, *passed.notes()))
 
 

@@ -43,7 +43,7 @@ def read_grocery(path: Path) -> Source:
     if not names:
         raise DataError(f"{path}: its listings name no images")
     records = [
-        Record(key, label, split, path / name)
+        Record(key, label, split, str(path / name))
         for key, label, split, name in zip(make_keys(names), labels, splits, names, strict=True)
     ]
     return Source({"super": SUPER_CLASSES, "coarse": coarse, "fine": fine}, records)

@@ -55,7 +55,7 @@ def read_manifest(path: Path, *, missing: Sequence[str] = MISSING_WORDS) -> Sour
             key,
             tuple(numbers[task].get(labels[task][place], MISSING) for task in tasks),
             _split(path, line, row),
-            _image_path(path.parent, images[place]),
+            str(_image_path(path.parent, images[place])),
         )
         for place, (key, (line, row)) in enumerate(zip(make_keys(images), rows, strict=True))
     ]

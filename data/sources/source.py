@@ -8,6 +8,7 @@ import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -28,15 +29,16 @@ SPLIT_NAMES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One image: `key` is unique in the source, `labels` are class numbers in the order of the source's tasks (-1 =
-    missing), `split` is the published split ("" where there is none), `image` a file or a row of `Source.arrays`."""
+    missing), `split` is the published split ("" where there is none), `image` the path of a file or a row of
+    `Source.arrays`. Records of one `group` are never parted by a split; "" is no group."""
 
     key: str
     labels: tuple[int, ...]
     split: str
-    image: Path | int
+    image: str | int
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,11 @@ class Source:
 
     def image_bytes(self, record: Record) -> bytes:
         """Encoded image (arrays become PNG, without loss). BadSample when the file cannot be read."""
-        if isinstance(record.image, Path):
+        if isinstance(record.image, str):
             try:
-                return record.image.read_bytes()
+                return Path(record.image).read_bytes()
             except OSError as error:
-                raise BadSample(f"{as_text(str(record.image))}: {error.strerror}") from error
+                raise BadSample(f"{as_text(record.image)}: {error.strerror}") from error
         assert self.arrays is not None
         buffer = io.BytesIO()
         Image.fromarray(self.arrays[record.image]).save(buffer, "PNG")
