@@ -22,7 +22,7 @@ from data.names import print_any_name
 from data.shards.build_plan import Plan, lock_folder, make_plan, open_folder, shard_name
 from data.shards.process_pool import default_workers, map_in_processes
 from data.shards.splits import assign_splits
-from data.sources import MISSING_WORDS, SOURCES, Record, Source, open_source
+from data.sources import MISSING_WORDS, SOURCES, Record, Source, TableOptions, open_source
 from launch.exit_codes import ExitCode
 
 DEFAULT_MAX_BAD = 0.01
@@ -70,7 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _build(options: BuildOptions) -> None:
-    source = open_source(options.source, task=options.task, missing=options.missing)
+    source = open_source(
+        options.source,
+        task=options.task,
+        options=TableOptions(missing=options.missing or MISSING_WORDS) if options.missing is not None else None,
+    )
     check_names(source.tasks)
     for note in source.notes:
         print(f"note: {note}")

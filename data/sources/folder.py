@@ -3,28 +3,33 @@
 Use: `source = read_folder(Path("photos"), task="species")`
 """
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 from data.errors import DataError
 from data.index.labels import order_classes
 from data.names import as_text, class_name
+from data.sources.cells import one_spelling
 from data.sources.source import SPLIT_NAMES, Record, Source, make_keys
 from data.walk import Found, visible_folders, walk
 
 
-def read_folder(path: Path, *, task: str) -> Source:
+def read_folder(path: Path, *, task: str, case: str | None = None) -> Source:
     """One class per folder, named like it; images may lie deeper. When every folder in `path` is named like a split
-    (train, val, test, ...), class folders are looked for inside those. DataError when there are no images."""
+    (train, val, test, ...), class folders are looked for inside those. case: see `one_spelling`. DataError when there
+    are no images."""
     if not path.is_dir():
         raise DataError(f"{path}: no such folder")
     folders, passed = visible_folders(path)
     if not folders:
         raise DataError(f"{path}: holds no class folders (expected {path}/<class>/<image>.jpg)")
-    published = all(folder.name in SPLIT_NAMES for folder in folders)
+    published = all(folder.name.lower() in SPLIT_NAMES for folder in folders)
     spellings: dict[str, set[str]] = {}  # class -> names of its folders
     labelled: list[tuple[str, str, str]] = []  # split, class, image
-    for split, root in [(SPLIT_NAMES[folder.name], folder) for folder in folders] if published else [("", path)]:
+    for split, root in (
+        [(SPLIT_NAMES[folder.name.lower()], folder) for folder in folders] if published else [("", path)]
+    ):
         classes, beside = visible_folders(root)
         if published:
             passed.add(beside, at=root.name)
@@ -36,7 +41,9 @@ def read_folder(path: Path, *, task: str) -> Source:
             passed.add(replace(below, images=[]), at=place)
     if not labelled:
         raise DataError(f"{path}: holds no images (.jpg, .jpeg, .png, .webp, .bmp, .gif) in class folders")
-    names = order_classes(spellings)
+    merged = one_spelling(Counter(name for _, name, _ in labelled), case=case, where=str(path))
+    labelled = [(split, merged.get(name, name), image) for split, name, image in labelled]
+    names = order_classes(spellings.keys() - merged.keys())
     number = {name: position for position, name in enumerate(names)}
     keys = make_keys([image for _, _, image in labelled])
     records = [

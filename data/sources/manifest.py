@@ -1,147 +1,137 @@
-"""Importer for a table: a CSV or JSONL file with an `image` column and one column per task.
+"""Importer for a table: CSV or JSON with a column of photos and one column per task.
 
-Use: `source = read_manifest(Path("photos/labels.csv"))`
+Use: `source = read_manifest(Path("photos/labels.csv"), TableOptions())`
 
-Image paths are relative to the manifest. Without any task column the images have no labels. A column named `split`
-(train, val, test) gives published splits. Classes are sorted by name, by number where all are numbers. How cells are
-read: `data.sources.cells`.
+Without any task column the photos have no labels. A column named `split` (train, val, test) gives published splits.
+Classes are sorted by name, by number where all are numbers. Which column is what: `data.sources.columns`. How cells are
+read: `data.sources.cells`. Where photos are looked for: `data.sources.photo_paths`.
 """
 
-import csv
-import json
 from collections.abc import Sequence
+from itertools import repeat
 from pathlib import Path
+
+import numpy as np
 
 from data.errors import DataError
 from data.index.labels import MISSING, order_classes
-from data.names import class_name, on_disk
-from data.sources.cells import MISSING_WORDS, BadCell, read_labels
+from data.sources.cells import BadCell, one_spelling, read_labels
+from data.sources.columns import ColumnRoles, TableOptions, choose_columns
+from data.sources.photo_paths import find_photos
+from data.sources.repeats import merge_repeats, one_of_each
 from data.sources.source import SPLIT_NAMES, Record, Source, make_keys
-
-IMAGE_COLUMN = "image"
-SPLIT_COLUMN = "split"
-
-Row = tuple[int, dict[str, object]]  # line number, column -> cell: text, or a JSON value
+from data.sources.tags import NO_YES, read_tags
+from data.tables import Table, read_table
 
 
-def read_manifest(path: Path, *, missing: Sequence[str] = MISSING_WORDS) -> Source:
-    """Read a .csv or .jsonl file. missing: words that are no label. DataError names the line of anything that is not
-    one class per task."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file (expected a .csv or .jsonl manifest)")
-    try:
-        if path.suffix.lower() == ".csv":
-            columns, rows = _read_csv(path)
-            is_json = False
-        elif path.suffix.lower() in (".jsonl", ".ndjson"):
-            columns, rows = _read_jsonl(path)
-            is_json = True
-        else:
-            raise DataError(f"{path}: a manifest is a .csv or .jsonl file")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text ({error})") from error
-    if IMAGE_COLUMN not in columns:
-        raise DataError(f"{path}: has no {IMAGE_COLUMN!r} column (columns: {', '.join(columns)})")
-    tasks = [column for column in columns if column not in (IMAGE_COLUMN, SPLIT_COLUMN)]
-    if not rows:
+def read_manifest(path: Path, options: TableOptions) -> Source:
+    """Read a table of photos. DataError names the line of anything that is not one class per task."""
+    table = read_table(path, encoding=options.encoding, delimiter=options.delimiter)
+    if not table.num_rows:
         raise DataError(f"{path}: holds no rows")
-    images = [_image(path, line, row) for line, row in rows]
-    notes: list[str] = []
-    labels = {task: _read_column(path, task, rows, is_json=is_json, missing=missing, notes=notes) for task in tasks}
-    classes = {task: order_classes({name for name in names if name}) for task, names in labels.items()}
-    numbers = {task: {name: number for number, name in enumerate(names)} for task, names in classes.items()}
-    records = [
-        Record(
-            key,
-            tuple(numbers[task].get(labels[task][place], MISSING) for task in tasks),
-            _split(path, line, row),
-            str(_image_path(path.parent, images[place])),
-        )
-        for place, (key, (line, row)) in enumerate(zip(make_keys(images), rows, strict=True))
-    ]
-    if twice := len(rows) - len(set(images)):
-        notes.append(f"{twice} rows name an image that an earlier row names, too; both are kept")
-    if not tasks:
-        notes.append("no column holds labels: these images can only be learnt from a teacher")
-    return Source(classes, records, tuple(notes))
+    roles = choose_columns(table, options)
+    notes = [*table.notes, *roles.notes]
+    paths, found = find_photos(table, roles.image, images=options.images)
+    notes += found
+    classes: dict[str, tuple[str, ...]] = {}
+    labels: dict[str, np.ndarray] = {}
+    for name in table.columns:
+        if name in roles.tasks:
+            classes[name], labels[name] = _read_task(table, name, options, notes)
+        elif name in roles.tags:
+            tags = read_tags(table, name, missing=options.missing, notes=notes)
+            if taken := sorted(tags.keys() & table.columns.keys()):
+                raise DataError(
+                    f"{path}: column {name!r} and column {taken[0]!r} both make a task of that name; rename one"
+                )
+            classes.update(dict.fromkeys(tags, NO_YES))
+            labels.update(tags)
+    splits, split_codes = _read_splits(table, roles)
+    groups, group_codes = _read_groups(table, roles)
+    numbers = {file: number for number, file in enumerate(dict.fromkeys(paths))}
+    codes = table.columns[roles.image].codes
+    photos = np.fromiter(map(numbers.__getitem__, paths), np.int64, len(paths))[codes]
+    rows, labels, merged = merge_repeats(
+        table,
+        photos,
+        labels,
+        tags=set(classes) - set(roles.tasks),
+        drop_conflicts=options.drop_conflicts,
+        describe=lambda task, label: classes[task][label],
+    )
+    if merged:
+        one_of_each(table, splits, split_codes, photos, what="split")
+        one_of_each(table, groups, group_codes, photos, what="group")
+    if not classes:
+        notes.append("no column holds labels: these photos can only be learnt from a teacher")
+    cells = table.columns[roles.image].values
+    files = codes[rows].tolist()
+    records = map(
+        Record,
+        make_keys([str(cells[code]) for code in files]),
+        _label_tuples([column for column in labels.values()], len(rows)),
+        map(splits.__getitem__, split_codes[rows].tolist()),
+        map(paths.__getitem__, files),
+        map(groups.__getitem__, group_codes[rows].tolist()),
+    )
+    return Source(classes, list(records), (*notes, *merged))
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[Row]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        columns = [class_name(column.strip()) for column in next(reader, [])]
-        if len(set(columns)) != len(columns) or "" in columns:
-            raise DataError(f"{path}: line 1 must give every column its own name (it has: {', '.join(columns)})")
-        rows: list[Row] = []
-        for cells in reader:
-            line = reader.line_num
-            if not cells:
-                continue
-            if len(cells) != len(columns):
-                raise DataError(f"{path}: line {line} has {len(cells)} cells, the header has {len(columns)}")
-            rows.append((line, dict(zip(columns, cells, strict=True))))
-    return columns, rows
-
-
-def _read_jsonl(path: Path) -> tuple[list[str], list[Row]]:
-    columns: dict[str, None] = {}
-    rows: list[Row] = []
-    with path.open(encoding="utf-8-sig") as file:
-        for line, text in enumerate(file, start=1):
-            if not text.strip():
-                continue
-            try:
-                content = json.loads(text)
-            except ValueError as error:
-                raise DataError(f"{path}: line {line} is not JSON ({error})") from error
-            if not isinstance(content, dict):
-                raise DataError(f"{path}: line {line} is not an object")
-            row = {class_name(column): value for column, value in content.items()}
-            if len(row) < len(content):
-                raise DataError(f"{path}: line {line} has two fields of one name (it has: {', '.join(content)})")
-            columns.update(dict.fromkeys(row))
-            rows.append((line, row))
-    return list(columns), rows
-
-
-def _image(path: Path, line: int, row: dict[str, object]) -> str:
-    cell = row.get(IMAGE_COLUMN)
-    if not isinstance(cell, str | int) or not str(cell).strip():
-        raise DataError(f"{path}: line {line} names no image")
-    return str(cell)
-
-
-def _image_path(folder: Path, cell: str) -> Path:
-    """The file of a cell: blanks around it count where a file is called like that, `\\` may part folders, and names
-    that are no text may be written as `data.names` writes them."""
-    plain = folder / cell.strip()
-    if cell == cell.strip() and "\\" not in cell:
-        return plain
-    spellings = (cell, cell.replace("\\", "/"), on_disk(cell))
-    return next((folder / name for name in spellings if (folder / name).exists()), plain)
-
-
-def _read_column(
-    path: Path, task: str, rows: Sequence[Row], *, is_json: bool, missing: Sequence[str], notes: list[str]
-) -> list[str]:
-    """The class name of every row, "" where the label is missing; `notes` takes how many are, and how it was said."""
+def _read_task(table: Table, name: str, options: TableOptions, notes: list[str]) -> tuple[tuple[str, ...], np.ndarray]:
+    """(classes, int32 [rows] class numbers); `notes` takes how many are missing, and how that was said."""
+    column = table.columns[name]
+    counts = column.counts().tolist()
     try:
-        names, gaps = read_labels([row.get(task) for _, row in rows], is_json=is_json, missing=missing)
+        names, gaps = read_labels(column.values, counts, is_json=table.is_json, missing=options.missing)
     except BadCell as error:
-        raise DataError(f"{path}: line {rows[error.place][0]}, column {task!r}: {error.reason}") from error
-    if not any(names):
-        raise DataError(f"{path}: column {task!r} has no label in any row; remove it")
+        where = table.where(column.first_row(error.place))
+        keep = "; --tasks names the columns that are tasks" if options.tasks is None else ""
+        raise DataError(f"{where}, column {name!r}: {error.reason}{keep}") from error
+    photos: dict[str, int] = {}
+    for label, count in zip(names, counts, strict=True):
+        if label:
+            photos[label] = photos.get(label, 0) + count
+    if not photos:
+        raise DataError(f"{table.path}: column {name!r} has no label in any row; remove it")
+    merged = one_spelling(photos, case=options.case, where=f"{table.path}: column {name!r}")
+    names = [merged.get(label, label) for label in names]
+    if merged:
+        notes.append(f"column {name!r}: {len(merged)} spellings joined others: {', '.join(sorted(merged)[:5])}")
     if gaps:
-        counts = ", ".join(f"{count:,} {gap}" for gap, count in gaps.most_common())
-        how = "; --missing '' makes classes of words" if gaps.keys() & set(map(repr, missing)) else ""
-        notes.append(f"column {task!r}: {gaps.total():,} of {len(rows):,} labels are missing ({counts}){how}")
-    return names
+        listed = ", ".join(f"{count:,} {gap}" for gap, count in gaps.most_common())
+        how = "; --missing '' makes classes of words" if gaps.keys() & set(map(repr, options.missing)) else ""
+        notes.append(f"column {name!r}: {gaps.total():,} of {table.num_rows:,} labels are missing ({listed}){how}")
+    if set(names) - {""} == {"-1", "1"}:
+        notes.append(f"column {name!r}: -1 and 1 are two classes; --missing=-1 would make -1 a missing label")
+    classes = order_classes(set(names) - {""})
+    numbers = {label: number for number, label in enumerate(classes)}
+    return classes, np.array([numbers.get(label, MISSING) for label in names], np.int32)[column.codes]
 
 
-def _split(path: Path, line: int, row: dict[str, object]) -> str:
-    if SPLIT_COLUMN not in row:
-        return ""
-    name = str(row[SPLIT_COLUMN]).strip()
-    if name not in SPLIT_NAMES:
-        raise DataError(f"{path}: line {line}, split {name!r} is not one of {', '.join(SPLIT_NAMES)}")
-    return SPLIT_NAMES[name]
+def _read_splits(table: Table, roles: ColumnRoles) -> tuple[list[str], np.ndarray]:
+    """(names, numbers of the rows' splits)."""
+    if roles.split is None:
+        return [""], np.zeros(table.num_rows, np.int32)
+    column = table.columns[roles.split]
+    words = ["" if value is None else str(value).strip() for value in column.values]
+    for code, word in enumerate(words):
+        if word.lower() not in SPLIT_NAMES:
+            where = table.where(column.first_row(code))
+            raise DataError(f"{where}, split {word!r} is not one of {', '.join(SPLIT_NAMES)}")
+    return [SPLIT_NAMES[word.lower()] for word in words], column.codes
+
+
+def _read_groups(table: Table, roles: ColumnRoles) -> tuple[list[str], np.ndarray]:
+    """(names, numbers of the rows' groups); an empty cell is no group."""
+    if roles.group is None:
+        return [""], np.zeros(table.num_rows, np.int32)
+    column = table.columns[roles.group]
+    return ["" if value is None else str(value).strip() for value in column.values], column.codes
+
+
+def _label_tuples(columns: Sequence[np.ndarray], num_rows: int) -> list[tuple[int, ...]]:
+    """The labels of each row. Rows with the same labels share one tuple: a million rows have few different ones."""
+    if not columns:
+        return list(repeat((), num_rows))
+    seen: dict[tuple[int, ...], tuple[int, ...]] = {}
+    return [seen.setdefault(row, row) for row in zip(*(column.tolist() for column in columns), strict=True)]

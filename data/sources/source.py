@@ -5,6 +5,7 @@ Use: `source = open_source("folder:photos"); data = source.image_bytes(source.re
 
 import io
 import posixpath
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ SPLIT_NAMES = {
     "val": "val",
     "valid": "val",
     "validation": "val",
+    "dev": "val",
     "test": "test",
     "testing": "test",
     "evaluation": "test",
@@ -39,6 +41,10 @@ class Record(NamedTuple):
     split: str
     image: str | int
     group: str = ""
+
+
+# What `_tidy` or `as_text` would change: control and odd characters, \\, absolute paths, . and .. and empty parts.
+_UNUSUAL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\ud800-\udfff\\]|^/|(^|/)\.{0,2}(/|$)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -70,11 +76,12 @@ def make_keys(names: Sequence[str]) -> list[str]:
     """
     taken: set[str] = set()
     keys = []
+    together = "\n".join(names)
+    plain = together.count("\n") == len(names) - 1 and not _UNUSUAL.search(together)
     for name in names:
-        folder, base = posixpath.split(posixpath.normpath(as_text(name.replace("\\", "/"))).lstrip("/"))
-        folder = "/".join("_" if part == ".." else part for part in folder.split("/"))
+        folder, base = posixpath.split(name if plain else _tidy(name))
         stem = (base.rpartition(".")[0] or base).replace(".", "_")
-        key = wanted = posixpath.join(folder, stem)
+        key = wanted = f"{folder}/{stem}" if folder else stem
         number = 1
         while key in taken:
             number += 1
@@ -82,3 +89,9 @@ def make_keys(names: Sequence[str]) -> list[str]:
         taken.add(key)
         keys.append(key)
     return keys
+
+
+def _tidy(name: str) -> str:
+    """A path that stays in its folder, as text."""
+    folder, base = posixpath.split(posixpath.normpath(as_text(name.replace("\\", "/"))).lstrip("/"))
+    return posixpath.join("/".join("_" if part == ".." else part for part in folder.split("/")), base)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.errors import BadArgument, BadSample, DataError
+from data.errors import BadArgument, DataError
 from data.images.decode import decode_image
 from data.index.labels import order_classes
 from data.sources import SOURCES, Source, open_source
@@ -204,18 +204,7 @@ def test_keys_stay_apart_and_lose_dots():
     ]
 
 
-# -- manifest --------------------------------------------------------------------------------------------------------
-
-
-def test_manifest_reads_missing_labels(tmp_path):
-    source = open_source(make_manifest(tmp_path))
-    assert source.tasks == {"age": ("old",), "sex": ("f", "m")}
-    assert labels_of(source, "age") == {"a": "old", "b": None}
-
-
-def test_manifest_sorts_numbers_as_numbers(tmp_path):
-    source = open_source(make_manifest(tmp_path, "image,age\na.jpg,10\nb.jpg,9\nc.jpg,100\n"))
-    assert source.tasks["age"] == ("9", "10", "100")
+# -- the order of classes ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -264,98 +253,6 @@ def folders_named(names: list[str], root: Path) -> Path:
 )
 def test_only_numbers_are_ordered_by_value(names, ordered):
     assert order_classes(names) == ordered
-
-
-GAPS = "image,age,kind\na.jpg,1.0,cat\nb.jpg,,NA\nc.jpg,nan,\nd.jpg,10.0,null\n"
-
-
-def test_gaps_as_tools_write_them_are_missing_labels_and_counted(tmp_path):
-    source = open_source(make_manifest(tmp_path, GAPS))
-    assert labels_of(source, "age") == {"a": "1", "b": None, "c": None, "d": "10"}
-    assert labels_of(source, "kind") == {"a": "cat", "b": None, "c": None, "d": None}
-    assert source.notes == (
-        "column 'age': 2 of 4 labels are missing (1 empty, 1 'nan'); --missing '' makes classes of words",
-        "column 'kind': 3 of 4 labels are missing (1 'NA', 1 empty, 1 'null'); --missing '' makes classes of words",
-    )
-
-
-def test_missing_words_can_be_others_or_none(tmp_path):
-    text = make_manifest(tmp_path, "image,kind\na.jpg,NA\nb.jpg,-1\nc.jpg,\n")
-    assert labels_of(open_source(text, missing=("-1",)), "kind") == {"a": "NA", "b": None, "c": None}
-    with pytest.raises(DataError, match=r"line 3, column 'kind': -1 is negative.*--missing=-1"):
-        open_source(text, missing=())
-    with pytest.raises(BadArgument, match="--missing: is for the cells of a manifest, folder has none"):
-        open_source(make_folder(tmp_path), missing=())
-
-
-def test_gaps_and_whole_decimals_in_json_lines(tmp_path):
-    lines = ['{"image": "a.jpg", "n": 2.0}', '{"image": "b.jpg", "n": NaN}', '{"image": "c.jpg", "n": null}']
-    lines += ['{"image": "d.jpg", "n": 10}', '{"image": "a.jpg", "n": "NA"}']
-    source = open_source(make_manifest(tmp_path, "\n".join(lines), "list.jsonl"))
-    assert source.tasks == {"n": ("2", "10")}
-    assert [record.labels for record in source.records] == [(0,), (-1,), (-1,), (1,), (-1,)]
-    assert "3 of 5 labels are missing (1 NaN, 1 empty, 1 'NA')" in source.notes[0]
-
-
-@pytest.mark.parametrize("cell", ["2.5", "cat"])
-def test_a_whole_decimal_beside_other_labels_is_a_decimal(cell, tmp_path):
-    with pytest.raises(DataError, match=r"line 2, column 'age': label 1\.0 is a decimal"):
-        open_source(make_manifest(tmp_path, f"image,age\na.jpg,1.0\nb.jpg,{cell}\n"))
-
-
-def test_text_in_json_is_a_name_whatever_it_looks_like(tmp_path):
-    source = open_source(make_manifest(tmp_path, '{"image": "a.jpg", "n": "1.0"}', "list.jsonl"))
-    assert source.tasks == {"n": ("1.0",)}
-
-
-@pytest.mark.parametrize(
-    ("name", "cell"),
-    [("p\udcff.jpg", r"p\xff.jpg"), (" lead.jpg", " lead.jpg"), ("sub/x.jpg", r"sub\x.jpg"), ("b\\s.jpg", "b\\s.jpg")],
-)
-def test_a_manifest_finds_files_by_any_way_to_write_their_names(name, cell, tmp_path):
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).write_bytes(jpeg(7))
-    source = open_source(make_manifest(tmp_path, f"image,n\n{cell},1\n"))
-    assert source.image_bytes(source.records[0]) == jpeg(7)
-
-
-def test_manifest_splits_and_jsonl(tmp_path):
-    lines = [{"image": "a.jpg", "split": "train", "n": 3}, {"image": "b.jpg", "split": "test", "n": None}]
-    source = open_source(make_manifest(tmp_path, "\n".join(map(json.dumps, lines)), "list.jsonl"))
-    assert source.tasks == {"n": ("3",)}
-    assert [(record.split, record.labels) for record in source.records] == [("train", (0,)), ("test", (-1,))]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("l.csv", "image,age\na.jpg,0.53\n", "line 2, column 'age': .*regression is not supported"),
-        ("l.csv", "image,age\na.jpg,1e-3\n", "regression is not supported"),
-        ("l.csv", 'image,age\na.jpg,"[1, 2]"\n', "several labels per task are not supported"),
-        ("l.csv", "image,age\na.jpg,-1\n", "negative; leave a missing label empty"),
-        ("l.csv", "photo,age\na.jpg,1\n", "no 'image' column"),
-        ("l.csv", "image,age\na.jpg\n", "line 2 has 1 cells, the header has 2"),
-        ("l.csv", "image,age,age\na.jpg,1,1\n", "its own name"),
-        ("l.csv", "image,age\n", "no rows"),
-        ("l.csv", "image,age\na.jpg,\n", "has no label in any row"),
-        ("l.csv", "image,age\n,1\n", "line 2 names no image"),
-        ("l.csv", "image,age,split\na.jpg,1,trian\n", "split 'trian' is not one of"),
-        ("l.jsonl", '{"image": "a.jpg", "age": 0.5}', "line 1, column 'age': .*float"),
-        ("l.jsonl", '{"image": "a.jpg", "age": ["x"]}', "is a list"),
-        ("l.jsonl", '{"image": "a.jpg", "age": true}', "neither a class name nor a class number"),
-        ("l.jsonl", '{"image": "a.jpg"', "line 1 is not JSON"),
-        ("l.txt", "a.jpg 1", "is a .csv or .jsonl file"),
-    ],
-)
-def test_manifest_refuses_in_words(name, text, message, tmp_path):
-    with pytest.raises(DataError, match=message):
-        open_source(make_manifest(tmp_path, text, name))
-
-
-def test_manifest_with_a_missing_photo_is_a_bad_sample_not_a_stop(tmp_path):
-    source = open_source(make_manifest(tmp_path, "image,age\nz.jpg,1\n"))
-    with pytest.raises(BadSample, match=r"z\.jpg"):
-        source.image_bytes(source.records[0])
 
 
 # -- food-11, CIFAR-10, Fashion-MNIST, ELPV, Grocery -----------------------------------------------------------------
