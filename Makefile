@@ -48,7 +48,7 @@ run: setup  ## real photos -> shards -> two Horovod workers -> a table of result
 	horovodrun -np 2 python train/main.py --config train/configs/solar/quickstart.yaml run.dir=runs/solar-$$(date +%Y%m%d-%H%M%S)
 
 test: setup dev  ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: setup dev  ## speed and memory against stock pipelines; ONLY=loader runs one part
 	$(BIN)/python -m tests.benchmarks $(ONLY)

@@ -12,10 +12,13 @@ import io
 import re
 import sys
 import unicodedata
+from collections.abc import Sequence
 
 _ODD = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _WRITTEN = re.compile(r"\\x([01][0-9a-f]|7f|[89a-f][0-9a-f])")
 _HANDLER = "slimheads-names"
+# In names that stand on a line each: what a path has that does not simply lead downwards from a folder.
+_NOT_DOWNWARDS = ("\\", "//", "/./", "/../", "\n/", "\n./", "\n../", "/\n", "/.\n", "/..\n", "\n.\n", "\n..\n", "\n\n")
 
 
 def as_text(name: str) -> str:
@@ -26,6 +29,18 @@ def as_text(name: str) -> str:
 def class_name(name: str) -> str:
     """The name of a class or a task, as text in one Unicode form."""
     return unicodedata.normalize("NFC", as_text(name))
+
+
+def are_plain_paths(names: Sequence[str]) -> bool:
+    """Whether all names are text as `as_text` leaves it, and paths that lead down from a folder without detours. Of a
+    million names this is known at once, where a look at each takes seconds."""
+    together = "\n".join(names)
+    lines = f"\n{together}\n"
+    return (
+        together.count("\n") == len(names) - 1
+        and together.replace("\n", "").isprintable()
+        and not any(mark in lines for mark in _NOT_DOWNWARDS)
+    )
 
 
 def on_disk(text: str) -> str:

@@ -19,6 +19,13 @@ from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY_TASKS = {"colour": ("red", "green", "blue"), "tone": ("dark", "bright")}
+# Files that take longest, in this order, start first, so that no process is left with one of them at the end.
+LONGEST = (
+    *("end_to_end/test_resume", "end_to_end/test_food11", "launch/test_slurm", "train/test_main_bad_input"),
+    *("end_to_end/test_ranks", "train/test_cache_teacher", "launch/test_elastic", "end_to_end/test_soak"),
+    *("launch/horovod/test_horovodrun", "models/export/test_export", "train/report_page/test_report"),
+    *("train/loop/test_due_evaluation", "launch/test_kubernetes", "train/distributed/test_watchdog", "test_docs"),
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,12 @@ def end_process_tree(process: subprocess.Popen[str]) -> None:
 def own_lines(log: Path) -> str:
     """What a rank wrote, without the `[0]<stdout>:` that horovodrun puts before each line."""
     return re.sub(r"^\[\d+\]<std(out|err)>:", "", log.read_text(), flags=re.MULTILINE)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files in the order of LONGEST, then the others; within a file nothing moves."""
+    places = {REPOSITORY / "tests" / f"{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from data.errors import BadArgument
-from data.sources.cells import MISSING_WORDS
+from data.sources.cells import CASES, MISSING_WORDS
 from data.sources.cifar10 import read_cifar10
 from data.sources.columns import TableOptions
 from data.sources.elpv import read_elpv
@@ -21,7 +21,7 @@ from data.sources.manifest import read_manifest
 from data.sources.source import Record, Source
 from data.tables import is_table
 
-__all__ = ["MISSING_WORDS", "SOURCES", "Record", "Source", "TableOptions", "open_source"]
+__all__ = ["CASES", "MISSING_WORDS", "SOURCES", "Record", "Source", "TableOptions", "open_source"]
 
 DEFAULT_TASK = "class"
 

@@ -48,9 +48,8 @@ def read_manifest(path: Path, options: TableOptions) -> Source:
             labels.update(tags)
     splits, split_codes = _read_splits(table, roles)
     groups, group_codes = _read_groups(table, roles)
-    numbers = {file: number for number, file in enumerate(dict.fromkeys(paths))}
     codes = table.columns[roles.image].codes
-    photos = np.fromiter(map(numbers.__getitem__, paths), np.int64, len(paths))[codes]
+    photos = _number(paths)[codes]
     rows, labels, merged = merge_repeats(
         table,
         photos,
@@ -75,6 +74,14 @@ def read_manifest(path: Path, options: TableOptions) -> Source:
         map(groups.__getitem__, group_codes[rows].tolist()),
     )
     return Source(classes, list(records), (*notes, *merged))
+
+
+def _number(paths: Sequence[str]) -> np.ndarray:
+    """int64 [paths], equal where two paths are."""
+    if len(set(paths)) == len(paths):
+        return np.arange(len(paths))
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(path, len(numbers)) for path in paths], np.int64)
 
 
 def _read_task(table: Table, name: str, options: TableOptions, notes: list[str]) -> tuple[tuple[str, ...], np.ndarray]:

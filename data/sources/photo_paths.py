@@ -8,13 +8,11 @@ import re
 from pathlib import Path
 
 from data.errors import DataError
-from data.names import on_disk
+from data.names import are_plain_paths, on_disk
 from data.tables import Table
 from data.walk import IMAGE_SUFFIXES, is_hidden
 
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
-# Cells that are not simply a path below the folder: blanks at an end, \\, ~, . and .., absolute paths, odd names.
-_ODD = re.compile(r"^\s|\s$|\\|^~|^\.{1,2}/|/\.{0,2}/|^/", re.MULTILINE)
 _CHECKED = 200  # cells of which the files are looked for at once
 _MOST_FOLDERS = 2000  # that are searched for photos
 _DEPTH = 4
@@ -31,7 +29,7 @@ def find_photos(table: Table, name: str, *, images: Path | None) -> tuple[list[s
         row = min(column.first_row(code) for code, cell in enumerate(cells) if not cell.strip())
         raise DataError(f"{table.where(row)} names no photo")
     cells = [cell.removeprefix("file://") for cell in cells]
-    if _ADDRESS.search(cells[0]) or any(map(_ADDRESS.match, cells)):
+    if any("://" in cell for cell in cells) and any(map(_ADDRESS.match, cells)):
         code = next(code for code, cell in enumerate(cells) if _ADDRESS.match(cell))
         raise DataError(
             f"{table.where(column.first_row(code))} names a web address ({cells[code][:80]}); download the photos "
@@ -41,9 +39,13 @@ def find_photos(table: Table, name: str, *, images: Path | None) -> tuple[list[s
     finder = _Finder(root)
     checked = cells[:: max(1, len(cells) // _CHECKED)]
     found = sum(finder.find(cell) is not None for cell in checked)
-    plain = _ODD.search("\n".join(cells)) is None
-    if found == len(checked) and plain and not finder.searched:
-        return [os.path.join(root, cell) for cell in cells], []
+    if (
+        found == len(checked)
+        and not finder.searched
+        and are_plain_paths(cells)
+        and list(map(str.strip, cells)) == cells
+    ):
+        return [f"{root}/{cell}" for cell in cells], []
     if found or images is not None:
         paths = [finder.find(cell) for cell in cells]
         if any(paths):

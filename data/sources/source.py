@@ -5,7 +5,6 @@ Use: `source = open_source("folder:photos"); data = source.image_bytes(source.re
 
 import io
 import posixpath
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from data.errors import BadSample
-from data.names import as_text
+from data.names import are_plain_paths, as_text
 
 # Folder names in the wild -> the split's name in a shard folder.
 SPLIT_NAMES = {
@@ -41,10 +40,6 @@ class Record(NamedTuple):
     split: str
     image: str | int
     group: str = ""
-
-
-# What `_tidy` or `as_text` would change: control and odd characters, \\, absolute paths, . and .. and empty parts.
-_UNUSUAL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\ud800-\udfff\\]|^/|(^|/)\.{0,2}(/|$)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -76,11 +71,12 @@ def make_keys(names: Sequence[str]) -> list[str]:
     """
     taken: set[str] = set()
     keys = []
-    together = "\n".join(names)
-    plain = together.count("\n") == len(names) - 1 and not _UNUSUAL.search(together)
+    plain = are_plain_paths(names)
     for name in names:
-        folder, base = posixpath.split(name if plain else _tidy(name))
-        stem = (base.rpartition(".")[0] or base).replace(".", "_")
+        folder, _, base = (name if plain else _tidy(name)).rpartition("/")
+        stem = base.rpartition(".")[0] or base
+        if "." in stem:
+            stem = stem.replace(".", "_")
         key = wanted = f"{folder}/{stem}" if folder else stem
         number = 1
         while key in taken:
