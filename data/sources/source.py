@@ -23,6 +23,7 @@ SPLIT_NAMES = {
     "training": "train",
     "val": "val",
     "valid": "val",
+    "dev": "val",
     "validation": "val",
     "dev": "val",
     "test": "test",
