@@ -40,12 +40,12 @@ def shuffled_order(records: Sequence[Record], *, seed: int) -> np.ndarray:
     """int64 [n]: the numbers of the records in the order of `shuffle`."""
     digests = np.empty((len(records), 2), np.uint64)
     for start in range(0, len(records), _AT_ONCE):
-        block = b"".join(_draw(seed, record.key) for record in records[start : start + _AT_ONCE])
+        block = b"".join(_digest(seed, record.key) for record in records[start : start + _AT_ONCE])
         digests[start : start + _AT_ONCE] = np.frombuffer(block, ">u8").reshape(-1, 2)
     return np.lexsort((digests[:, 1], digests[:, 0]))
 
 
-def _draw(seed: int, text: str) -> bytes:
+def _digest(seed: int, text: str) -> bytes:
     return hashlib.blake2b(f"{seed}\0{text}".encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
@@ -76,47 +76,63 @@ def assign_splits(
     order = shuffled_order(records, seed=seed)
     ordered = [records[number] for number in order.tolist()]
     pool = split or TRAIN
-    pooled = ("", TRAIN, HELD_OUT) if option and split is None else ("",)
+    pooled = () if split is not None else ("", TRAIN, HELD_OUT) if option else ("",)
     names = [pool if not published or record.split in pooled else record.split for record in ordered]
     wanted = dict.fromkeys(names) if split is None else [pool]
-    parts = {name: list(compress(ordered, (other == name for other in names))) for name in wanted}
+    parts = {name: list(compress(ordered, map(name.__eq__, names))) for name in wanted}
     if not option:
         return Splits(parts)
     if not parts.get(pool):
         raise BadArgument(f"{option}: the source publishes only {', '.join(published)}, nothing to train on")
-    candidates = parts[pool]
-    notes = []
-    units = np.arange(len(candidates))
+    notes: list[str] = []
+    units = None
     if unit is not None:
         inside = np.array([name == pool for name in names])
-        shuffled = unit[order]
-        units = number_units(shuffled[inside])
-        if split is None and (parted := np.isin(shuffled[inside], shuffled[~inside])).any():
+        units, outside = number_units(unit[order[inside]]), unit[order[~inside]]
+        if (parted := np.isin(unit[order[inside]], outside)).any():
+            number = len(np.unique(units[parted]))
             notes.append(
-                f"{len(np.unique(units[parted])):,} groups also lie in a published split that stays as it is "
-                f"({', '.join(name for name in parts if name != pool)}); their {np.count_nonzero(parted):,} other "
-                f"photos were divided between {pool} and {HELD_OUT}"
+                f"{'1 group lies' if number == 1 else f'{number:,} groups lie'} in other published splits, too "
+                f"({', '.join(sorted(set(names) - {pool}))}), which stay as they are; {np.count_nonzero(parted):,} "
+                f"photos of {'it' if number == 1 else 'them'} are in {pool} or {HELD_OUT}"
             )
-    columns, num_labels = label_columns(candidates, tasks)
+    held, said = _draw(parts[pool], tasks, units, fraction=fraction, folds=folds, fold=fold)
+    kept, out = list(compress(parts[pool], (~held).tolist())), list(compress(parts[pool], held.tolist()))
+    return Splits({**parts, pool: kept, HELD_OUT: out}, (*notes, *said))
+
+
+def _draw(
+    records: Sequence[Record],
+    tasks: Mapping[str, Sequence[str]],
+    units: np.ndarray | None,
+    *,
+    fraction: float | None,
+    folds: int | None,
+    fold: int | None,
+) -> tuple[np.ndarray, list[str]]:
+    """(bool [n]: which of the shuffled records are held out, notes)."""
+    columns, num_labels = label_columns(records, tasks)
+    numbers = np.arange(len(records)) if units is None else units
+    notes = []
     if fraction is not None:
-        name_of = partial(_name_of, candidates, units)
-        held = hold_out(columns, num_labels, units, fraction=fraction, name_of_unit=name_of)
+        name_of = partial(_name_of, records, numbers)
+        held = hold_out(columns, num_labels, numbers, fraction=fraction, name_of_unit=name_of)
     else:
         assert folds is not None
-        fold_of = draw_folds(columns, num_labels, units, folds=folds)
+        fold_of = draw_folds(columns, num_labels, numbers, folds=folds)
         held = fold_of == fold
         notes += _fold_notes(fold_of, folds)
-    if unit is not None:
-        notes += _unit_notes(units, held)
+    if units is not None:
+        notes.append(_unit_note(units, held))
     notes += _class_notes(tasks, count_labels(columns, num_labels), count_labels(columns[:, held], num_labels))
-    kept, out = list(compress(candidates, (~held).tolist())), list(compress(candidates, held.tolist()))
-    return Splits({**parts, pool: kept, HELD_OUT: out}, tuple(notes))
+    return held, notes
 
 
 def label_columns(records: Sequence[Record], tasks: Mapping[str, Sequence[str]]) -> tuple[np.ndarray, int]:
     """(int32 [T, n], L): labels numbered over all tasks, from 0 to L-1; L is a missing one."""
     flat = chain.from_iterable(record.labels for record in records)
-    columns = np.fromiter(flat, np.int32, len(records) * len(tasks)).reshape(len(records), len(tasks)).T.copy()
+    rows = np.fromiter(flat, np.int32, len(records) * len(tasks)).reshape(len(records), len(tasks))
+    columns = rows.T.copy()
     num_labels = sum(map(len, tasks.values()))
     first = 0
     for column, classes in zip(columns, tasks.values(), strict=True):
@@ -175,14 +191,12 @@ def _fold_notes(fold_of: np.ndarray, folds: int) -> list[str]:
     return notes
 
 
-def _unit_notes(units: np.ndarray, held: np.ndarray) -> list[str]:
+def _unit_note(units: np.ndarray, held: np.ndarray) -> str:
     sizes = np.bincount(units)
     several = sizes[sizes > 1]
-    return [
-        f"{several.sum():,} photos in {len(several):,} groups; the share held out is {held.mean():.3f}"
-        if len(several)
-        else "no group has two photos, so that each photo stands for itself"
-    ]
+    if not len(several):
+        return "no group has two photos, so that each photo stands for itself"
+    return f"{several.sum():,} photos in {len(several):,} groups; the share held out is {held.mean():.3f}"
 
 
 def _class_notes(tasks: Mapping[str, Sequence[str]], counts: np.ndarray, held: np.ndarray) -> list[str]:

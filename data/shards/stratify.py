@@ -13,6 +13,7 @@ Labels are numbers over all tasks, 0 to L-1, and L stands for a missing one; sam
 import numpy as np
 
 _ONE = 1 << 32  # of the fixed point in which chances are added up
+_EXACT = 1e-6  # less than that beside a whole number is the number
 _POOL = 4096  # samples of each side that one round of swaps looks at
 _ROUNDS = 12
 _BATCHES = 64  # most batches of swaps in a round
@@ -31,8 +32,7 @@ def draw(columns: np.ndarray, *, want: np.ndarray, room: np.ndarray, target: int
     """bool [n]: the samples drawn, `target` of them where `room` allows as many.
 
     columns: int32 [T, n], labels of each task. want: float [L + 1], how many of each label to draw. room: [L + 1], the
-    most that may be drawn of each. Every label gets what it wants to less than one sample, if the tasks allow that
-    together.
+    most that may be drawn of each. Every label gets what it wants, rounded up or down, if the tasks allow that together.
     """
     num_samples = columns.shape[1]
     counts = count_labels(columns, len(want) - 1)
@@ -143,9 +143,8 @@ def _swap(
     room: np.ndarray,
     counts: np.ndarray,
 ) -> None:
-    """Exchange drawn samples for others while that brings labels closer to what they want. A label that is less than
-    one sample off costs nothing: rounding up some rare classes and rounding down others is how all of them together
-    keep their share."""
+    """Exchange drawn samples for others while that brings labels closer to what they want. Rounding costs nothing in
+    either direction: up for some rare classes and down for others is how all of them together keep their share."""
     balance = _Balance(given, want=want, room=room, counts=counts)
     for _ in range(_ROUNDS):
         before = balance.cost(given)
@@ -194,14 +193,15 @@ def _sharing_none(columns: np.ndarray) -> np.ndarray:
 
 
 class _Balance:
-    """How far labels are from what they want: the sum of (distance - 1)^2 / count over those more than one off."""
+    """How far labels are from what they want, rounded down or up: the sum of distance^2 / count."""
 
     def __init__(self, given: np.ndarray, *, want: np.ndarray, room: np.ndarray, counts: np.ndarray) -> None:
-        self.given, self.want, self.room = given, want, room
+        self.given, self.room = given, room
+        self.least, self.most = np.floor(want + _EXACT), np.ceil(want - _EXACT)
         self.weight = np.divide(1.0, counts, out=np.zeros(len(counts)), where=counts > 0)
 
     def costs(self, given: np.ndarray) -> np.ndarray:
-        distance: np.ndarray = np.maximum(np.abs(given - self.want) - 1, 0)
+        distance: np.ndarray = np.maximum(np.maximum(self.least - given, given - self.most), 0)
         return distance**2 * self.weight
 
     def cost(self, given: np.ndarray) -> float:
