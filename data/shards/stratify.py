@@ -32,7 +32,8 @@ def draw(columns: np.ndarray, *, want: np.ndarray, room: np.ndarray, target: int
     """bool [n]: the samples drawn, `target` of them where `room` allows as many.
 
     columns: int32 [T, n], labels of each task. want: float [L + 1], how many of each label to draw. room: [L + 1], the
-    most that may be drawn of each. Every label gets what it wants, rounded up or down, if the tasks allow that together.
+    most that may be drawn of each. Every label gets what it wants, rounded up or down, if the tasks allow that
+    together.
     """
     num_samples = columns.shape[1]
     counts = count_labels(columns, len(want) - 1)
