@@ -147,8 +147,6 @@ def _divide(
             want = counts * part
             if favour_rare:
                 want = _favour_rare(want, payable=_PAYABLE * quota[0])
-            if number == num_sides - 2:  # what the last side may not hold has to go now
-                want = np.maximum(want, counts - (most[:, -1] - given[-1]))
             drawn = draw(columns[:, left], want=want, room=room, target=int(quota[0]))
         side[left[drawn]] = number
         left = left[~drawn]

@@ -182,7 +182,7 @@ def test_no_class_of_any_task_is_held_out_whole(fraction: float) -> None:
     parts = divide(photos, 300, 250, 3, fraction=fraction).parts
     for task in range(3):
         assert set(counts(parts["train"], task)) == set(counts(photos, task))
-    assert abs(len(parts["val"]) - fraction * 900) <= 0.1 * fraction * 900
+    assert len(parts["val"]) == fraction * 900
 
 
 def test_classes_without_a_held_out_sample_are_named() -> None:
@@ -245,6 +245,22 @@ def test_a_class_in_one_unit_stays_in_train() -> None:
         assert "task 'task0': 1 class has no held-out sample: c1" in splits.notes
 
 
+def test_units_of_one_class_are_not_all_held_out() -> None:
+    photos = records([number // 10 for number in range(200)])
+    unit = [number // 5 for number in range(200)]  # two for each class
+    with pytest.raises(BadArgument, match="100 of 200 photos can be held out when every class keeps one in train"):
+        divide(photos, 20, fraction=0.6, unit=unit)
+    assert set(counts(divide(photos, 20, fraction=0.5, unit=unit).parts["train"]).values()) == {5}
+
+
+def test_units_of_many_sizes_come_close_to_the_share() -> None:
+    chance = np.random.default_rng(0)
+    unit = np.repeat(np.arange(60), chance.integers(2, 40, 60))
+    photos = records(chance.integers(0, 25, 60)[unit])
+    for fraction in (0.1, 0.2, 0.3):
+        assert abs(len(divide(photos, 25, fraction=fraction, unit=unit).parts["val"]) - fraction * len(unit)) < 2
+
+
 def test_units_that_allow_no_share_nearby_are_refused_with_those_that_they_do() -> None:
     unit = [0] * 31 + [1] * 19 + [2] * 35 + [3] * 15
     photos = [record._replace(group=f"person {at}") for record, at in zip(records([0] * 100), unit, strict=True)]
@@ -296,6 +312,17 @@ def test_small_classes_are_spread_over_the_folds_and_single_samples_stay_in_trai
     assert sum(held, Counter()) == {label: 2 for label in range(50)}
     assert all(set(fold.values()) == {1} for fold in held), "no fold holds both samples of a class"
     assert "3 photos stay in train in every fold: a class would not be learnt without them" in folds[0].notes
+
+
+def test_no_fold_holds_a_whole_class_of_any_task() -> None:
+    chance = np.random.default_rng(0)
+    photos = records(*chance.integers(0, 3000, (2, 9000)))
+    folds = [divide(photos, 3000, 3000, folds=(3, fold)).parts for fold in range(3)]
+    for task in range(2):
+        learnt = set(counts(photos, task))
+        assert all(set(counts(parts["train"], task)) == learnt for parts in folds)
+    sizes = [len(parts["val"]) for parts in folds]
+    assert max(sizes) - min(sizes) < 20, "classes of two samples do not pile up in the last fold"
 
 
 def test_folds_keep_units_whole() -> None:
