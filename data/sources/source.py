@@ -23,7 +23,6 @@ SPLIT_NAMES = {
     "training": "train",
     "val": "val",
     "valid": "val",
-    "dev": "val",
     "validation": "val",
     "dev": "val",
     "test": "test",
