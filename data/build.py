@@ -78,7 +78,12 @@ def _build(options: BuildOptions) -> None:
     check_names(source.tasks)
     for note in source.notes:
         print(f"note: {note}")
-    parts = assign_splits(source.records, split=options.split, fraction=options.holdout, seed=options.seed)
+    splits = assign_splits(
+        source.records, source.tasks, split=options.split, fraction=options.holdout, seed=options.seed
+    )
+    for note in splits.notes:
+        print(f"note: {note}")
+    parts = splits.parts
     published = any(record.split for record in source.records)
     origin = "held out here" if options.holdout is not None else "as published" if published else "no published splits"
     print(f"splits ({origin}): {', '.join(f'{name} {len(records):,}' for name, records in parts.items())}")

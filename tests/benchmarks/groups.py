@@ -17,6 +17,7 @@ GROUPS = {
     "step": "one process against a bare PyTorch loop",
     "two_ranks": "two Horovod ranks against torch DDP",
     "distillation": "a step with a cached and a computed teacher, and the caching",
+    "tables": "reading a table of a million rows, and dividing it into train and val",
     "planning": "an epoch of 10^9 samples, up to the first byte ranges",
     "memory": "loader memory and shard cache over a ten times larger set",
     "remote": "bytes fetched per rank against its share",

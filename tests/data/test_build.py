@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,7 @@ from data.images.decode import decode_image
 from data.index import Index, load_index
 from data.index.class_counts import describe_counts
 from data.shards.shard_reader import ShardReader
-from data.shards.splits import hold_out
 from data.shards.writer import recode_image
-from data.sources import Record
 from launch.exit_codes import ExitCode
 from tests.photos import class_folders, jpeg, pixels
 
@@ -272,38 +269,3 @@ def test_png_is_kept_unless_jpeg_is_asked_and_bmp_becomes_png():
     suffix, data = recode_image(files["PNG"], resize=None, encode="jpeg", quality=90)
     assert suffix == "jpg"
     assert np.abs(decode_image(data).astype(int) - image).mean() < 5
-
-
-# -- hold-out --------------------------------------------------------------------------------------------------------
-
-
-def records(labels: list[tuple[int, ...]]) -> list[Record]:
-    return [Record(f"{number:05d}", label, "", number) for number, label in enumerate(labels)]
-
-
-def test_holdout_keeps_the_share_of_every_combination():
-    labels = [(number % 3, number % 2) for number in range(600)]
-    kept, held = hold_out(records(labels), fraction=0.2, seed=0)
-    assert Counter(record.labels for record in held) == {label: 20 for label in set(labels)}
-    assert {record.key for record in kept}.isdisjoint(record.key for record in held)
-    assert len(kept) == 480
-
-
-def test_holdout_of_many_small_strata_still_gives_its_share():
-    _, held = hold_out(records([(number // 6,) for number in range(600)]), fraction=0.25, seed=0)
-    assert len(held) == 150
-    assert len({record.labels for record in held}) == 100, "every class is in the hold-out"
-
-
-def test_holdout_falls_back_to_the_rarest_task():
-    labels = [(number % 40, number // 40 % 2) for number in range(80)]  # every combination is there once
-    labels += [(0, 1)] * 2
-    kept, held = hold_out(records(labels), fraction=0.5, seed=0)
-    assert {record.labels[0] for record in held} == {record.labels[0] for record in kept} == set(range(40))
-
-
-def test_a_rare_class_gives_at_least_one_sample_and_keeps_one():
-    kept, held = hold_out(records([(0,)] * 100 + [(1,)] * 2 + [(2,)] * 3), fraction=0.1, seed=0)
-    for label, most in ((1, 1), (2, 2)):
-        assert 1 <= Counter(record.labels for record in held)[(label,)] <= most
-        assert Counter(record.labels for record in kept)[(label,)] >= 1
