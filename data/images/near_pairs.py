@@ -36,21 +36,20 @@ def find_pairs(hashes: PhotoHashes, *, side: np.ndarray | None = None) -> tuple[
     """(int64 [m, 2], ascending and without repetition; uint8 [m], bits in which the hashes of each pair differ).
 
     Photos of equal hash (and side) are linked to the first of them alone, a star, which is enough to group them.
-    `side`: int [n]; only pairs of photos whose numbers differ. Each photo of such a pair is then in a pair with one
-    photo of the other side, though not with all of its copies. Memory: about 1 KB a photo.
+    `side`: int [n]; only pairs of photos whose numbers differ. A photo is then in a pair with one photo of each other
+    side that has any, though not with all copies of that one. Memory: about 1 KB a photo.
     """
     sides = np.zeros(len(hashes), np.int64) if side is None else np.asarray(side, np.int64)
     first = _firsts(hashes, sides)
     nodes = np.flatnonzero(first == np.arange(len(hashes)))  # those that are nobody's copy, or the first of the copies
     found = _Pairs(len(hashes))
     _search(hashes, nodes, sides if side is not None else None, found)
-    pairs, distances = found.pairs, found.distances
     copies = np.flatnonzero((first >= 0) & (first != np.arange(len(hashes))))
     if side is None:
-        stars = np.stack([first[copies], copies], axis=1)
-        return _sorted(np.concatenate([pairs, stars]), np.concatenate([distances, np.zeros(len(stars), np.uint8)]))
-    more, more_distances = _of_copies(pairs, distances, copies, first)
-    return _sorted(np.concatenate([pairs, more]), np.concatenate([distances, more_distances]))
+        more, bits = np.stack([first[copies], copies], axis=1), np.zeros(len(copies), np.uint8)
+    else:
+        more, bits = _of_copies(found, copies, first, sides)
+    return _sorted(np.concatenate([found.pairs, more]), np.concatenate([found.distances, bits]))
 
 
 def _firsts(hashes: PhotoHashes, sides: np.ndarray) -> np.ndarray:
@@ -74,17 +73,21 @@ def _firsts(hashes: PhotoHashes, sides: np.ndarray) -> np.ndarray:
 
 
 def _of_copies(
-    pairs: np.ndarray, distances: np.ndarray, copies: np.ndarray, first: np.ndarray
+    found: "_Pairs", copies: np.ndarray, first: np.ndarray, sides: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What pairs of the firsts say of their copies: each has the nearest partner of its first."""
-    both = np.concatenate([pairs, pairs[:, ::-1]])
-    bits = np.concatenate([distances, distances])
-    order = np.lexsort((both[:, 1], bits, both[:, 0]))
-    asked, places = np.unique(both[order, 0], return_index=True)
-    nearest = order[places]
-    paired = copies[np.isin(first[copies], asked)]
-    partner = nearest[np.searchsorted(asked, first[paired])]
-    return np.stack([paired, both[partner, 1]], axis=1), bits[partner]
+    """What the pairs of the firsts say of their copies: on each other side, each has the nearest partner of its
+    first."""
+    asked, partner = np.concatenate([found.pairs, found.pairs[:, ::-1]]).T
+    bits = np.concatenate([found.distances, found.distances])
+    order = np.lexsort((partner, bits, sides[partner], asked))
+    asked, partner, bits = asked[order], partner[order], bits[order]
+    nearest = np.ones(len(asked), bool)
+    nearest[1:] = (np.diff(asked) != 0) | (np.diff(sides[partner]) != 0)
+    asked, partner, bits = asked[nearest], partner[nearest], bits[nearest]
+    begins, ends = np.searchsorted(asked, first[copies]), np.searchsorted(asked, first[copies], side="right")
+    counts = ends - begins
+    places = np.arange(counts.sum()) + np.repeat(begins - (np.cumsum(counts) - counts), counts)
+    return np.stack([np.repeat(copies, counts), partner[places]], axis=1), bits[places]
 
 
 def _sorted(pairs: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -53,8 +53,10 @@ class PhotoHashes:
     @classmethod
     def of(cls, thumbnails: np.ndarray) -> "PhotoHashes":
         """uint8 [n, 16, 16] -> the hashes of n photos."""
-        contrast = thumbnails.reshape(len(thumbnails), SIDE * SIDE).std(axis=1)
-        return cls(thumbnails, crop_hashes(thumbnails, 0), contrast >= _LEAST_CONTRAST)
+        flat = thumbnails.reshape(len(thumbnails), SIDE * SIDE)
+        parts = [flat[first : first + _ROWS] for first in range(0, len(flat), _ROWS)]
+        structured = [part.std(axis=1, dtype=np.float32) >= _LEAST_CONTRAST for part in parts]
+        return cls(thumbnails, crop_hashes(thumbnails, 0), np.concatenate([np.empty(0, bool), *structured]))
 
     def __len__(self) -> int:
         return len(self.hash)
