@@ -30,6 +30,7 @@ _CANDIDATES = 1 << 21  # at a time
 _COMPARED = 1 << 15  # thumbnails at a time
 _UNSORTED = 1 << 20  # pairs, before what was found twice is dropped
 _STAR_ROUNDS = 8
+_FEW = 4096  # photos that are compared all with all
 
 
 def find_pairs(hashes: PhotoHashes, *, side: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -50,6 +51,26 @@ def find_pairs(hashes: PhotoHashes, *, side: np.ndarray | None = None) -> tuple[
     else:
         more, bits = _of_copies(found, copies, first, sides)
     return _sorted(np.concatenate([found.pairs, more]), np.concatenate([found.distances, bits]))
+
+
+def equal_values(values: np.ndarray, side: np.ndarray | None = None) -> np.ndarray:
+    """int64 [m, 2]: links between the numbers of equal values [n]; stars, as those of find_pairs, or with `side` each
+    with the first of every other side."""
+    order = np.lexsort((values,)) if side is None else np.lexsort((side, values))
+    new = np.ones(len(order), bool)
+    new[1:] = values[order][1:] != values[order][:-1]
+    group = np.cumsum(new) - 1
+    if side is None:
+        return np.sort(np.stack([order[new][group[~new]], order[~new]], axis=1), axis=1)
+    links = []
+    for number in np.unique(side):
+        here = np.flatnonzero(side[order] == number)
+        groups, first = np.unique(group[here], return_index=True)
+        of_group = np.full(len(order), -1)
+        of_group[groups] = order[here[first]]
+        linked = (side[order] != number) & (of_group[group] >= 0)
+        links.append(np.stack([order[linked], of_group[group[linked]]], axis=1))
+    return np.unique(np.sort(np.concatenate(links), axis=1), axis=0)
 
 
 def _firsts(hashes: PhotoHashes, sides: np.ndarray) -> np.ndarray:
@@ -108,53 +129,75 @@ class _Pairs:
         self.num_partners = np.zeros(num_photos, np.int64)
         self._new: list[tuple[np.ndarray, np.ndarray]] = []
         self._num_new = 0
-        self._is_settled_anew = False
 
-    def add(self, one: np.ndarray, other: np.ndarray, distances: np.ndarray) -> None:
-        """Photos int64 [m], [m]; uint8 [m]."""
+    def add(self, one: np.ndarray, other: np.ndarray, distances: np.ndarray) -> bool:
+        """Photos int64 [m], [m]; uint8 [m]. True when partners were counted anew."""
         self._new.append((np.stack([one, other], axis=1), distances))
         self._num_new += len(one)
-        if self._num_new > _UNSORTED:
-            self.settle()
+        if self._num_new <= _UNSORTED:
+            return False
+        self.settle()
+        return True
 
     def settle(self) -> None:
         """Drop what was found twice, and count partners."""
         pairs, distances = zip((self.pairs, self.distances), *self._new, strict=True)
         self.pairs, self.distances = _sorted(np.concatenate(pairs), np.concatenate(distances))
         self.num_partners = np.bincount(self.pairs.ravel(), minlength=len(self.num_partners))
-        self._new, self._num_new, self._is_settled_anew = [], 0, True
-
-    def is_settled_anew(self) -> bool:
-        """Whether num_partners has changed since the last call."""
-        changed, self._is_settled_anew = self._is_settled_anew, False
-        return changed
+        self._new, self._num_new = [], 0
 
 
 def _search(hashes: PhotoHashes, nodes: np.ndarray, sides: np.ndarray | None, found: _Pairs) -> None:
     """Add the pairs among the photos `nodes`."""
     thumbnails, plain = hashes.thumbnail[nodes], hashes.hash[nodes]
     node_sides = None if sides is None else sides[nodes]
-    tables = [_Table(plain, third, node_sides) for third in range(_THIRDS)]
+    is_large = len(nodes) > _FEW
+    tables = [_Table(plain, third, node_sides) for third in range(_THIRDS if is_large else 0)]
     for crop in range(len(CROPS)):
         asked = crop_hashes(thumbnails, crop)
-        for third, table in enumerate(tables):
-            keys = _third_of(asked, third)
-            by_key = np.argsort(keys, kind="stable")  # neighbours ask neighbouring buckets, which is quicker
-            keys = keys[by_key]
-            for flips in _flips():
-                for places, other in table.look_up(keys ^ flips):
-                    one = by_key[places]
-                    bits = np.bitwise_count(asked[one] ^ plain[other])
-                    near = (bits <= MOST_BITS) & (one != other)
-                    if node_sides is not None:
-                        near &= node_sides[one] != node_sides[other]
-                    one, other, bits = one[near], other[near], bits[near]
-                    alike = _alike(thumbnails, one, other, crop)
-                    found.add(nodes[one[alike]], nodes[other[alike]], bits[alike])
-                if found.is_settled_anew():
-                    asks = found.num_partners[nodes[by_key]] < _PARTNERS
-                    by_key, keys = by_key[asks], keys[asks]
+        saturated = np.zeros(len(nodes), bool)
+        candidates = _looked_up(asked, tables, saturated) if is_large else _all_with_all(asked, plain, node_sides)
+        for one, other in candidates:
+            bits = np.bitwise_count(asked[one] ^ plain[other])
+            near = (bits <= MOST_BITS) & (one != other)
+            if node_sides is not None:
+                near &= node_sides[one] != node_sides[other]
+            one, other, bits = one[near], other[near], bits[near]
+            alike = _alike(thumbnails, one, other, crop)
+            if found.add(nodes[one[alike]], nodes[other[alike]], bits[alike]):
+                saturated[:] = found.num_partners[nodes] >= _PARTNERS
     found.settle()
+
+
+def _all_with_all(
+    asked: np.ndarray, plain: np.ndarray, sides: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(numbers of `asked`, numbers of `plain`) of all that are close, which is quickest for some thousands."""
+    everything = np.arange(len(asked))
+    blocks = [(everything, everything)]
+    if sides is not None:
+        blocks = [(everything[sides == side], everything[sides != side]) for side in np.unique(sides)]
+    for rows, columns in blocks:
+        step = max(1, _CANDIDATES // max(1, len(columns)))
+        for first in range(0, len(rows), step):
+            part = rows[first : first + step]
+            one, other = np.nonzero(np.bitwise_count(asked[part, None] ^ plain[columns]) <= MOST_BITS)
+            yield part[one], columns[other]
+
+
+def _looked_up(
+    asked: np.ndarray, tables: "list[_Table]", saturated: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same of all that may be close, without those that become `saturated` between two looks."""
+    for third, table in enumerate(tables):
+        keys = _third_of(asked, third)
+        by_key = np.argsort(keys, kind="stable")  # neighbours ask neighbouring buckets, which is quicker
+        keys = keys[by_key]
+        for flips in _flips():
+            if (out := saturated[by_key]).any():
+                by_key, keys = by_key[~out], keys[~out]
+            for places, other in table.look_up(keys ^ flips):
+                yield by_key[places], other
 
 
 class _Table:

@@ -3,17 +3,18 @@
     hashes = PhotoHashes.of(np.stack([thumbnail_of_bytes(data) for data in photos]))
     hashes.hash[3] ^ hashes.hash[7]  # few bits set: the two may show the same
 
-What is kept of a photo is a grey thumbnail of 16 x 16 pixels, 256 bytes. The hash is pHash (Zauner 2010, "Implementation
-and benchmarking of perceptual image hash functions"): the signs, against their median, of the 63 lowest frequencies of
-the thumbnail's cosine transform without its mean. Against dHash (signs of 8 x 8 horizontal differences) it was measured
-on 300 photos of the Grocery Store data set, as the median and the 99th percentile of the bits that a change flips:
+What is kept of a photo is a grey thumbnail of 16 x 16 pixels, 256 bytes. The hash is pHash (Zauner 2010,
+"Implementation and benchmarking of perceptual image hash functions"): whether each of the 63 lowest frequencies of the
+thumbnail's cosine transform, its mean left out, is above their median. Against dHash (which of two neighbouring pixels
+is brighter) it was measured on 300 photos of the Grocery Store data set; the median and the 99th percentile of the bits that a
+change flips:
 
-    JPEG of quality 50: pHash 0 and 2, dHash 0 and 2      half the size: 0 and 2, 0 and 2
-    brightness x 1.4: 2 and 8, 1 and 4                    2.5 % cut off each edge: 6 and 12, 6 and 13
+    JPEG of quality 50:    pHash 0 and 2, dHash 0 and 2      half the size:              pHash 0 and 2, dHash 0 and 2
+    brightness times 1.4:  pHash 2 and 8, dHash 1 and 4      2.5 % cut off every edge:   pHash 6 and 12, dHash 6 and 13
 
-Both lose photos of which a corner of 5 % was cut off (12 bits in the median). pHash is linear up to the signs, so that
-the hash of a crop follows from the thumbnail of the whole: `CROPS` are tried, too, which dHash does not offer as cheaply.
-Whether two photos whose hashes are close show the same is for the thumbnails to say (`correlation`).
+Both lose a photo of which 5 % were cut off at a corner (10 to 12 bits in the median). But pHash is linear up to the
+comparison, so that the hash of a crop follows from the thumbnail of the whole: the `CROPS` are tried, too. Whether two
+photos whose hashes are close show the same is then for the thumbnails to say (`correlation`).
 """
 
 import functools
