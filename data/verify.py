@@ -3,6 +3,7 @@
 Use: `python -m data.verify shards/birds/train [--jobs N]`, or the folder above, to check all its splits
 
 Prints each thing that is wrong and exits 65; exits 0 when nothing is. What training would refuse is refused here, too.
+Of several splits it also says, as a note, how many photos of one have a near-duplicate in another.
 """
 
 import argparse
@@ -10,6 +11,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from data.bad_samples import ALLOWED_SHARE, most_allowed
 from data.errors import BadArgument, DataError, LoaderLost
@@ -19,6 +23,10 @@ from data.names import print_any_name
 from data.shards.process_pool import default_workers, map_in_processes
 from data.storage import is_remote, local_root
 from launch.exit_codes import ExitCode
+
+if TYPE_CHECKING:  # OpenCV, which --help need not wait for
+    from data.shards.near_duplicates import SplitPhotos
+    from data.shards.photo_records import ShardPhotos
 
 SHOWN_PER_SHARD = 10
 
@@ -32,6 +40,7 @@ class VerifyOptions:
     max_pixels: int | None
     max_bad: float
     jobs: int
+    near_duplicates: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,8 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_any_name()
     try:
         folders = find_splits(options.folder)
-        errors = [line for folder in folders for line in _verify(folder, options)]
+        photos: list[SplitPhotos] | None = [] if options.near_duplicates and len(folders) > 1 else None
+        errors = [line for folder in folders for line in _verify(folder, options, photos)]
         errors += _print(_differing_tasks(folders))
+        if photos:
+            _report_near_duplicates(photos, Path(local_root(options.folder)))
     except LoaderLost as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.RANK_LOST
@@ -66,15 +78,19 @@ def find_splits(text: str) -> list[Path]:
     return splits or [folder]  # load_index says what is missing
 
 
-def _verify(folder: Path, options: VerifyOptions) -> list[str]:
-    """Print and return what is wrong with one split."""
+def _verify(folder: Path, options: VerifyOptions, photos: "list[SplitPhotos] | None") -> list[str]:
+    """Print and return what is wrong with one split. Its photos go to `photos` where that is a list."""
+    from data.shards.near_duplicates import split_photos
     from data.shards.verify_shard import VerifySettings, verify_shard  # OpenCV, which --help need not wait for
 
     index = load_index(folder)
     rule = index.label_rule
-    settings = VerifySettings(index, options.task or rule.cls_task, options.max_pixels or rule.max_pixels or MAX_PIXELS)
+    most_pixels = options.max_pixels or rule.max_pixels or MAX_PIXELS
+    settings = VerifySettings(index, options.task or rule.cls_task, most_pixels, near_duplicates=photos is not None)
     numbers = range(len(index.shards))
     errors, known_bad = _strays(index) + _copies(index), 0
+    found: list[ShardPhotos] = []
+    labels: list[np.ndarray] = []
     for shard, report in zip(
         index.shards,
         map_in_processes(verify_shard, numbers, shared=settings, workers=options.jobs, what=f"Verifying {folder}"),
@@ -82,6 +98,9 @@ def _verify(folder: Path, options: VerifyOptions) -> list[str]:
     ):
         errors += report.errors[:SHOWN_PER_SHARD]
         known_bad += report.known_bad
+        if report.photos is not None and report.labels is not None:
+            found.append(report.photos)
+            labels.append(report.labels)
         if len(report.errors) > SHOWN_PER_SHARD:
             errors.append(f"{folder / shard.name}: and {len(report.errors) - SHOWN_PER_SHARD} more")
     allowed = most_allowed(index.num_samples, options.max_bad)
@@ -93,7 +112,24 @@ def _verify(folder: Path, options: VerifyOptions) -> list[str]:
     _print(errors)
     verdict = f"{len(errors)} problems" if errors else "all good"
     print(f"{folder}: {len(index.shards)} shards, {index.num_samples} samples: {verdict}")
+    if photos is not None and found:
+        photos.append(split_photos(folder.name, found, labels, index.tasks))
     return errors
+
+
+def _report_near_duplicates(photos: "list[SplitPhotos]", folder: Path) -> None:
+    """Say how many there are across splits, and list them in the folder, where that can be written."""
+    from data.shards.near_duplicates import TABLE_NAME, across_splits
+
+    found = across_splits(photos)
+    table: Path | None = folder / TABLE_NAME
+    try:
+        found.write(folder / TABLE_NAME)
+    except OSError as error:
+        print(f"note: {folder / TABLE_NAME}: {error.strerror}; near-duplicates are counted, but not listed")
+        table = None
+    for sentence in found.sentences(table):
+        print(f"note: {sentence}")
 
 
 def _print(errors: list[str]) -> list[str]:
@@ -154,6 +190,12 @@ def parse_options(arguments: Sequence[str] | None) -> VerifyOptions:
         default=ALLOWED_SHARE,
         metavar="SHARE",
         help="of samples that the index knows to be bad, as data.max_bad_share (default: %(default)s, at least 10)",
+    )
+    parser.add_argument(
+        "--no-near-duplicates",
+        dest="near_duplicates",
+        action="store_false",
+        help="do not look for photos that stand in two splits, more or less changed",
     )
     parser.add_argument("--jobs", type=int, default=default_workers(), help="processes (default: %(default)s)")
     return VerifyOptions(**vars(parser.parse_args(arguments)))

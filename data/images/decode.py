@@ -111,6 +111,26 @@ def decode_stored(data: bytes, *, eighths: int = WHOLE, max_pixels: int = MAX_PI
     return _stored(pixels, (height, width), orientation_of(data), eighths)
 
 
+def decode_small(data: bytes, *, side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The whole upright image for a look at it: no smaller than `side` pixels either way where it was not before, and
+    otherwise as small, and a JPEG as grey (uint8 [h, w] instead of [h, w, 3]), as makes decoding quick. Raises
+    BadSample."""
+    if data[:2] == JPEG_START:
+        height, width = _stored_size(data)
+        if height * width > max_pixels:
+            raise BadSample(_too_large(height, width, max_pixels))
+        eighths = next((some for some in (1, 2, 4) if min(height, width) * some >= WHOLE * side), WHOLE)
+        least = {"min_height": -(-height * eighths // WHOLE), "min_width": -(-width * eighths // WHOLE)}
+        try:
+            grey = simplejpeg.decode_jpeg(data, "GRAY", fastdct=True, **least)  # [h, w, 1]
+        except ValueError:
+            pass  # CMYK, an unusual sampling, or broken, which decode_image says
+        else:
+            turned = _stored(grey, (height, width), orientation_of(data), eighths).upright(grey)
+            return np.ascontiguousarray(turned[..., 0])
+    return decode_image(data, max_pixels=max_pixels)
+
+
 def image_size(data: bytes) -> tuple[int, int]:
     """(height, width) in pixels of the upright image, from the header. Raises BadSample."""
     height, width = _stored_size(data)

@@ -10,7 +10,7 @@ so the members of a sample need not be neighbours.
 from data.index.dataset import FORMAT, INDEX_NAME, Index, Shard, load_index, write_index
 from data.index.label_rule import LabelRule
 from data.index.matching import match_classes
-from data.index.shard import ShardIndex, idx_name, pack_keys, shard_index_from_bytes, shard_index_to_bytes
+from data.index.shard import ShardIndex, idx_name, pack_keys, shard_index_from_bytes, shard_index_to_bytes, unpack_keys
 
 __all__ = [
     "FORMAT",
@@ -25,5 +25,6 @@ __all__ = [
     "pack_keys",
     "shard_index_from_bytes",
     "shard_index_to_bytes",
+    "unpack_keys",
     "write_index",
 ]

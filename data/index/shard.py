@@ -82,6 +82,15 @@ def pack_keys(keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     return np.frombuffer(b"".join(encoded), np.uint8), ends
 
 
+def unpack_keys(key_bytes: np.ndarray, key_ends: np.ndarray) -> list[str]:
+    """What `pack_keys` packed. ValueError where it cannot be that."""
+    data, ends = key_bytes.tobytes(), key_ends.tolist()
+    starts = [0, *ends[:-1]] if ends else []
+    if (ends[-1] if ends else 0) != len(data) or any(end < start for start, end in zip(starts, ends, strict=True)):
+        raise ValueError("its keys do not end where it says")
+    return [data[start:end].decode() for start, end in zip(starts, ends, strict=True)]
+
+
 def shard_index_to_bytes(rows: ShardIndex) -> bytes:
     """Contents of the .idx file; the same rows always give the same bytes."""
     tensors = {name: np.ascontiguousarray(getattr(rows, name), dtype) for name, dtype in _DTYPES.items()}

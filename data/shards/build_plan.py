@@ -80,7 +80,12 @@ def _remove(folder: Path) -> None:
     """The earlier build and nothing else; its plan stays until the new one takes its place."""
     (folder / INDEX_NAME).unlink(missing_ok=True)  # first: without it, what is left is no data set
     number = "[0-9]" * len(shard_name(0).removesuffix(".tar"))
-    for pattern in (f"{number}.tar", f"{number}.idx", f"{RECORDS_FOLDER}/{number}.json"):
+    for pattern in (
+        f"{number}.tar",
+        f"{number}.idx",
+        f"{RECORDS_FOLDER}/{number}.json",
+        f"{RECORDS_FOLDER}/{number}.photos",
+    ):
         for file in folder.glob(pattern):
             file.unlink()
 

@@ -15,9 +15,11 @@ import numpy as np
 from data.errors import BadSample, DataError
 from data.files import sha256_of
 from data.images.augment import POLICIES
+from data.images.photo_hash import thumbnail_of_bytes
 from data.images.transform import ImageTransform
 from data.index import INDEX_NAME, Index, ShardIndex
 from data.index.labels import class_positions, to_numbers
+from data.shards.photo_records import ShardPhotos, digest_of, shard_photos
 from data.shards.shard_reader import ShardReader
 from data.shards.tar_samples import TarSamples, read_tar_samples
 
@@ -31,14 +33,18 @@ class VerifySettings:
     index: Index
     cls_task: str
     max_pixels: int
+    near_duplicates: bool = False  # hash the photos, too
 
 
 @dataclass
 class ShardReport:
-    """errors: in words. known_bad: samples that the index itself calls bad, which training leaves out."""
+    """errors: in words. known_bad: samples that the index itself calls bad, which training leaves out. photos: of the
+    good samples, and labels: theirs, int32 [n, tasks]; None unless they were asked for."""
 
     errors: list[str] = field(default_factory=list)
     known_bad: int = 0
+    photos: ShardPhotos | None = None
+    labels: np.ndarray | None = None
 
 
 def verify_shard(settings: VerifySettings, number: int) -> ShardReport:
@@ -63,12 +69,15 @@ def verify_shard(settings: VerifySettings, number: int) -> ShardReport:
         errors.append(str(error))
     else:
         errors += _check_samples(path, rows, samples, index.tasks)
-    return ShardReport(errors + _check_images(path, rows, settings, number), len(rows.bad))
+    report = ShardReport(errors, len(rows.bad))
+    _check_images(path, rows, settings, number, report)
+    return report
 
 
-def _check_images(path: Path, rows: ShardIndex, settings: VerifySettings, shard: int) -> list[str]:
-    """Read and decode every image as training does."""
-    errors = []
+def _check_images(path: Path, rows: ShardIndex, settings: VerifySettings, shard: int, report: ShardReport) -> None:
+    """Read and decode every image as training does, and hash it if that is asked for."""
+    good: list[int] = []
+    sources, thumbnails = [], []
     reader = ShardReader(settings.index)
     transform = ImageTransform(size=_SIZE, operations=POLICIES["none"], max_pixels=settings.max_pixels)
     out = np.empty((_SIZE, _SIZE, 3), np.uint8)
@@ -77,11 +86,18 @@ def _check_images(path: Path, rows: ShardIndex, settings: VerifySettings, shard:
             continue
         key = rows.key(number)
         try:
-            transform.make(reader.read(shard, number), shard=path.name, key=key, view=0, out=out)
+            data = reader.read(shard, number)
+            transform.make(data, shard=path.name, key=key, view=0, out=out)
+            if settings.near_duplicates:
+                thumbnails.append(thumbnail_of_bytes(data, max_pixels=settings.max_pixels))
+                sources.append((len(data), digest_of(data)))
+                good.append(number)
         except BadSample as error:
-            errors.append(f"{path}: {key!r}: {error.reason}")
+            report.errors.append(f"{path}: {key!r}: {error.reason}")
     reader.close()
-    return errors
+    if settings.near_duplicates:
+        report.photos = shard_photos([rows.key(number) for number in good], sources, thumbnails)
+        report.labels = rows.labels[good]
 
 
 def _check_samples(path: Path, rows: ShardIndex, samples: TarSamples, tasks: dict[str, tuple[str, ...]]) -> list[str]:

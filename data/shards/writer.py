@@ -2,7 +2,8 @@
 
 Use: `done = write_shard(settings, ShardJob(number=0, records=source.records[:1000]))`
 
-The record is written last, so a shard either has one and is whole, or is written again. Whoever only reads what a build
+The record is written last, behind what is remembered of the photos (data.shards.photo_records), so a shard either has
+one and is whole, or is written again. Whoever only reads what a build
 was asked for need not import this file: webdataset brings torch in, which takes seconds.
 """
 
@@ -23,9 +24,11 @@ from data.errors import BadSample
 from data.files import publish, temporary_beside, write_atomically
 from data.images import MAX_PIXELS
 from data.images.decode import decode_image, image_size
+from data.images.photo_hash import thumbnail_of_pixels
 from data.images.transform import resize_image
 from data.index import Shard, ShardIndex, idx_name, pack_keys, shard_index_to_bytes
 from data.shards.build_plan import RECORDS_FOLDER, shard_name
+from data.shards.photo_records import digest_of, read_photos, shard_photos, write_photos
 from data.shards.tar_scan import scan_tar
 from data.sources import Record, Source
 
@@ -44,6 +47,7 @@ class WriterSettings:
     encode: str | None
     quality: int
     max_pixels: int
+    near_duplicates: bool = True  # keep what finds them
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class FinishedShard:
 
 def write_shard(settings: WriterSettings, job: ShardJob) -> FinishedShard:
     """Write shard `job.number`, or find it finished by an earlier call with the same bytes still in place."""
-    finished = _read_finished(settings.folder, job.number)
+    finished = _read_finished(settings, job.number)
     if finished is None:
         finished = _write(settings, job)
         text = json.dumps({"shard": finished.shard and asdict(finished.shard), "bad": finished.bad})
@@ -77,16 +81,28 @@ def _write(settings: WriterSettings, job: ShardJob) -> FinishedShard:
     temporary = temporary_beside(path)
     kept: list[tuple[Record, int]] = []  # record, crc32c
     bad = []
+    sources: list[tuple[int, int]] = []  # bytes of the source's file, digest
+    thumbnails = []
     # The same bytes on every machine: no time, owner or mode of this one.
     with temporary.open("wb") as file, TarWriter(file, _OWNER, _OWNER, encoder=False, mtime=0) as tar:
         for record in job.records:
             try:
-                suffix, data = _stored_image(settings, record)
+                found = settings.source.image_bytes(record)
+                suffix, data, pixels = _recode(
+                    found,
+                    resize=settings.resize,
+                    encode=settings.encode,
+                    quality=settings.quality,
+                    max_pixels=settings.max_pixels,
+                )
             except BadSample as error:
                 bad.append((record.key, error.reason))
                 continue
             tar.write({"__key__": record.key, suffix: data, "json": _label_file(settings.source, record)})
             kept.append((record, google_crc32c.value(data)))
+            sources.append((len(found), digest_of(found)))
+            if settings.near_duplicates:
+                thumbnails.append(thumbnail_of_pixels(pixels))
     if not kept:
         temporary.unlink()
         return FinishedShard(None, tuple(bad))
@@ -105,17 +121,8 @@ def _write(settings: WriterSettings, job: ShardJob) -> FinishedShard:
     write_atomically(path.with_name(idx_name(path.name)), idx)
     num_bytes = temporary.stat().st_size
     publish(temporary, path)
+    write_photos(settings.folder, job.number, shard_photos([record.key for record, _ in kept], sources, thumbnails))
     return FinishedShard(Shard(path.name, len(kept), num_bytes, sha256, google_crc32c.value(idx)), tuple(bad))
-
-
-def _stored_image(settings: WriterSettings, record: Record) -> tuple[str, bytes]:
-    return recode_image(
-        settings.source.image_bytes(record),
-        resize=settings.resize,
-        encode=settings.encode,
-        quality=settings.quality,
-        max_pixels=settings.max_pixels,
-    )
 
 
 def _label_file(source: Source, record: Record) -> bytes:
@@ -129,8 +136,10 @@ def _record_path(folder: Path, number: int) -> Path:
     return folder / RECORDS_FOLDER / f"{number:06d}.json"
 
 
-def _read_finished(folder: Path, number: int) -> FinishedShard | None:
-    """The finished shard, if its record is there and tar and .idx still have the recorded bytes."""
+def _read_finished(settings: WriterSettings, number: int) -> FinishedShard | None:
+    """The finished shard, if its record is there, tar and .idx still have the recorded bytes, and what is asked for is
+    known of its photos."""
+    folder = settings.folder
     try:
         content = json.loads(_record_path(folder, number).read_bytes())
         bad = tuple((key, reason) for key, reason in content["bad"])
@@ -144,6 +153,9 @@ def _read_finished(folder: Path, number: int) -> FinishedShard | None:
         return None
     if google_crc32c.value(idx) != shard.idx_crc32c or sha256 != shard.sha256:
         return None
+    photos = read_photos(folder, number)
+    if photos is None or len(photos.keys) != shard.count or (settings.near_duplicates and not photos.has_thumbnails):
+        return None
     return FinishedShard(shard, bad)
 
 
@@ -155,20 +167,28 @@ def recode_image(
     `resize` shrinks the short side to that many pixels and never enlarges; `encode="jpeg"` stores every image as
     JPEG of `quality` with 4:2:0 chroma. A JPEG, PNG or WebP that needs neither keeps its bytes. Raises BadSample.
     """
+    suffix, stored, _ = _recode(data, resize=resize, encode=encode, quality=quality, max_pixels=max_pixels)
+    return suffix, stored
+
+
+def _recode(
+    data: bytes, *, resize: int | None, encode: str | None, quality: int, max_pixels: int
+) -> tuple[str, bytes, np.ndarray]:
+    """As recode_image, and the pixels, uint8 [H, W, 3]."""
     height, width = image_size(data)
     shrink = resize is not None and min(height, width) > resize
     suffix = next((suffix for suffix, magic in _KEPT.items() if data.startswith(magic)), None)
     if resize is None or not shrink:
         pixels = decode_image(data, max_pixels=max_pixels)
         if encode is None and suffix is not None:
-            return suffix, data
+            return suffix, data, pixels
     else:
         scale = resize / min(height, width)
         new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
         pixels = resize_image(data, height=new_height, width=new_width, max_pixels=max_pixels)
     if encode == "jpeg" or suffix == "jpg":
-        return "jpg", _to_jpeg(pixels, quality)
-    return "png", _to_png(pixels)
+        return "jpg", _to_jpeg(pixels, quality), pixels
+    return "png", _to_png(pixels), pixels
 
 
 def _to_jpeg(pixels: np.ndarray, quality: int) -> bytes:
