@@ -1,58 +1,50 @@
 """Build shards from photos: DIR/<split>/NAME.tar, NAME.idx and index.json.
 
-Use: `python -m data.build --source folder:photos --out shards/birds --holdout 0.2`
+Use: `python -m data.build --source photos.csv --out shards/mine --holdout 0.2`
 
 The same input gives the same bytes, whatever the number of workers, and a call that was stopped is continued by the
-same call. Images that do not decode are left out and listed in DIR/<split>/bad_samples.jsonl.
+same call. Images that do not decode are left out and listed in DIR/<split>/bad_samples.jsonl, photos that look alike in
+two splits in DIR/near_duplicates.csv.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from data.bad_samples import write_bad_samples
+from data.build_options import DEFAULT_QUALITY, BuildOptions, parse_options
 from data.errors import BadArgument, DataError, LoaderLost
-from data.images import MAX_PIXELS
-from data.index import LabelRule, load_index, write_index
+from data.index import INDEX_NAME, LabelRule, Shard, load_index, write_index
 from data.index.class_counts import print_summary
 from data.index.labels import check_names
 from data.names import print_any_name
-from data.shards.build_plan import Plan, lock_folder, make_plan, open_folder, shard_name
-from data.shards.process_pool import default_workers, map_in_processes
-from data.shards.splits import assign_splits
-from data.sources import MISSING_WORDS, SOURCES, Record, Source, TableOptions, open_source
+from data.shards.build_plan import CONTENT, Plan, lock_folder, make_plan, open_folder, shard_name
+from data.shards.groups import join_units
+from data.shards.process_pool import map_in_processes
+from data.shards.splits import assign_splits, shuffle
+from data.sources import Record, Source, open_source
 from launch.exit_codes import ExitCode
 
 DEFAULT_MAX_BAD = 0.01
-DEFAULT_QUALITY = 90
 ALWAYS_TOLERATED = 10
+_DRAWN_BY = 2  # version of the rule that draws what is held out
 
 
 @dataclass(frozen=True)
-class BuildOptions:
-    """What the command was asked for; see its --help."""
+class NewShards:
+    """What is to be written into a split: records, the number of their first shard, and the shards before it."""
 
-    source: str
-    out: Path
-    split: str | None
-    holdout: float | None
-    samples_per_shard: int
-    resize: int | None
-    encode: str | None
-    quality: int | None
-    workers: int
-    seed: int
-    task: str | None
-    missing: tuple[str, ...] | None
-    max_pixels: int
-    max_bad: float | None
-    overwrite: bool
+    records: list[Record]
+    first: int = 0
+    before: tuple[Shard, ...] = ()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse_options(arguments)
+    options = parse_options(arguments, about=(__doc__ or "").split("\n\nUse")[0])
     print_any_name()
     try:
         _build(options)
@@ -70,72 +62,171 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _build(options: BuildOptions) -> None:
-    source = open_source(
-        options.source,
-        task=options.task,
-        options=TableOptions(missing=options.missing or MISSING_WORDS) if options.missing is not None else None,
-    )
+    source = open_source(options.source, task=options.task, options=options.table)
     check_names(source.tasks)
-    for note in source.notes:
-        print(f"note: {note}")
-    splits = assign_splits(
-        source.records, source.tasks, split=options.split, fraction=options.holdout, seed=options.seed
-    )
-    for note in splits.notes:
-        print(f"note: {note}")
-    parts = splits.parts
-    published = any(record.split for record in source.records)
-    origin = "held out here" if options.holdout is not None else "as published" if published else "no published splits"
-    print(f"splits ({origin}): {', '.join(f'{name} {len(records):,}' for name, records in parts.items())}")
+    _print_notes(source.notes)
     plan = _plan(source, options)
-    for name, records in parts.items():
-        _build_split(source, records, folder=options.out / name, plan=plan, options=options)
+    if options.append:
+        _append(source, plan, options)
+    else:
+        splits = assign_splits(
+            source.records,
+            source.tasks,
+            split=options.split,
+            fraction=options.holdout,
+            seed=options.seed,
+            folds=options.folds,
+            fold=options.fold,
+            unit=_units(source, options),
+        )
+        _print_notes(splits.notes)
+        _print_splits(splits.parts, _origin(source, options))
+        for name, records in splits.parts.items():
+            folder = options.out / name
+            with lock_folder(folder):
+                open_folder(folder, plan, overwrite=options.overwrite)
+                _write_split(source, NewShards(records), folder=folder, options=options)
+    if options.near_duplicates:
+        _report_near_duplicates(options.out)
 
 
-def _build_split(source: Source, records: list[Record], *, folder: Path, plan: Plan, options: BuildOptions) -> None:
-    """Write, or continue, one split. DataError when too many images are bad."""
+def _units(source: Source, options: BuildOptions) -> np.ndarray | None:
+    """int64 [n]: equal for photos that no split may part; None where nothing is drawn and no groups are asked for."""
+    grouped = options.group_near_duplicates or options.table.group is not None
+    if options.holdout is None and options.folds is None and not grouped:
+        return None
+    from data.shards.photo_links import equal_files, near_duplicate_links  # OpenCV
+
+    if options.group_near_duplicates:
+        links = near_duplicate_links(source, source.records, workers=options.workers, max_pixels=options.max_pixels)
+    else:
+        links = equal_files(source, source.records)
+    return join_units(len(source.records), links, [record.group for record in source.records])
+
+
+def _append(source: Source, plan: Plan, options: BuildOptions) -> None:
+    from data.shards.append import begin_batch, find_new, finish_batch, match_tasks, open_set  # OpenCV
+
+    built = open_set(options.out, content=str(plan[CONTENT]))
+    options = _as_built(options, built.plan)
+    new = find_new(built, match_tasks(source, built.tasks), workers=options.workers)
+    _print_notes(new.notes)
+    _print_splits(new.parts, "appended")
+    source = replace(source, tasks=built.tasks)
+    for name in sorted(built.splits.keys() | new.parts.keys()):
+        folder = options.out / name
+        records = shuffle(new.parts.get(name, []), seed=options.seed)
+        if name not in built.splits:
+            with lock_folder(folder):
+                open_folder(folder, built.plan, overwrite=False)
+                _write_split(source, NewShards(records), folder=folder, options=options)
+        else:
+            split = built.splits[name]
+            with lock_folder(folder):
+                begin_batch(split, str(plan[CONTENT]))
+                _write_split(source, NewShards(records, split.first_new, split.shards), folder=folder, options=options)
+                finish_batch(folder)
+
+
+def _as_built(options: BuildOptions, plan: Plan) -> BuildOptions:
+    """The options with those of the set's own build. BadArgument names one that was given otherwise."""
+    defaults = parse_options(["--source", ".", "--out", "."], about="")
+    names = {
+        "samples per shard": ("samples_per_shard", options.samples_per_shard, defaults.samples_per_shard),
+        "resize": ("resize", options.resize, None),
+        "encode": ("encode", options.encode, None),
+        "quality": ("quality", options.quality, None),
+        "max pixels": ("max_pixels", options.max_pixels, defaults.max_pixels),
+        "holdout": ("holdout", options.holdout, None),
+        "seed": ("seed", options.seed, 0),
+    }
+    for setting, (name, given, default) in names.items():
+        if given not in (default, plan.get(setting)):
+            raise BadArgument(
+                f"--{name.replace('_', '-')} {given}: the set in {options.out} was built with {plan.get(setting)}, and "
+                "what is added is made like it; leave this out"
+            )
+    built: dict[str, Any] = {name: plan.get(setting) for setting, (name, *_) in names.items()}
+    return replace(options, **built)
+
+
+def _write_split(source: Source, new: NewShards, *, folder: Path, options: BuildOptions) -> None:
+    """Write, or continue, the shards of one split in its locked folder. DataError when too many images are bad."""
     # Takes seconds, because webdataset brings torch in: not before there is something to write.
     from data.shards.writer import ShardJob, WriterSettings, write_shard
 
-    with lock_folder(folder):
-        open_folder(folder, plan, overwrite=options.overwrite)
-        step = options.samples_per_shard
-        jobs = [ShardJob(first // step, records[first : first + step]) for first in range(0, len(records), step)]
-        settings = WriterSettings(
-            folder,
-            Source(source.tasks, [], arrays=source.arrays),  # the records travel with the jobs
-            options.resize,
-            options.encode,
-            options.quality or DEFAULT_QUALITY,
-            options.max_pixels,
+    step, records = options.samples_per_shard, new.records
+    jobs = [ShardJob(new.first + at // step, records[at : at + step]) for at in range(0, len(records), step)]
+    settings = WriterSettings(
+        folder,
+        Source(source.tasks, [], arrays=source.arrays),  # the records travel with the jobs
+        options.resize,
+        options.encode,
+        options.quality or DEFAULT_QUALITY,
+        options.max_pixels,
+        near_duplicates=options.near_duplicates,
+    )
+    allowed = _allowed_bad(options.max_bad, len(records))
+    shards = []
+    bad: list[tuple[str, str, str]] = []
+    finished = map_in_processes(write_shard, jobs, shared=settings, workers=options.workers, what=f"Writing {folder}")
+    for job, done in zip(jobs, finished, strict=True):
+        bad += [(shard_name(job.number), key, reason) for key, reason in done.bad]
+        shards += [done.shard] if done.shard else []
+        if len(bad) > allowed:
+            break
+    listed = write_bad_samples(folder, bad)
+    if bad and (len(bad) > allowed or not (shards or new.before)):
+        raise DataError(
+            f"{folder}: more than {allowed} of {len(records)} pictures are bad, the first ({bad[0][1]}): "
+            f"{bad[0][2]}. See {listed}; --max-bad SHARE tolerates more"
         )
-        allowed = _allowed_bad(options.max_bad, len(records))
-        shards = []
-        bad: list[tuple[str, str, str]] = []
-        finished = map_in_processes(
-            write_shard, jobs, shared=settings, workers=options.workers, what=f"Writing {folder}"
-        )
-        for job, done in zip(jobs, finished, strict=True):
-            bad += [(shard_name(job.number), key, reason) for key, reason in done.bad]
-            shards += [done.shard] if done.shard else []
-            if len(bad) > allowed:
-                break
-        listed = write_bad_samples(folder, bad)
-        if bad and (len(bad) > allowed or not shards):
-            raise DataError(
-                f"{folder}: more than {allowed} of {len(records)} pictures are bad, the first ({bad[0][1]}): "
-                f"{bad[0][2]}. See {listed}; --max-bad SHARE tolerates more"
-            )
-        rule = LabelRule(classes_given=True, max_pixels=options.max_pixels)
-        write_index(folder, tasks=source.tasks, shards=shards, label_rule=rule)
+    rule = LabelRule(classes_given=True, max_pixels=options.max_pixels)
+    write_index(folder, tasks=source.tasks, shards=[*new.before, *shards], label_rule=rule)
+    if not records:
+        return
     print_summary(load_index(folder))
     left_out = f", {len(bad)} bad pictures left out, listed in {listed}" if bad else ", no bad pictures"
     print(f"wrote {folder}: {len(records) - len(bad)} samples in {len(shards)} shards{left_out}")
 
 
+def _report_near_duplicates(out: Path) -> None:
+    """Say how many photos of a split look like one of another, and list them."""
+    folders = sorted(path.parent for path in out.glob(f"*/{INDEX_NAME}"))
+    if len(folders) < 2:
+        return
+    from data.shards.near_duplicates import TABLE_NAME, across_splits, built_photos  # OpenCV
+
+    try:
+        found = across_splits([built_photos(folder.name, load_index(folder)) for folder in folders])
+    except DataError as error:  # a split beside this one that was built without them
+        _print_notes([f"near-duplicates across splits are not counted: {error}"])
+        return
+    found.write(out / TABLE_NAME)
+    _print_notes(found.sentences(out / TABLE_NAME))
+
+
+def _print_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(f"note: {note}")
+
+
+def _print_splits(parts: dict[str, list[Record]], origin: str) -> None:
+    print(f"splits ({origin}): {', '.join(f'{name} {len(records):,}' for name, records in parts.items()) or 'nothing'}")
+
+
+def _origin(source: Source, options: BuildOptions) -> str:
+    if options.folds is not None:
+        return f"fold {options.fold or 0} of {options.folds}"
+    if options.holdout is not None:
+        return "held out here"
+    return "as published" if any(record.split for record in source.records) else "no published splits"
+
+
 def _plan(source: Source, options: BuildOptions) -> Plan:
-    settings: dict[str, str | int | float | None] = {
-        "source kind": options.source.partition(":")[0],
+    drawn = options.holdout is not None or options.folds is not None
+    settings: Plan = {
+        "source kind": options.source.partition(":")[0] if ":" in options.source else "path",
         "samples per shard": options.samples_per_shard,
         "resize": options.resize,
         "encode": options.encode,
@@ -145,6 +236,14 @@ def _plan(source: Source, options: BuildOptions) -> Plan:
         "split held out from": options.split if options.holdout is not None else None,
         "seed": options.seed,
     }
+    if drawn:
+        settings["drawn by rule"] = _DRAWN_BY
+    if options.folds is not None:
+        settings |= {"folds": options.folds, "fold": options.fold or 0}
+    if options.table.group is not None:
+        settings["group"] = options.table.group
+    if options.group_near_duplicates:
+        settings["group near-duplicates"] = True
     return make_plan(source, settings)
 
 
@@ -152,66 +251,6 @@ def _allowed_bad(share: float | None, num_samples: int) -> int:
     if share is None:
         return max(ALWAYS_TOLERATED, int(DEFAULT_MAX_BAD * num_samples))
     return int(share * num_samples)
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(filter(None, (word.strip() for word in text.split(","))))
-
-
-def parse_options(arguments: Sequence[str] | None) -> BuildOptions:
-    """Exits with code 2 where one is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m data.build", description=(__doc__ or "").split("\n\nUse")[0])
-    add = parser.add_argument
-    add("--source", required=True, metavar="KIND:PATH", help=f"KIND is one of {', '.join(SOURCES)}")
-    add("--out", required=True, type=Path, metavar="DIR", help="each split becomes a folder in it")
-    add("--split", metavar="NAME", help="build only this published split; without published ones, the folder's name")
-    add("--holdout", type=float, metavar="SHARE", help="hold out a stratified share as DIR/val")
-    add("--samples-per-shard", type=int, default=1000, metavar="N", help="default: %(default)s")
-    add("--resize", type=int, metavar="N", help="shrink the short side to N pixels (never enlarges)")
-    add("--encode", choices=["jpeg"], help="store every picture as JPEG (4:2:0) instead of keeping its bytes")
-    add("--quality", type=int, metavar="N", help=f"of JPEGs written here, 1 to 100 (default: {DEFAULT_QUALITY})")
-    add("--workers", type=int, default=default_workers(), metavar="N", help="processes (default: %(default)s)")
-    add("--seed", type=int, default=0, help="of the shuffle and the hold-out (default: %(default)s)")
-    add("--task", metavar="NAME", help="task name for single-task sources (default: class)")
-    add(
-        "--missing",
-        type=_words,
-        metavar="WORDS",
-        help=f"cells of a manifest that are no label, as empty ones are: {','.join(MISSING_WORDS)} unless you say "
-        "others, parted by commas ('' for none)",
-    )
-    add(
-        "--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="larger pictures are bad (default: %(default)s)"
-    )
-    add("--max-bad", type=float, metavar="SHARE", help="tolerated bad pictures (default: 0.01, at least 10 pictures)")
-    add("--overwrite", action="store_true", help="replace another build in the same place")
-    options = BuildOptions(**vars(parser.parse_args(arguments)))
-    if (wrong := _wrong_option(options)) is not None:
-        parser.error(wrong)
-    return options
-
-
-def _wrong_option(options: BuildOptions) -> str | None:
-    if options.holdout is not None and not 0 < options.holdout < 1:
-        return f"--holdout {options.holdout}: must lie between 0 and 1, as 0.2"
-    if options.max_bad is not None and not 0 <= options.max_bad <= 1:
-        return f"--max-bad {options.max_bad}: must lie between 0 and 1, as 0.01"
-    if options.quality is not None and not 1 <= options.quality <= 100:
-        return f"--quality {options.quality}: must lie between 1 and 100"
-    if options.quality is not None and options.encode is None and options.resize is None:
-        return "--quality needs --encode jpeg or --resize: without them, pictures keep their bytes"
-    counts = {
-        "samples-per-shard": options.samples_per_shard,
-        "resize": options.resize,
-        "workers": options.workers,
-        "max-pixels": options.max_pixels,
-    }
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            return f"--{name} {value}: must be at least 1"
-    if options.split is not None and (not options.split or "/" in options.split or options.split.startswith(".")):
-        return f"--split {options.split}: must be a plain folder name"
-    return None
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ from data.sources import Source
 from launch.file_lock import FileLock
 
 PLAN_NAME = "plan.json"
+BATCHES_NAME = "appended.json"  # beside the plan: what was added to the set, see data.shards.append
 RECORDS_FOLDER = ".build"  # in a shard folder: the plan, the lock, and a record of each finished shard
-_CONTENT = "content of the source"
+CONTENT = "content of the source"
 
 Plan = dict[str, str | int | float | None]
 
@@ -43,7 +44,7 @@ def make_plan(source: Source, settings: Mapping[str, str | int | float | None]) 
             except OSError:
                 stamp = "missing"
         digest.update(repr((record.key, record.labels, stamp)).encode("utf-8", "surrogateescape"))
-    return {**settings, _CONTENT: digest.hexdigest()}
+    return {**settings, CONTENT: digest.hexdigest()}
 
 
 @contextmanager
@@ -57,40 +58,47 @@ def lock_folder(folder: Path) -> Iterator[None]:
         yield
 
 
+def read_plan(folder: Path) -> Plan | None:
+    """What the build of a shard folder was asked for; None where no build wrote it."""
+    path = folder / RECORDS_FOLDER / PLAN_NAME
+    plan: Plan | None = json.loads(path.read_bytes()) if path.is_file() else None
+    return plan
+
+
 def open_folder(folder: Path, plan: Plan, *, overwrite: bool) -> None:
     """Make the locked `folder` ready for shards of `plan`, without left-over temporary files. DataError when it holds
     another build, or anything else's shards, and `overwrite` was not asked for."""
-    path = folder / RECORDS_FOLDER / PLAN_NAME
-    earlier = json.loads(path.read_bytes()) if path.is_file() else None
-    if earlier != plan:
+    earlier = read_plan(folder)
+    grown = (folder / RECORDS_FOLDER / BATCHES_NAME).is_file()
+    if grown and not overwrite:
+        raise DataError(f"{folder}: has grown by --append; add to it with --append, or --overwrite it")
+    if earlier != plan or grown:
         shards = sorted(folder.glob("*.tar"))
         if not overwrite and earlier is not None:
             different = [name for name in plan.keys() | earlier.keys() if plan.get(name) != earlier.get(name)]
             changes = ", ".join(_describe(name, earlier, plan) for name in sorted(different))
-            raise DataError(f"{folder}: holds another build ({changes}); choose another --out or add --overwrite")
+            more = "; --append adds what is new" if CONTENT in different else ""
+            raise DataError(f"{folder}: holds another build ({changes}); choose another --out or add --overwrite{more}")
         if shards and earlier is None:
             raise DataError(f"{folder}: already holds {shards[0].name}, which no build wrote; choose another --out")
-        _remove(folder)
-        write_atomically(path, json.dumps(plan, indent=1).encode())
-    for place in (folder, path.parent):
+        (folder / INDEX_NAME).unlink(missing_ok=True)  # first: without it, what is left is no data set
+        remove_shards(folder)
+        (folder / RECORDS_FOLDER / BATCHES_NAME).unlink(missing_ok=True)
+        write_atomically(folder / RECORDS_FOLDER / PLAN_NAME, json.dumps(plan, indent=1).encode())
+    for place in (folder, folder / RECORDS_FOLDER):
         sweep(place, alone=True)
 
 
-def _remove(folder: Path) -> None:
-    """The earlier build and nothing else; its plan stays until the new one takes its place."""
-    (folder / INDEX_NAME).unlink(missing_ok=True)  # first: without it, what is left is no data set
+def remove_shards(folder: Path, *, first: int = 0) -> None:
+    """Shards of a build from number `first` on, and what is remembered of them; nothing else."""
     number = "[0-9]" * len(shard_name(0).removesuffix(".tar"))
-    for pattern in (
-        f"{number}.tar",
-        f"{number}.idx",
-        f"{RECORDS_FOLDER}/{number}.json",
-        f"{RECORDS_FOLDER}/{number}.photos",
-    ):
+    for pattern in (f"{number}.tar", f"{number}.idx", f"{RECORDS_FOLDER}/{number}.*"):
         for file in folder.glob(pattern):
-            file.unlink()
+            if int(file.stem) >= first:
+                file.unlink()
 
 
 def _describe(name: str, earlier: Plan, plan: Plan) -> str:
-    if name == _CONTENT:
+    if name == CONTENT:
         return "the source's files or labels have changed"
     return f"{name} was {earlier.get(name)}, is {plan.get(name)}"

@@ -121,7 +121,8 @@ def _write(settings: WriterSettings, job: ShardJob) -> FinishedShard:
     write_atomically(path.with_name(idx_name(path.name)), idx)
     num_bytes = temporary.stat().st_size
     publish(temporary, path)
-    write_photos(settings.folder, job.number, shard_photos([record.key for record, _ in kept], sources, thumbnails))
+    keys, groups = [record.key for record, _ in kept], [record.group for record, _ in kept]
+    write_photos(settings.folder, job.number, shard_photos(keys, sources, thumbnails, groups))
     return FinishedShard(Shard(path.name, len(kept), num_bytes, sha256, google_crc32c.value(idx)), tuple(bad))
 
 

@@ -5,7 +5,7 @@ Use: `source = open_source("folder:photos/birds", task=None)`
 
 import re
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from data.errors import BadArgument
@@ -50,7 +50,8 @@ def open_source(text: str, *, task: str | None = None, options: TableOptions | N
     kind, path = _kind_of(text)
     if kind == "manifest":
         return SOURCES[kind](path, task, options)
-    given = [field.name for field in fields(TableOptions) if getattr(options, field.name) != field.default]
+    defaults = asdict(TableOptions())
+    given = [name for name, value in asdict(options).items() if value != defaults[name]]
     if useless := [name.replace("_", "-") for name in given if name not in _FOR_ALL]:
         raise BadArgument(f"--{useless[0]}: is for tables, {kind}: reads none; leave it out")
     source = SOURCES[kind](path, task, options)
