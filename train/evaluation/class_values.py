@@ -69,7 +69,7 @@ def _require_same(classes: Sequence[str], order: Sequence[str]) -> None:
     if missing := missing_names(classes, order):
         wrong.append(f"lacks {missing}")
     if unknown := missing_names(order, classes):
-        wrong.append(f"has {unknown}, which the data has not")
+        wrong.append(f"has {unknown} (no class of the data)")
     if twice := [name for name in dict.fromkeys(order) if order.count(name) > 1]:
         wrong.append(f"has {', '.join(map(repr, twice))} twice")
     if wrong:
