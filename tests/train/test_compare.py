@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.artifact import load_artifact, save_artifact
 from tests.tiny_models import save_tiny_model
 from train.compare import main
 from train.evaluate import main as evaluate
@@ -123,6 +124,21 @@ def test_models_that_order_the_classes_differently_are_compared_by_top_1_alone(
     command = ["--model", str(first), "--against", str(second), "--data", str(tiny_shards / "val")]
     assert main([*command, "--json", str(tmp_path / "out.json")]) == 0
     assert "note: the models order the classes of task colour differently" in capfd.readouterr().out
+    assert "mean_absolute_error" not in (tmp_path / "out.json").read_text()
+
+
+def test_an_answer_that_is_no_number_has_no_error_to_compare(
+    tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    good = save_tiny_model(tmp_path / "a", seed=1, class_values=STEPS)
+    model, meta = load_artifact(good)
+    model.state_dict()["heads.classifiers.task_colour.bias"][1] = float("nan")
+    about = {name: getattr(meta, name) for name in ("tasks", "class_values", "preprocessing", "metrics", "provenance")}
+    save_artifact(model, tmp_path / "b", **about, ema=False)
+    command = ["--model", str(good), "--against", str(tmp_path / "b"), "--data", str(tiny_shards / "val")]
+    assert main([*command, "--json", str(tmp_path / "out.json")]) == 70
+    said = "12 answers for task 'colour' are not numbers and count as wrong, so there is no mean absolute error"
+    assert said in capfd.readouterr().out
     assert "mean_absolute_error" not in (tmp_path / "out.json").read_text()
 
 
