@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,20 +30,26 @@ _WEIGHTS = "weights"  # the weights themselves show whether this entry of the JS
 class ArtifactMeta:
     """What `model.json` holds.
 
-    path: the folder. architecture: arguments of `build_student`. tasks: class names in label order. preprocessing: mean
-    and std of RGB pixels in 0..1, train_size and eval_size in pixels. ema: the weights are a moving average. sha256: of
+    path: the folder. architecture: arguments of `build_student`. tasks: class names in label order. class_values: of
+    the ordered tasks, where each class stands on the scale that errors are counted on. preprocessing: mean and std of
+    RGB pixels in 0..1, train_size and eval_size in pixels. ema: the weights are a moving average. sha256: of
     `model.safetensors`.
     """
 
     path: Path
     architecture: dict[str, Any]
     tasks: dict[str, tuple[str, ...]]
+    class_values: dict[str, tuple[float, ...]]
     preprocessing: dict[str, Any]
     metrics: dict[str, Any]
     provenance: dict[str, Any]
     ema: bool
     num_parameters: int
     sha256: str
+
+    def value_of_class(self, task: str) -> dict[str, float]:
+        """Class name -> value of an ordered task; {} of another one, or where the model has no such task."""
+        return dict(zip(self.tasks.get(task, ()), self.class_values.get(task, ()), strict=False))
 
 
 def save_artifact(
@@ -54,14 +61,22 @@ def save_artifact(
     metrics: Mapping[str, Any],
     provenance: Mapping[str, Any],
     ema: bool,
+    class_values: Mapping[str, Sequence[float]] | None = None,
 ) -> Path:
     """Write the model and return the path of its `model.json`.
 
     At every moment an earlier model in the folder is whole, or this one is; the JSON holds the weights' hash. Numbers
-    that are not finite (a metric without samples) become null.
+    that are not finite (a metric without samples) become null. class_values: of the ordered tasks, as ArtifactMeta has
+    them.
     """
     contents = artifact_files(
-        model, tasks=tasks, preprocessing=preprocessing, metrics=metrics, provenance=provenance, ema=ema
+        model,
+        tasks=tasks,
+        preprocessing=preprocessing,
+        metrics=metrics,
+        provenance=provenance,
+        ema=ema,
+        class_values=class_values,
     )
     directory = Path(directory)
     with staged(directory) as stage:
@@ -78,9 +93,11 @@ def artifact_files(
     metrics: Mapping[str, Any],
     provenance: Mapping[str, Any],
     ema: bool,
+    class_values: Mapping[str, Sequence[float]] | None = None,
 ) -> dict[str, bytes]:
     """The files that `save_artifact` writes, for folders that hold more than a model."""
     _require_same_tasks(model, tasks)
+    values = _checked_values(class_values or {}, tasks)
     if set(preprocessing) != set(PREPROCESSING_KEYS):
         raise ModelError(f"preprocessing has keys {sorted(preprocessing)}; it needs {', '.join(PREPROCESSING_KEYS)}")
     weights = safetensors.torch.save(
@@ -91,7 +108,11 @@ def artifact_files(
     meta = {
         "format": FORMAT,
         **architecture,
-        "tasks": [{"name": task, "classes": list(tasks[task])} for task in model.tasks],
+        "tasks": [
+            {"name": task, "classes": list(tasks[task])}
+            | ({"class_values": list(values[task])} if task in values else {})
+            for task in model.tasks
+        ],
         "preprocessing": dict(preprocessing),
         "metrics": finite_or_null(metrics),
         "provenance": finite_or_null(provenance),
@@ -169,6 +190,11 @@ def load_artifact_meta(path: str | Path) -> ArtifactMeta:
                 "drop_path_rate": meta["drop_path_rate"],
             },
             tasks=tasks,
+            class_values=_checked_values(
+                {task["name"]: task["class_values"] for task in meta["tasks"] if "class_values" in task},
+                tasks,
+                where=f"{file}: ",
+            ),
             preprocessing=meta["preprocessing"],
             metrics=meta["metrics"],
             provenance=meta["provenance"],
@@ -188,3 +214,12 @@ def _require_same_tasks(model: Student, tasks: Mapping[str, Sequence[str]]) -> N
     for task, classes in tasks.items():
         if len(classes) != model.tasks[task]:
             raise ModelError(f"task {task!r}: {len(classes)} class names for {model.tasks[task]} classes")
+
+
+def _checked_values(
+    class_values: Mapping[str, Sequence[float]], tasks: Mapping[str, Sequence[str]], *, where: str = ""
+) -> dict[str, tuple[float, ...]]:
+    for task, values in class_values.items():
+        if len(values) != len(tasks[task]) or not all(map(math.isfinite, values)):
+            raise ModelError(f"{where}task {task!r}: class_values needs a finite number for each class")
+    return {task: tuple(map(float, values)) for task, values in class_values.items()}

@@ -222,6 +222,7 @@ def _zeroed(options: CurveOptions, meter: Meter) -> list[dict[str, Any]]:
             metrics={},
             provenance={**meta.provenance, "unstructured": {"ratio": ratio, "from": meta.sha256}},
             ema=meta.ema,
+            class_values=meta.class_values,
         )
         measured.append(meter(folder))
         _say(f"{ratio:g} of the weights set to zero", measured[-1])

@@ -98,6 +98,7 @@ def save_pruned(student: Student, meta: ArtifactMeta, directory: Path, plan: Map
         metrics={},
         provenance={**meta.provenance, "pruned": {key: plan[key] for key in _SUMMARY}},
         ema=meta.ema,
+        class_values=meta.class_values,
     )
     picture = widths_picture(plan)
     with staged(directory) as stage:

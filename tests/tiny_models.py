@@ -28,6 +28,7 @@ def save_tiny_model(
     mean: Sequence[float] = (0.5, 0.4, 0.3),
     std: Sequence[float] = (0.2, 0.25, 0.3),
     provenance: Mapping[str, Any] | None = None,
+    class_values: Mapping[str, Sequence[float]] | None = None,
 ) -> Path:
     """Batch norms know such photos and the classifiers are steep, so the answers are neither flat nor all alike."""
     torch.manual_seed(seed)
@@ -57,5 +58,6 @@ def save_tiny_model(
         metrics={},
         provenance=provenance or {},
         ema=False,
+        class_values=class_values,
     )
     return folder

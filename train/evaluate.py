@@ -110,6 +110,7 @@ def _evaluate(options: EvaluateOptions, comm: Comm) -> ExitCode:
             comm,
             num_samples=index.num_samples,
             num_classes={task: len(names) for task, names in ensemble.tasks.items()},
+            class_values=ensemble.class_values,
             device=device,
             progress=progress,
         )

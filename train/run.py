@@ -200,6 +200,7 @@ def _evaluate(experiment: Experiment, comm: Comm, watchdog: Watchdog) -> Evaluat
             comm,
             num_samples=experiment.val_index.num_samples,
             num_classes=experiment.tasks,
+            class_values=experiment.class_values,
             device=experiment.device,
             progress=lambda count: watchdog.feed("validation"),
         )

@@ -73,12 +73,17 @@ def export_table(content: Mapping[str, Any]) -> Table:
     table = Table(title="export")
     tasks = list(dict.fromkeys(task for variant in content["variants"].values() for task in variant.get("tasks", {})))
     table.add_column("variant")
-    for heading in ("bytes", "ms, one thread", *(f"{escape(task)} top-1" for task in tasks)):
+    measured = list(content["variants"].values())
+    ordered = [task for task in tasks if any("mean_absolute_error" in one["tasks"][task] for one in measured)]
+    headings = [f"{escape(task)} top-1" for task in tasks] + [f"{escape(task)} mean abs. error" for task in ordered]
+    for heading in ("bytes", "ms, one thread", *headings):
         table.add_column(heading, justify="right")
     for name, variant in content["variants"].items():
         time = f"{variant['milliseconds']:.2f}" if "milliseconds" in variant else "-"
         shares = [variant["tasks"][task]["top1"] for task in tasks]
+        errors = [variant["tasks"][task].get("mean_absolute_error") for task in ordered]
         cells = ["-" if share is None else f"{100 * share:.2f} %" for share in shares]
+        cells += ["-" if error is None else f"{error:.3f}" for error in errors]
         table.add_row(name, f"{variant['bytes']:,}", time, *cells)
     return table
 

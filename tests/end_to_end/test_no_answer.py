@@ -188,13 +188,14 @@ def test_of_two_files_one_that_answers_nothing_is_infinitely_far_from_the_other(
             return {"a": self.logits}
 
     models: Any = {
-        name: Fake(tasks={"a": "xy"}, logits=logits)
+        name: Fake(tasks={"a": "xy"}, class_values={"a": (0, 1)}, logits=logits)
         for name, logits in {"first": numbers, "same": numbers, "broken": nothing}.items()
     }
     results, _ = compare_models(models, [batch], num_samples=2)
     assert [result.difference["a"] for result in results.values()] == [0, 0, math.inf]
     assert [result.agreement["a"] for result in results.values()] == [1, 1, 0.5]
     assert [result.num_without_answer for result in results.values()] == [0, 0, 1]
+    assert [math.isnan(result.tasks["a"]["mean_absolute_error"]) for result in results.values()] == [False, False, True]
     results, _ = compare_models(dict(reversed(models.items())), [batch], num_samples=2)
     assert [result.difference["a"] for result in results.values()] == [0, math.inf, math.inf]
 

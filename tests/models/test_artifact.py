@@ -68,6 +68,31 @@ def test_the_meta_data_come_back(tmp_path: Path) -> None:
     assert meta.architecture == model.architecture
 
 
+def test_the_values_of_ordered_classes_come_back(tmp_path: Path) -> None:
+    save(student(), tmp_path / "new", class_values={"level": [0, 1, 2.5]})
+    meta = load_artifact_meta(tmp_path / "new")
+    assert meta.class_values == {"level": (0.0, 1.0, 2.5)}
+    assert meta.value_of_class("level") == {"none": 0.0, "low": 1.0, "high": 2.5}
+    assert meta.value_of_class("type") == meta.value_of_class("shape") == {}
+
+
+def test_a_model_that_says_nothing_of_an_order_has_none(tmp_path: Path) -> None:
+    path = save(student(), tmp_path)
+    assert "class_values" not in path.read_text()  # as models of earlier versions
+    assert load_artifact_meta(tmp_path).class_values == {}
+
+
+@pytest.mark.parametrize("values", [[0, 1], [0, 1, float("nan")]])
+def test_values_that_are_not_one_number_for_each_class_are_refused(tmp_path: Path, values: list[float]) -> None:
+    with pytest.raises(ModelError, match="task 'level': class_values needs a finite number for each class"):
+        save(student(), tmp_path, class_values={"level": values})
+    path = save(student(), tmp_path, class_values={"level": [0, 1, 2]})
+    tasks = [{"name": name, "classes": list(classes), "class_values": values} for name, classes in CLASSES.items()]
+    edit_json(path, tasks=tasks[1:])
+    with pytest.raises(ModelError, match=r"model\.json: task 'level': class_values"):
+        load_artifact_meta(tmp_path)
+
+
 def test_channels_last_models_are_saved_too(tmp_path: Path) -> None:
     model = student().to(memory_format=torch.channels_last)
     save(model, tmp_path)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.artifact import load_artifact, save_artifact
 from tests.tiny_models import save_tiny_model
 from train.compare import main
 from train.evaluate import main as evaluate
@@ -76,6 +77,69 @@ def test_the_command_finds_the_accuracies_that_evaluate_finds(
         assert result[task]["ours"] == pytest.approx((first + second) / 2)
         assert result[task]["theirs"] == pytest.approx(third)
     assert "paired over the same photos" in capfd.readouterr().out
+
+
+def test_errors_are_compared_as_answers_are() -> None:
+    """Of one model a side and normal errors: 2 x 1.96 x sqrt((1 + 1) / n), and lower is a difference below 0."""
+    random = np.random.default_rng(10)
+    ours, theirs = random.normal(3.0, 1.0, (1, 2000)), random.normal(3.5, 1.0, (1, 2000))
+    result = paired_difference(ours, theirs)
+    assert result.difference == pytest.approx(ours.mean() - theirs.mean())
+    assert result.interval[1] - result.interval[0] == pytest.approx(2 * 1.96 * (2 / 2000) ** 0.5, rel=0.06)
+    assert result.interval[1] < 0
+
+
+STEPS = {"colour": (1, 0, 2)}  # green, red, blue
+
+
+def test_the_command_finds_the_mean_absolute_errors_that_evaluate_finds(
+    tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The second model is of a version that knew no order, and has the classes in another one."""
+    first = str(save_tiny_model(tmp_path / "a", seed=1, class_values=STEPS))
+    tasks, steps = {"colour": ("blue", "red", "green")}, {"colour": (2, 1, 0)}
+    second = str(save_tiny_model(tmp_path / "b", seed=2, tasks=tasks))
+    told = str(save_tiny_model(tmp_path / "c", seed=2, tasks=tasks, class_values=steps))
+    data = ["--data", str(tiny_shards / "train")]
+    assert main(["--model", first, "--against", second, *data, "--json", str(tmp_path / "out.json")]) == 0
+    output = " ".join(capfd.readouterr().out.split())
+    assert "mean absolute error (lower is better), paired over the same photos" in output
+    result = json.loads((tmp_path / "out.json").read_text())["tasks"]["colour"]["mean_absolute_error"]
+    expected = []
+    for path in (first, told):
+        assert evaluate(["--model", path, *data, "--json", str(tmp_path / "one.json")]) == 0
+        expected.append(json.loads((tmp_path / "one.json").read_text())["tasks"]["colour"]["mean_absolute_error"])
+    assert [result["ours"], result["theirs"]] == pytest.approx(expected)
+    assert expected[0] != expected[1]
+    low, high = result["interval"]
+    assert low <= result["difference"] <= high
+    assert f"{result['difference']:+.3f}" in output
+
+
+def test_models_that_order_the_classes_differently_are_compared_by_top_1_alone(
+    tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = save_tiny_model(tmp_path / "a", seed=1, class_values=STEPS)
+    second = save_tiny_model(tmp_path / "b", seed=2, class_values={"colour": (0, 1, 2)})
+    command = ["--model", str(first), "--against", str(second), "--data", str(tiny_shards / "val")]
+    assert main([*command, "--json", str(tmp_path / "out.json")]) == 0
+    assert "note: the models order the classes of task colour differently" in capfd.readouterr().out
+    assert "mean_absolute_error" not in (tmp_path / "out.json").read_text()
+
+
+def test_an_answer_that_is_no_number_has_no_error_to_compare(
+    tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    good = save_tiny_model(tmp_path / "a", seed=1, class_values=STEPS)
+    model, meta = load_artifact(good)
+    model.state_dict()["heads.classifiers.task_colour.bias"][1] = float("nan")
+    about = {name: getattr(meta, name) for name in ("tasks", "class_values", "preprocessing", "metrics", "provenance")}
+    save_artifact(model, tmp_path / "b", **about, ema=False)
+    command = ["--model", str(good), "--against", str(tmp_path / "b"), "--data", str(tiny_shards / "val")]
+    assert main([*command, "--json", str(tmp_path / "out.json")]) == 70
+    said = "12 answers for task 'colour' are not numbers and count as wrong, so there is no mean absolute error"
+    assert said in capfd.readouterr().out
+    assert "mean_absolute_error" not in (tmp_path / "out.json").read_text()
 
 
 def test_models_without_a_common_task_are_refused(

@@ -27,7 +27,8 @@ Result = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("models") / "a", seed=1)
+    """Whose colours are ordered green, red, blue."""
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "a", seed=1, class_values={"colour": (1, 0, 2)})
 
 
 def run(*arguments: str | Path | int, workers: int = 0) -> ExitCode:
@@ -68,6 +69,16 @@ def agree(result: Result, counts: Result) -> None:
         assert found["count"] == total
         assert found["top1"] == sum(row[at] for at, row in enumerate(expected["confusion"])) / total
         assert found["loss"] == pytest.approx(expected["loss"] / total, rel=1e-3)
+        if values := found.get("class_values"):
+            assert task == "colour"
+            errors = [
+                count * abs(true - predicted)
+                for true, row in zip(values, expected["confusion"], strict=True)
+                for predicted, count in zip(values, row, strict=True)
+            ]
+            assert found["mean_absolute_error"] == pytest.approx(sum(errors) / total)
+        else:
+            assert (task, "mean_absolute_error" in found) == ("tone", False)
 
 
 def test_the_counts_are_those_of_the_single_predictions(model: Path, tiny_shards: Path, tmp_path: Path) -> None:
@@ -118,9 +129,11 @@ def test_the_json_says_what_was_measured(
     assert (result["data"], result["views"], result["bad_samples"]) == (str(tiny_shards / "val"), 1, [])
     assert result["tasks"]["colour"]["classes"] == list(TINY_TASKS["colour"])
     assert result["tasks"]["colour"]["majority"] == pytest.approx(4 / 12)
+    assert result["tasks"]["colour"]["class_values"] == [1, 0, 2]
     output = capfd.readouterr().out
     assert f"wrote {out}" in output
-    for word in ("top-1", "majority", "macro F1", "loss", "samples", "colour", "tone"):
+    assert f"{result['tasks']['colour']['mean_absolute_error']:.3f}" in output
+    for word in ("top-1", "mean abs.", "majority", "macro F1", "loss", "samples", "colour", "tone"):
         assert word in output
     for task in result["tasks"].values():
         assert f"{100 * task['top1']:.1f} %" in output

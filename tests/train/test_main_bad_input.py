@@ -57,6 +57,15 @@ def assert_same_weights(ours: Outcome, theirs: Outcome) -> None:
         ("tasks.shape.weight=1", "tasks.shape: {train} has no such task; it has colour, tone"),
         ("tasks={}", "tasks: at least one task is needed"),
         ("tasks.colour.class_weights=[1, 2]", "tasks.colour.class_weights: 2 weights for 3 classes"),
+        (
+            "tasks.tone.ordered=true",
+            "tasks.tone.ordered: the classes are not all numbers, so their order must be given; write ordered: "
+            "[dark, bright] with the names from the lowest to the highest",
+        ),
+        (
+            "tasks.colour.ordered=[red, green]",
+            "tasks.colour.ordered: the list lacks 'blue'; write ordered: [red, green, blue] with the names",
+        ),
         ("model.backbone=mobilnetv2_050", "mobilenetv2_050"),
         ("model.head.kind=multi-fcc", "unknown head.kind 'multi-fcc'"),
         ("model.head.width=8", "head 'multi-fc' has no option 'width'"),
@@ -64,6 +73,10 @@ def assert_same_weights(ours: Outcome, theirs: Outcome) -> None:
         ("model.freeze=[backbone, heads]", "nothing is left to train: backbone, heads"),
         ("model.freeze=[bakbone]", "the model has no part 'bakbone'; did you mean 'backbone'?"),
         ("model.lr_multipliers={head: 0.1}", "the model has no part 'head'; did you mean 'heads'?"),
+        (
+            "checkpoint.monitor=tone.mean_absolute_error",
+            "checkpoint.monitor: 'tone.mean_absolute_error' is not among mean_top1, colour.top1",
+        ),
         ("checkpoint.monitor=tone.top5", "checkpoint.monitor: 'tone.top5' is not among mean_top1, colour.top1"),
         ("device=cuda", "device: cuda, but torch finds no GPU"),
         ("bach_size=3", "command line, 'bach_size=3': unknown key 'bach_size'; did you mean 'batch_size'?"),

@@ -43,6 +43,7 @@ _WORDS = {
     "schedule.warmup_epochs": "warm_up warmup",
     "seed": "random_seed",
     "tasks.NAME.label_smoothing": "label_smooth smoothing",
+    "tasks.NAME.ordered": "is_ordered is_ordinal order ordinal",
     "teacher.model": "teacher_model",
     "teacher.temperature": "kd_temperature t tau temp",
     "teacher.weight": "kd_weight",

@@ -1,8 +1,8 @@
 """The sections `tasks` and `model`: what is learnt, and by which network."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from train.config.base import BelowOne, NotNegative, Positive, Strict, Unit
 
@@ -29,6 +29,25 @@ class TaskConfig(Strict):
     ramp: Annotated[NotNegative, Unit("exponent")] = 0.0
     """Multiplies `weight` with (epoch / (epochs - 1))^`ramp`: from 0 in the first epoch to 1 in the last, so that hints
     can lead. 0: the full weight throughout."""
+    ordered: bool | tuple[str, ...] | None = None
+    """The classes have an order: beside top-1, the mean absolute error between the most probable class and the label
+    is measured. `true` where the class names are all numbers, in whose unit the error then is. Other classes are listed
+    from the lowest to the highest, `[child, young, adult, old]`, and the error is in steps of this list. `null`: as the
+    saved model that is fine-tuned says; a new one has no order."""
+
+    @field_validator("ordered", mode="before")
+    @classmethod
+    def _is_an_order(cls, value: Any) -> Any:
+        if value is None or isinstance(value, bool):
+            return value
+        if not isinstance(value, list | tuple):
+            raise ValueError("write true where the class names are all numbers, else the list of the class names")
+        for name in value:
+            if not isinstance(name, str):
+                raise ValueError(
+                    f"{name!r} is not text; write true where the class names are all numbers, else put it in quotes"
+                )
+        return value
 
     @model_validator(mode="after")
     def _one_kind(self) -> "TaskConfig":

@@ -31,7 +31,8 @@ class CheckpointConfig(Strict):
     """How many of the newest are kept. With one alone there is nothing to fall back on if it is damaged."""
     monitor: str = "mean_top1"
     """The result of validation that `best/` and `schedule.patience` go by: `mean_top1` (over the tasks), or a task's
-    `NAME.top1`, `NAME.top5` (above 5 classes), `NAME.macro_f1`, `NAME.loss` (lower is better)."""
+    `NAME.top1`, `NAME.top5` (above 5 classes), `NAME.macro_f1`, `NAME.loss` (lower is better), and of a task that is
+    `ordered` `NAME.mean_absolute_error` (lower is better)."""
 
 
 class ElasticConfig(Strict):

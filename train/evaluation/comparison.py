@@ -13,7 +13,7 @@ from torch import Tensor
 from data.loading.batch import BadRecord
 from data.loading.eval_loader import EvalBatch
 from train.evaluation.answer import NO_ANSWER, answer
-from train.evaluation.ensemble import Ensemble, Tasks
+from train.evaluation.ensemble import Ensemble
 from train.evaluation.evaluation_pass import Accumulator, Outputs, run_evaluation
 from train.evaluation.metrics import TaskCounts
 
@@ -58,7 +58,7 @@ def compare(
     LoaderLost when not just `num_samples` came."""
     cpu = torch.device("cpu")
     first = next(iter(models))
-    sums = {name: _Sums(name, ensemble.tasks, first=first, device=cpu) for name, ensemble in models.items()}
+    sums = {name: _Sums(name, ensemble, first=first, device=cpu) for name, ensemble in models.items()}
     seen = run_evaluation(
         models,
         batches,
@@ -74,9 +74,13 @@ def compare(
 class _Sums(Accumulator):
     """What the model `name` adds up to, beside the model `first`."""
 
-    def __init__(self, name: str, tasks: Tasks, *, first: str, device: torch.device) -> None:
+    def __init__(self, name: str, ensemble: Ensemble, *, first: str, device: torch.device) -> None:
         self._name, self._first = name, first
-        self._counts = {task: TaskCounts(len(names), device) for task, names in tasks.items()}
+        tasks = ensemble.tasks
+        self._counts = {
+            task: TaskCounts(len(names), device, class_values=ensemble.class_values.get(task))
+            for task, names in tasks.items()
+        }
         self._difference = dict.fromkeys(tasks, 0.0)
         self._largest = dict.fromkeys(tasks, 0.0)
         self._agreed = dict.fromkeys(tasks, 0)

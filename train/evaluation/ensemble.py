@@ -24,6 +24,7 @@ from models.preprocessing import PRECISIONS, Normalise
 from models.student import Student
 from models.trial_pass import require_size
 from train.evaluation.answer import is_answer
+from train.evaluation.class_values import agreed_values
 
 Tasks = Mapping[str, Sequence[str]]  # task -> class names in label order
 
@@ -95,10 +96,11 @@ class Member:
 
 
 class Ensemble:
-    """Attributes: members, and tasks {name: class names} that at least one member answers."""
+    """Attributes: members, tasks {name: class names} that at least one member answers, and class_values {name: value of
+    each class} of the ordered ones among them."""
 
-    def __init__(self, members: Sequence[Member], tasks: Tasks) -> None:
-        self.members, self.tasks = members, tasks
+    def __init__(self, members: Sequence[Member], tasks: Tasks, class_values: Mapping[str, Sequence[float]]) -> None:
+        self.members, self.tasks, self.class_values = members, tasks, class_values
 
     @property
     def sizes(self) -> list[int]:
@@ -153,7 +155,8 @@ def load_ensemble(
     known_to_some = {task for member in members for task in member.predictor.order}
     answered = {task: tuple(names) for task, names in wanted.items() if task in known_to_some}
     notes += [f"no model has the data's task {task}: not measured" for task in wanted if task not in answered]
-    return Ensemble(members, answered), notes
+    class_values = _class_values(members, answered, notes)
+    return Ensemble(members, answered, class_values), notes
 
 
 def _member(
@@ -191,6 +194,18 @@ def _all_tasks(loaded: Sequence[tuple[str, LoadedModel]]) -> dict[str, tuple[str
 
 def _with_more(names: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*names, *others]))
+
+
+def _class_values(members: Sequence[Member], tasks: Tasks, notes: list[str]) -> dict[str, tuple[float, ...]]:
+    """Of the tasks that a member knows to be ordered. notes: gets those on which two members disagree."""
+    found = {}
+    for task, names in tasks.items():
+        values = agreed_values(member.meta.value_of_class(task) for member in members)
+        if values is None:
+            notes.append(f"the models order the classes of task {task} differently: no mean absolute error")
+        elif values:
+            found[task] = tuple(values[name] for name in names)
+    return found
 
 
 def _class_order(path: str, task: str, own: Sequence[str], wanted: Sequence[str]) -> Tensor:

@@ -79,14 +79,15 @@ def evaluate(
     num_samples: int,
     num_classes: Mapping[str, int],
     device: torch.device,
+    class_values: Mapping[str, Sequence[float]] | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
     """Every rank evaluates its part of the samples; one sum over the ranks at the end.
 
-    num_classes: by task, of those that are evaluated. num_samples: of all ranks, good and bad; LoaderLost when another
-    number came.
+    num_classes: by task, of those that are evaluated. class_values: of the ordered tasks among them. num_samples: of
+    all ranks, good and bad; LoaderLost when another number came.
     """
-    measures = _Measures(num_classes, device)
+    measures = _Measures(num_classes, class_values or {}, device)
     seen = run_evaluation(
         {"model": predict},
         batches,
@@ -103,8 +104,13 @@ def evaluate(
 class _Measures(Accumulator):
     """What one model's outputs add up to."""
 
-    def __init__(self, num_classes: Mapping[str, int], device: torch.device) -> None:
-        self._counts = {task: TaskCounts(classes, device) for task, classes in num_classes.items()}
+    def __init__(
+        self, num_classes: Mapping[str, int], class_values: Mapping[str, Sequence[float]], device: torch.device
+    ) -> None:
+        self._counts = {
+            task: TaskCounts(classes, device, class_values=class_values.get(task))
+            for task, classes in num_classes.items()
+        }
         self._unanswered = _Unanswered()
 
     @property
@@ -164,8 +170,8 @@ def evaluation_report(
     """Measures with confusion matrices (rows are the true classes) and class names, and what was measured how.
 
     Of more than MOST_CLASSES classes `confusion_cells`, the cells that are not 0, stand for the matrix. bad: (shard,
-    key, reason). A measure without a labelled sample is null, and so is the loss where there is no_answer: samples
-    whose logits are not finite, which count as wrong.
+    key, reason). A measure without a labelled sample is null, and so are the loss and the mean absolute error where
+    there is no_answer: samples whose logits are not finite, which count as wrong.
     """
     return {
         "data": data,
@@ -186,6 +192,7 @@ def evaluation_report(
             task: {
                 **{name: finite_or_null(value) for name, value in measures.items()},
                 "classes": list(ensemble.tasks[task]),
+                **({"class_values": list(values)} if (values := ensemble.class_values.get(task)) else {}),
                 **_confusion(evaluation.confusion[task].numpy()),
             }
             for task, measures in evaluation.tasks.items()

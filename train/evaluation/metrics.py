@@ -3,6 +3,8 @@
 counts = TaskCounts(11, device); counts.add(logits, target); counts.report()
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -12,10 +14,10 @@ from train.evaluation.answer import NO_ANSWER, answer
 
 
 class TaskCounts:
-    """Sums over the labelled samples of one task; `flat` is what ranks add up."""
+    """Sums over the labelled samples of one task; `flat` is what ranks add up. class_values: of an ordered task."""
 
-    def __init__(self, num_classes: int, device: torch.device) -> None:
-        self.num_classes = num_classes
+    def __init__(self, num_classes: int, device: torch.device, *, class_values: Sequence[float] | None = None) -> None:
+        self.num_classes, self._class_values = num_classes, class_values
         # [true, predicted or no answer], then hits among the top five, then the sum of -log p_y
         self.flat = torch.zeros(num_classes * (num_classes + 1) + 2, dtype=torch.float64, device=device)
 
@@ -45,7 +47,9 @@ class TaskCounts:
     def report(self) -> dict[str, float]:
         """top1, top5 (above 5 classes), macro_f1 over the classes that occur, loss, majority (the most frequent class's
         share), count, and no_answer: how many of them have logits that are not finite. Those are wrong, and with one
-        of them the loss is NaN. Without a labelled sample every measure is NaN."""
+        of them the loss is NaN. Without a labelled sample every measure is NaN. Of an ordered task also
+        mean_absolute_error, the mean over the samples of |value of the most probable class - value of the label|; an
+        answer that is no number has no error, so with one of them it is NaN, too."""
         answers = self._answers.cpu()
         total, no_answer = float(answers.sum()), float(answers[:, -1].sum())
         true, predicted, hits = answers.sum(dim=1), answers.sum(dim=0)[:-1], answers.diagonal()
@@ -57,6 +61,10 @@ class TaskCounts:
         if self.num_classes > 5:
             report["top5"] = float(self.flat[-2]) / total if total else nan
         report["macro_f1"] = float(f1.mean()) if total else nan
+        if self._class_values is not None:
+            values = torch.tensor(self._class_values, dtype=torch.float64)
+            errors = (answers[:, :-1] * (values[:, None] - values).abs()).sum()
+            report["mean_absolute_error"] = float(errors) / total if total and not no_answer else nan
         report["loss"] = float(self.flat[-1]) / total if total and not no_answer else nan
         report["majority"] = float(true.max()) / total if total else nan
         report["count"], report["no_answer"] = total, no_answer

@@ -1,6 +1,6 @@
 """Whether one kind of model is better than another on the same images: a paired difference with its interval.
 
-result = paired_difference(ours, theirs)  # bool [seeds, images] each: was the answer right
+result = paired_difference(ours, theirs)  # [seeds, images] each: was the answer right, or how far off was it
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ _DRAWS = 5000
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Accuracies are shares. difference: ours - theirs; interval: 95 %, over images and seeds."""
+    """Means over images and seeds: shares of right answers, or mean absolute errors. difference: ours - theirs;
+    interval: 95 %, over images and seeds."""
 
     ours: float
     theirs: float
@@ -26,7 +27,8 @@ class PairedDifference:
 
 
 def paired_difference(ours: np.ndarray, theirs: np.ndarray, *, seed: int = 0) -> PairedDifference:
-    """ours bool [A, N], theirs bool [B, N]: right or wrong per trained model (a seed each) and image.
+    """ours [A, N], theirs [B, N]: right or wrong (bool), or the absolute error (float, finite), per trained model (a
+    seed each) and image.
 
     The interval is that of a bootstrap that draws images, and on each side models, with replacement (Efron 1979): a
     difference must hold for other images and for other seeds. With A = B, model i of one side is paired with model i of

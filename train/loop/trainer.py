@@ -196,7 +196,8 @@ class Trainer:
 
 
 def is_better(new: float, old: float | None, monitor: str) -> bool:
-    """Losses fall, everything else rises. What is not finite is never better, and every number is better than that."""
+    """Losses and errors fall, everything else rises. What is not finite is never better, and every number is better
+    than that."""
     if not math.isfinite(new) or old is None or not math.isfinite(old):
         return math.isfinite(new)
-    return new < old if monitor.endswith("loss") else new > old
+    return new < old if monitor.endswith(("loss", "mean_absolute_error")) else new > old

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from train.report_page.charts.line import reliability, reliability_chart
 from train.report_page.confusion import confusion_figure, mistaken_pairs
 from train.report_page.markup import Html, join, tag
-from train.report_page.numbers import count, percent
+from train.report_page.numbers import count, percent, plain
 from train.report_page.predictions import PRECISION, Predictions, TaskPredictions
 
 _SHOWN = 8
@@ -39,6 +39,8 @@ def _task(name: str, task: str, one: TaskPredictions, predictions: Predictions, 
     mistakes = int((~one.correct).sum())
     right = percent(float(one.correct.mean()))
     said = f"{name}, {task}: {right} of {count(len(one.true), 'answer')} right, {mistakes:,} wrong."
+    if (error := one.mean_absolute_error) is not None:
+        said += f" Mean absolute error {plain(error)}."
     if unanswered := int((~one.is_answered).sum()):
         said += f" {count(unanswered, 'answer')} of these not a number (NaN or infinity)."
     bins = reliability(one.confidence[one.is_answered], one.correct[one.is_answered])

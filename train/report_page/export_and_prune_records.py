@@ -26,6 +26,7 @@ class _Strict(BaseModel):
 
 class _Task(_Strict):
     top1: Share | None
+    mean_absolute_error: Annotated[float, Field(ge=0)] | None = None
 
 
 class _Variant(_Strict):

@@ -6,7 +6,7 @@ entries = [run_entry(run, role="student"), *export_entries(export, meta)]
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ FROM_EXPORT = EXPORT_NAME  # as the runtime of a time that was not measured for 
 class ModelEntry:
     """One model file. role: teacher, student, distilled, slimmed, pruned, exported. network: its architecture as JSON.
     macs, milliseconds: for one image of image_size. runtime: what the milliseconds were measured on, or FROM_EXPORT.
-    top1: task -> share; None where it was not measured, on `data`. precision: that it computed in there. part: as in
-    "200 of 587 photos", empty where all of them were evaluated."""
+    top1: task -> share; None where it was not measured, on `data`. errors: ordered task -> mean absolute error.
+    precision: that it computed in there. part: as in "200 of 587 photos", empty where all of them were evaluated."""
 
     name: str
     role: str
@@ -54,6 +54,7 @@ class ModelEntry:
     data: str
     precision: str
     part: str = ""
+    errors: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def run_entry(run: RunRecord, *, role: str) -> ModelEntry | None:
@@ -61,16 +62,22 @@ def run_entry(run: RunRecord, *, role: str) -> ModelEntry | None:
     if run.meta is None or run.model_path is None:
         return None
     metrics = run.meta.metrics or run.best or {}
-    top1 = {key.removesuffix(".top1"): value for key, value in metrics.items() if key.endswith(".top1")}
     return _saved_entry(
         run.name,
         role,
         run.meta,
         mean_top1=metrics.get("mean_top1"),
-        top1=top1,
+        top1=_of_tasks(metrics, "top1"),
+        errors=_of_tasks(metrics, "mean_absolute_error"),
         data=validation_data(run),
         precision=trained_precision(run.meta),
     )
+
+
+def _of_tasks(metrics: Mapping[str, Any], measure: str) -> dict[str, float | None]:
+    """Task -> value of `task.measure`."""
+    ending = f".{measure}"
+    return {key.removesuffix(ending): value for key, value in metrics.items() if key.endswith(ending)}
 
 
 def pruned_entry(prune: SavedRecord, meta: ArtifactMeta) -> ModelEntry:
@@ -78,7 +85,7 @@ def pruned_entry(prune: SavedRecord, meta: ArtifactMeta) -> ModelEntry:
     the two are not of one pruning."""
     if error := weights_error(meta) or plan_error(prune.content, meta):
         raise ModelError(error)
-    return _saved_entry(prune.name, PRUNED, meta, mean_top1=None, top1={}, data="", precision="")
+    return _saved_entry(prune.name, PRUNED, meta, mean_top1=None, top1={}, errors={}, data="", precision="")
 
 
 def _saved_entry(
@@ -88,6 +95,7 @@ def _saved_entry(
     *,
     mean_top1: float | None,
     top1: Mapping[str, float | None],
+    errors: Mapping[str, float | None],
     data: str,
     precision: str,
 ) -> ModelEntry:
@@ -106,6 +114,7 @@ def _saved_entry(
         runtime="",
         mean_top1=mean_top1,
         top1=top1,
+        errors=errors,
         data=data,
         precision=precision,
     )
@@ -136,6 +145,11 @@ def export_entries(export: SavedRecord, meta: ArtifactMeta) -> list[ModelEntry]:
             runtime=FROM_EXPORT,
             mean_top1=values.get("mean_top1"),
             top1={task: one["top1"] for task, one in values.get("tasks", {}).items()},
+            errors={
+                task: one["mean_absolute_error"]
+                for task, one in values.get("tasks", {}).items()
+                if "mean_absolute_error" in one
+            },
             data=one_spelling(export.content["data"] or ""),
             precision="int8"
             if variant.endswith("int8")

@@ -7,6 +7,10 @@ def percent(share: float | None, *, digits: int = 1) -> str:
     return NOTHING if share is None else f"{100 * share:.{digits}f} %"
 
 
+def plain(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.3f}"
+
+
 def short(number: float) -> str:
     """Three figures and k, M or G."""
     for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -198,6 +198,7 @@ def _with_accuracy(entry: ModelEntry, predictions: Predictions | None) -> ModelE
         entry,
         mean_top1=sum(shares.values()) / len(shares),
         top1=shares,
+        errors=predictions.errors,
         data=predictions.data,
         precision=PRECISION,
         part=f"{evaluated:,} of {total:,} photos" if evaluated < total else "",

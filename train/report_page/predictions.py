@@ -20,7 +20,7 @@ from data.loading.eval_loader import EvalBatch, eval_batches
 from data.loading.image_sets import ImageSubset, ShardImages
 from models.errors import ModelError
 from train.evaluation.answer import NO_ANSWER, answer
-from train.evaluation.ensemble import Ensemble, Tasks, load_ensemble
+from train.evaluation.ensemble import Ensemble, load_ensemble
 from train.evaluation.evaluation_pass import Accumulator, Outputs, run_evaluation
 
 PRECISION = "fp32"  # half precision, which a model may have been trained in, is slow on most CPUs
@@ -31,9 +31,10 @@ _THUMBNAIL = 128  # pixels of the longer side
 @dataclass(frozen=True)
 class TaskPredictions:
     """Of the labelled images, all [N]: number of the image, true class, predicted class (NO_ANSWER, which is wrong,
-    where the model gave no number), and its probability."""
+    where the model gave no number), and its probability. class_values: of an ordered task, else empty."""
 
     classes: tuple[str, ...]
+    class_values: tuple[float, ...]
     image: np.ndarray
     true: np.ndarray
     predicted: np.ndarray
@@ -53,6 +54,14 @@ class TaskPredictions:
         matrix = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
         np.add.at(matrix, (self.true[self.is_answered], self.predicted[self.is_answered]), 1)
         return matrix
+
+    @property
+    def mean_absolute_error(self) -> float | None:
+        """Of an ordered task; None where an answer is no number, which has no error."""
+        if not self.class_values or not self.is_answered.all():
+            return None
+        values = np.array(self.class_values)
+        return float(np.abs(values[self.predicted] - values[self.true]).mean())
 
     def worst(self, count: int) -> list[int]:
         """Places of the wrong predictions, the surest first."""
@@ -74,6 +83,11 @@ class Predictions:
     def top1(self) -> dict[str, float]:
         """Task -> share of correct predictions."""
         return {task: float(one.correct.mean()) for task, one in self.tasks.items()}
+
+    @property
+    def errors(self) -> dict[str, float | None]:
+        """Ordered task -> mean absolute error."""
+        return {task: one.mean_absolute_error for task, one in self.tasks.items() if one.class_values}
 
     def name(self, image: int) -> str:
         """shard/key."""
@@ -116,7 +130,7 @@ def collect_predictions(
         return {}, refused
     images = ImageSubset(ShardImages(index), count=most)
     sizes = sorted({size for ensemble in ensembles.values() for size in ensemble.sizes})
-    columns = {name: _Columns(name, ensemble.tasks) for name, ensemble in ensembles.items()}
+    columns = {name: _Columns(name, ensemble) for name, ensemble in ensembles.items()}
     seen = run_evaluation(
         ensembles,
         eval_batches(images, sizes=sizes, num_views=1, batch_size=_BATCH, workers=workers),
@@ -135,9 +149,9 @@ def collect_predictions(
 class _Columns(Accumulator):
     """What the model `name` predicts for every labelled image."""
 
-    def __init__(self, name: str, tasks: Tasks) -> None:
-        self._name, self._tasks = name, tasks
-        self._parts: dict[str, list[np.ndarray]] = {task: [] for task in tasks}
+    def __init__(self, name: str, ensemble: Ensemble) -> None:
+        self._name, self._ensemble = name, ensemble
+        self._parts: dict[str, list[np.ndarray]] = {task: [] for task in ensemble.tasks}
         self._num_batches = 0
 
     def add(self, batch: EvalBatch, outputs: Outputs) -> None:
@@ -155,5 +169,6 @@ class _Columns(Accumulator):
             if parts and sum(part.shape[1] for part in parts):
                 image, true, predicted, confidence = np.concatenate(parts, axis=1)
                 image, true, predicted = (column.astype(np.int64) for column in (image, true, predicted))
-                found[task] = TaskPredictions(tuple(self._tasks[task]), image, true, predicted, confidence)
+                classes, values = self._ensemble.tasks[task], self._ensemble.class_values.get(task, ())
+                found[task] = TaskPredictions(tuple(classes), tuple(values), image, true, predicted, confidence)
         return found

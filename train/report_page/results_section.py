@@ -9,8 +9,13 @@ from launch.machine import processor
 from train.report_page.charts.scatter import Point, scatter_chart
 from train.report_page.markup import Html, join, table, tag
 from train.report_page.model_entries import FROM_EXPORT, PRUNED, ModelEntry
-from train.report_page.numbers import NOTHING, megabytes, milliseconds, percent, short
+from train.report_page.numbers import NOTHING, megabytes, milliseconds, percent, plain, short
 
+MEAN_ABSOLUTE_ERROR = "mean absolute error"
+MEAN_ABSOLUTE_ERROR_MEANS = (
+    "The mean absolute error of an ordered task is between the most probable class and the label: in the unit of the "
+    "class names where these are numbers, else in steps of the class order. Lower is better."
+)
 UNKNOWN, UNMEASURED = "On unknown photos", "Not measured"
 
 
@@ -34,7 +39,7 @@ def results_section(entries: Sequence[ModelEntry], places: Mapping[str, int], se
         said = {
             UNKNOWN: "Accuracy was measured, but no config says on which photos: it cannot be compared.",
             UNMEASURED: "Accuracy was not measured.",
-        }.get(data, f"Top-1 on {data}.{_precisions(group)}")
+        }.get(data, f"Top-1 on {data}.{_ordered(group)}{_precisions(group)}")
         parts += [tag("h3", data), _table(group), tag("p", said, class_="note")]
         if data not in (UNKNOWN, UNMEASURED) and len(group) > 1:
             parts.append(tag("div", *(_plot(group, places, *cost) for cost in _COSTS), class_="plots"))
@@ -57,8 +62,14 @@ def by_data(entries: Sequence[ModelEntry]) -> dict[str, list[ModelEntry]]:
 
 def _table(entries: Sequence[ModelEntry]) -> Html:
     tasks = list(dict.fromkeys(task for entry in entries for task in entry.top1))
+    ordered = list(dict.fromkeys(task for entry in entries for task in entry.errors))
     headings = ["model", "what", "parameters", "MACs", "file", "time", "precision", *tasks, "mean top-1"]
+    headings += [f"{task}, {MEAN_ABSOLUTE_ERROR}" for task in ordered]
     best = {task: max(entry.top1.get(task) or 0 for entry in entries) for task in tasks}
+    least = {
+        task: min((error for entry in entries if (error := entry.errors.get(task)) is not None), default=None)
+        for task in ordered
+    }
     rows = [
         [
             entry.name,
@@ -70,10 +81,16 @@ def _table(entries: Sequence[ModelEntry]) -> Html:
             NOTHING if entry.mean_top1 is None else entry.precision,
             *(_best(percent(entry.top1.get(task)), is_best=entry.top1.get(task) == best[task]) for task in tasks),
             join(percent(entry.mean_top1), tag("small", tag("br"), entry.part) if entry.part else None),
+            *(_best(plain(entry.errors.get(task)), is_best=entry.errors.get(task) == least[task]) for task in ordered),
         ]
         for entry in entries
     ]
     return table(headings, rows, numbers_from=2)
+
+
+def _ordered(entries: Sequence[ModelEntry]) -> str:
+    """What the errors mean, where there are any."""
+    return f" {MEAN_ABSOLUTE_ERROR_MEANS}" if any(entry.errors for entry in entries) else ""
 
 
 def _precisions(entries: Sequence[ModelEntry]) -> str:

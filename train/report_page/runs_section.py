@@ -53,6 +53,8 @@ def curves_section(runs: Sequence[RunRecord], places: Mapping[str, int]) -> Html
     plots = [_together(runs, places, "mean_top1", "Mean top-1, validation")]
     if len(tasks) > 1:
         plots += [_together(runs, places, f"{task}.top1", f"Top-1 of {task}, validation") for task in tasks]
+    ordered = dict.fromkeys(task for run in runs for task in measured_tasks(run, "mean_absolute_error"))
+    plots += [_errors(runs, places, task) for task in ordered]
     terms = sorted({key for run in runs for line in run.trained for key in line if key.startswith("loss")})
     losses = [_losses(run, terms) for run in runs]
     return tag(
@@ -68,9 +70,9 @@ def curves_section(runs: Sequence[RunRecord], places: Mapping[str, int]) -> Html
     )
 
 
-def measured_tasks(run: RunRecord) -> list[str]:
-    names = [key for line in run.evaluations[:1] for key in line if key.endswith(".top1")]
-    return [name.removesuffix(".top1") for name in names]
+def measured_tasks(run: RunRecord, measure: str = "top1") -> list[str]:
+    names = [key for line in run.evaluations[:1] for key in line if key.endswith(f".{measure}")]
+    return [name.removesuffix(f".{measure}") for name in names]
 
 
 def _together(
@@ -80,6 +82,12 @@ def _together(
     if trained:
         return line_chart(lines, title=title, y_format=lambda value: f"{value:.3g}", from_zero=True)
     return line_chart(lines, title=title, y_format=lambda value: percent(value, digits=0), least=0.05)
+
+
+def _errors(runs: Sequence[RunRecord], places: Mapping[str, int], task: str) -> Html:
+    lines = [Line(one.name, *one.curve(f"{task}.mean_absolute_error"), places[one.name]) for one in runs]
+    title, label = f"Mean absolute error of {task}, validation", "mean absolute error"
+    return line_chart(lines, title=title, y_format=lambda value: f"{value:.3g}", y_label=label, from_zero=True)
 
 
 def _losses(run: RunRecord, terms: Sequence[str]) -> Html:

@@ -3,7 +3,7 @@
 train_index, val_index = open_data(config, taught={})
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from data.errors import DataError
 from data.images.augment import OPERATION_NAMES, POLICIES, Operations
@@ -17,10 +17,11 @@ from data.sampling.view_schedule import ViewSchedule
 from data.storage import is_remote
 from launch.cache_folder import cache_folder
 from models.artifact import load_artifact_meta
-from train.config.schema import AugmentConfig, Config
+from train.config.schema import AugmentConfig, Config, TaskConfig
 from train.distributed.comm import Comm
 from train.distributed.device import num_decoders
 from train.errors import ConfigError
+from train.evaluation.class_values import values_of_classes
 
 
 def open_data(config: Config, taught: Mapping[str, tuple[str, ...]]) -> tuple[Index, Index | None]:
@@ -56,6 +57,24 @@ def choose_tasks(config: Config, index: Index) -> dict[str, int]:
     model_tasks = _model_tasks(config)
     ordered = list(model_tasks) if set(names) == set(model_tasks) else names
     return {name: len(index.tasks[name]) for name in ordered}
+
+
+def class_values(config: Config, index: Index, tasks: Iterable[str]) -> dict[str, tuple[float, ...]]:
+    """Task -> value of each class, of the tasks that are ordered; see train.evaluation.class_values. Where the config
+    says nothing, the model to fine-tune does. Raises ConfigError."""
+    values = {}
+    known = {} if config.model.artifact is None else load_artifact_meta(config.model.artifact).class_values
+    for task in tasks:
+        order = (config.tasks or {}).get(task, TaskConfig()).ordered
+        if order is None:
+            if task in known:
+                values[task] = known[task]
+        elif order is not False:
+            try:
+                values[task] = values_of_classes(index.tasks[task], order)
+            except ValueError as error:
+                raise ConfigError(f"tasks.{task}.ordered: {error}") from error
+    return values
 
 
 def _model_tasks(config: Config) -> dict[str, tuple[str, ...]]:

@@ -26,7 +26,7 @@ from train.loop.train_metrics import TrainMetrics
 from train.loop.train_step import TrainStep
 from train.losses.objective import Objective
 from train.optim.ema import Ema
-from train.setup.data import choose_tasks, eval_size, open_data, train_loader, validation_batches
+from train.setup.data import choose_tasks, class_values, eval_size, open_data, train_loader, validation_batches
 from train.setup.distillation import (
     DistillationSetup,
     build_distillation,
@@ -46,15 +46,17 @@ _PACKAGES = ("torch", "torchvision", "timm", "horovod", "webdataset", "numpy")
 
 @dataclass(frozen=True)
 class Experiment:
-    """tasks: task -> number of classes. trained: all that a run trains and checkpoints keep, the student and the
-    adapters between its features and a teacher's. eval_model: what is evaluated and saved, the moving average where
-    there is one, and predict what it says of a batch. eval_batches: begins a pass over the validation data. batch_size:
-    samples of one update, over all ranks. summary: what a run says of itself before it starts."""
+    """tasks: task -> number of classes. class_values: of those that are ordered, the value of each class. trained: all
+    that a run trains and checkpoints keep, the student and the adapters between its features and a teacher's.
+    eval_model: what is evaluated and saved, the moving average where there is one, and predict what it says of a batch.
+    eval_batches: begins a pass over the validation data. batch_size: samples of one update, over all ranks. summary:
+    what a run says of itself before it starts."""
 
     device: torch.device
     train_index: Index
     val_index: Index | None
     tasks: dict[str, int]
+    class_values: dict[str, tuple[float, ...]]
     objective: Objective
     loader: Loader
     loop: LoopOptions
@@ -77,7 +79,8 @@ def build_experiment(config: Config, comm: Comm) -> Experiment:
     taught = teacher_classes(config)
     train_index, val_index = open_data(config, taught)
     tasks = choose_tasks(config, train_index)
-    check_monitor(config, tasks)
+    values = class_values(config, train_index, tasks)
+    check_monitor(config, tasks, ordered=values)
     sampler, loader = train_loader(
         config, train_index, comm, views=views(config), teacher=teacher_data(config, train_index)
     )
@@ -127,6 +130,7 @@ def build_experiment(config: Config, comm: Comm) -> Experiment:
         train_index=train_index,
         val_index=val_index,
         tasks=tasks,
+        class_values=values,
         objective=objective,
         loader=loader,
         loop=_loop_options(config, steps_per_epoch),
@@ -148,6 +152,7 @@ def build_experiment(config: Config, comm: Comm) -> Experiment:
         model_saver=ModelSaver(
             eval_model,
             tasks={task: train_index.tasks[task] for task in tasks},
+            class_values=values,
             preprocessing=preprocessing(config, model),
             origin=_origin(config, train_index),
             ema=ema is not None,

@@ -4,7 +4,7 @@ terms = label_terms(config, index, tasks, shares={}, steps_per_epoch=1367)
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from train.losses.objective import LossTerm, label_term
 from train.optim.schedule import weight_ramp
 
 
-def check_monitor(config: Config, tasks: Mapping[str, int]) -> None:
+def check_monitor(config: Config, tasks: Mapping[str, int], *, ordered: Collection[str]) -> None:
     """What is watched must be measured: said at the start, not after the first epoch. Raises ConfigError."""
     if config.data.val is None:
         if config.schedule.patience is not None:
@@ -28,7 +28,8 @@ def check_monitor(config: Config, tasks: Mapping[str, int]) -> None:
         return
     measured = ["mean_top1"]
     for task, num_classes in tasks.items():
-        names = ("top1", "macro_f1", "loss", *(("top5",) if num_classes > 5 else ()))
+        names = ["top1", "macro_f1", "loss", *(["top5"] if num_classes > 5 else [])]
+        names += ["mean_absolute_error"] if task in ordered else []
         measured += [f"{task}.{name}" for name in names]
     if config.checkpoint.monitor not in measured:
         raise ConfigError(f"checkpoint.monitor: {config.checkpoint.monitor!r} is not among {', '.join(measured)}")

@@ -17,6 +17,7 @@ _COLUMNS = (
     ("majority", "majority class"),
     ("top5", "top-5"),
     ("macro_f1", "macro F1"),
+    ("mean_absolute_error", "mean abs. error"),
     ("loss", "loss"),
 )
 
@@ -46,4 +47,4 @@ def task_table(metrics: Mapping[str, float], *, title: str) -> Table:
 def _format(name: str, value: float | None) -> str:
     if value is None or value != value:
         return "-"
-    return f"{value:.3f}" if name == "loss" else f"{100 * value:.1f} %"
+    return f"{value:.3f}" if name in ("loss", "mean_absolute_error") else f"{100 * value:.1f} %"

@@ -68,7 +68,7 @@ def describe_record(record: Record, tasks: Sequence[str], epochs: int) -> str:
     """One readable line from a record."""
     head = f"epoch {record['epoch'] + 1}/{epochs} step {record['step'] + 1}"
     if record["kind"] == "evaluation":
-        parts = [f"{task} {100 * record[f'{task}.top1']:.1f} %" for task in tasks if record.get(f"{task}.count")]
+        parts = [_describe_task(record, task) for task in tasks if record.get(f"{task}.count")]
         missing = sum(record.get(f"{task}.no_answer", 0) for task in tasks)
         return f"{head}  validation: {', '.join(parts)}" + (f"  {missing:.0f} answers not a number" if missing else "")
     terms = {name.removeprefix("loss."): value for name, value in record.items() if name.startswith("loss.")}
@@ -76,6 +76,12 @@ def describe_record(record: Record, tasks: Sequence[str], epochs: int) -> str:
     skipped = f"  {record['skipped_updates']:.0f} updates skipped" if record["skipped_updates"] else ""
     rate, left = readable_rate(record["images_per_second"]), readable_seconds(record["seconds_left"])
     return f"{head}  loss {record['loss']:.3f} ({losses})  lr {record['lr']:.2e}  {rate} images/s  left {left}{skipped}"
+
+
+def _describe_task(record: Record, task: str) -> str:
+    error = record.get(f"{task}.mean_absolute_error")
+    ordered = "" if error is None or math.isnan(error) else f" (mean abs. error {error:.3f})"
+    return f"{task} {100 * record[f'{task}.top1']:.1f} %{ordered}"
 
 
 def readable_rate(rate: float) -> str:

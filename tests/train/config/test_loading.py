@@ -224,6 +224,18 @@ def test_a_schedule_may_warm_up_and_ramp_to_its_very_end() -> None:
             "tasks: {age: {loss: focal, label_smoothing: 0.1}}",
             "run.yaml:6: tasks.age: label_smoothing belongs to cross-entropy",
         ),
+        ("tasks: {age: {ordred: true}}", "run.yaml:6: unknown key 'tasks.age.ordred'; did you mean 'ordered'?"),
+        ("tasks: {age: {ordinal: true}}", "unknown key 'tasks.age.ordinal'; did you mean 'tasks.NAME.ordered'?"),
+        (
+            "tasks: {age: {ordered: child}}",
+            "run.yaml:6: tasks.age.ordered: write true where the class names are all numbers, else the list",
+        ),
+        ("tasks: {age: {ordered: 1}}", "run.yaml:6: tasks.age.ordered: write true where the class names are all"),
+        (
+            "tasks: {age: {ordered: [20, 21]}}",
+            "run.yaml:6: tasks.age.ordered: 20 is not text; write true where the class names are all numbers, else put",
+        ),
+        ("tasks: {dents: {ordered: [no, yes]}}", "run.yaml:6: tasks.dents.ordered: False is not text"),
         ("augment: {cutmix: 1.0}", "run.yaml:6: augment: cutmix is not offered: it blends the photos of a batch"),
         ("teacher: {}", "run.yaml:6: teacher: give model (computed in every step), cache"),
         ("teacher: {model: a, alpha: 0.5, weight: 1}", "run.yaml:6: teacher: give either alpha or weight"),

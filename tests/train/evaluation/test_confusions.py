@@ -47,3 +47,4 @@ class _Ensemble:
 
     def __init__(self, num_classes: int) -> None:
         self.tasks = {"item": tuple(map(str, range(num_classes)))}
+        self.class_values: dict[str, tuple[float, ...]] = {}

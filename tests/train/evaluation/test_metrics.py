@@ -153,3 +153,42 @@ def test_the_first_samples_without_an_answer_are_named_however_many_batches_ther
 
 def batch_of(label: torch.Tensor, keys: list[str]) -> EvalBatch:
     return EvalBatch(image={}, label={"a": label}, key=keys, row=list(range(len(keys))), bad=[])
+
+
+def test_the_mean_absolute_error_of_an_ordered_task_is_what_counting_gives() -> None:
+    """Labels 20, 21, 30, none, 30 answered with 30, 21, 20, 20, 21: errors 10, 0, 10, -, 9."""
+    target = torch.tensor([0, 1, 2, MISSING, 2])
+    logits = torch.eye(3)[[2, 1, 0, 0, 1]]
+    counts = TaskCounts(3, CPU, class_values=(20, 21, 30))
+    for part in torch.arange(5).split(2):
+        counts.add(logits[part], target[part])
+    assert counts.report()["mean_absolute_error"] == 29 / 4
+    steps = TaskCounts(3, CPU, class_values=(1, 0, 2))  # the classes are not in label order
+    steps.add(logits, target)
+    assert steps.report()["mean_absolute_error"] == (1 + 0 + 1 + 2) / 4
+    assert "mean_absolute_error" not in TaskCounts(3, CPU).report()
+
+
+def test_the_mean_absolute_error_of_two_ranks_adds_up_to_the_last_bit() -> None:
+    logits, target = random_answers(7)
+    values = (0.1, 0.7, -2.5, 3.0, 1e6, 1e-3, 4.0)
+    whole, left, right = (TaskCounts(7, CPU, class_values=values) for _ in range(3))
+    whole.add(logits, target)
+    left.add(logits[:50], target[:50])
+    right.add(logits[50:], target[50:])
+    left.flat = left.flat + right.flat
+    known = target != MISSING
+    scale = torch.tensor(values, dtype=torch.float64)
+    by_hand = (scale[logits.argmax(dim=1)] - scale[target])[known].abs().mean()
+    assert left.report()["mean_absolute_error"] == whole.report()["mean_absolute_error"]
+    assert left.report()["mean_absolute_error"] == pytest.approx(float(by_hand), rel=1e-12)
+
+
+def test_the_mean_absolute_error_is_nan_without_a_label_and_with_an_answer_that_is_no_number() -> None:
+    unlabelled, spoilt, nobody_asked = (TaskCounts(2, CPU, class_values=(0, 1)) for _ in range(3))
+    unlabelled.add(torch.randn(3, 2), torch.full((3,), MISSING))
+    spoilt.add(torch.tensor([[0.0, 1.0], [math.nan, 0.0]]), torch.tensor([1, 0]))
+    nobody_asked.add(torch.tensor([[0.0, 1.0], [math.nan, 0.0]]), torch.tensor([1, MISSING]))
+    assert math.isnan(unlabelled.report()["mean_absolute_error"])
+    assert math.isnan(spoilt.report()["mean_absolute_error"])
+    assert nobody_asked.report()["mean_absolute_error"] == 0.0

@@ -235,6 +235,8 @@ def test_bad_samples_are_counted_and_told_at_the_end_of_the_epoch(capfd: pytest.
         (0.5, 0.4, "a.top1", True),
         (0.4, 0.4, "a.top1", False),
         (0.4, 0.5, "a.loss", True),
+        (0.5, 0.4, "a.mean_absolute_error", False),
+        (0.4, 0.5, "a.mean_absolute_error", True),
         (float("nan"), None, "a.loss", False),
         (9.0, float("nan"), "a.loss", True),
         (float("inf"), 0.1, "a.top1", False),

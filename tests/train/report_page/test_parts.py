@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +198,22 @@ def entry(name: str, role: str, top1: float | None, *, macs: int = 9_900_000, da
         data=data,
         precision="fp32",
     )
+
+
+def test_the_lowest_mean_absolute_error_is_the_best_and_a_model_without_one_has_none() -> None:
+    errors: list[dict[str, float | None]] = [{"age": 2.5}, {"age": 1.25}, {"age": None}, {}]
+    entries = [replace(entry(str(place), "trained", 0.8), errors=one) for place, one in enumerate(errors)]
+    section = results_section(entries, {str(place): place for place in range(4)}, sentences=[])
+    assert "age, mean absolute error" in section
+    assert re.findall(r"<td[^>]*>(?:<span class=\"(best)\">)?([\d.]+|\u2013)(?:</span>)?</td></tr>", section) == [
+        ("", "2.500"),
+        ("best", "1.250"),
+        ("", "\u2013"),
+        ("", "\u2013"),
+    ]
+    assert "The mean absolute error of an ordered task is between" in section
+    plain = results_section([entry("0", "trained", 0.8)], {"0": 0}, sentences=[])
+    assert "absolute" not in plain
 
 
 @pytest.mark.parametrize(("role", "count"), [(PRUNED, 3), ("pruned, fine-tuned", 0)])
