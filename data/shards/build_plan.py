@@ -7,17 +7,18 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data.errors import DataError
 from data.files import sweep, write_atomically
-from data.index import INDEX_NAME
+from data.index import INDEX_NAME, shard_index_from_bytes
 from data.sources import Source
 from launch.file_lock import FileLock
 
 PLAN_NAME = "plan.json"
 RECORDS_FOLDER = ".build"  # in a shard folder: the plan, the lock, and a record of each finished shard
+OWNER = "slimheads"  # of every member of a tar that a build wrote
 _CONTENT = "content of the source"
 
 Plan = dict[str, str | int | float | None]
@@ -26,6 +27,13 @@ Plan = dict[str, str | int | float | None]
 def shard_name(number: int) -> str:
     """`000007.tar`."""
     return f"{number:06d}.tar"
+
+
+def is_built(tar: Path) -> bool:
+    """Whether data.build wrote this tar, and so made its keys; else another tool did."""
+    with tar.open("rb") as file:
+        file.seek(265)  # where a tar's first header has the name of the owner: 32 bytes, filled up with zeros
+        return file.read(32).rstrip(b"\0") == OWNER.encode()
 
 
 def make_plan(source: Source, settings: Mapping[str, str | int | float | None]) -> Plan:
@@ -78,11 +86,22 @@ def open_folder(folder: Path, plan: Plan, *, overwrite: bool) -> None:
 
 def _remove(folder: Path) -> None:
     """The earlier build and nothing else; its plan stays until the new one takes its place."""
+    if corrected := count_corrected(folder):
+        print(f"note: {folder}: {corrected} corrected labels of the build that was here are gone with it")
     (folder / INDEX_NAME).unlink(missing_ok=True)  # first: without it, what is left is no data set
     number = "[0-9]" * len(shard_name(0).removesuffix(".tar"))
     for pattern in (f"{number}.tar", f"{number}.idx", f"{RECORDS_FOLDER}/{number}.json"):
         for file in folder.glob(pattern):
             file.unlink()
+
+
+def count_corrected(folder: Path) -> int:
+    """Labels of the folder's shards that were corrected after they were built."""
+    corrected = 0
+    for path in folder.glob("*.idx"):
+        with suppress(OSError, DataError):
+            corrected += len(shard_index_from_bytes(path.read_bytes(), name=str(path)).corrected)
+    return corrected
 
 
 def _describe(name: str, earlier: Plan, plan: Plan) -> str:

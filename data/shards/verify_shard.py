@@ -7,7 +7,7 @@ and `ImageTransform.make` for each image. What training never looks at (the tar 
 on top.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +35,12 @@ class VerifySettings:
 
 @dataclass
 class ShardReport:
-    """errors: in words. known_bad: samples that the index itself calls bad, which training leaves out."""
+    """errors: in words. known_bad: samples that the index itself calls bad, which training leaves out. corrected:
+    labels that the index has from data.correct, where the tar has the earlier one."""
 
     errors: list[str] = field(default_factory=list)
     known_bad: int = 0
+    corrected: int = 0
 
 
 def verify_shard(settings: VerifySettings, number: int) -> ShardReport:
@@ -58,12 +60,13 @@ def verify_shard(settings: VerifySettings, number: int) -> ShardReport:
     except DataError as error:
         return ShardReport([*errors, str(error)])
     try:
-        samples = read_tar_samples(path, cls_task=settings.cls_task, decode=False)
+        rule = replace(index.label_rule, cls_task=settings.cls_task)
+        samples = read_tar_samples(path, rule=rule, decode=False)
     except DataError as error:
         errors.append(str(error))
     else:
-        errors += _check_samples(path, rows, samples, index.tasks)
-    return ShardReport(errors + _check_images(path, rows, settings, number), len(rows.bad))
+        errors += _check_samples(path, rows.uncorrected(), samples, index.tasks)
+    return ShardReport(errors + _check_images(path, rows, settings, number), len(rows.bad), len(rows.corrected))
 
 
 def _check_images(path: Path, rows: ShardIndex, settings: VerifySettings, shard: int) -> list[str]:
