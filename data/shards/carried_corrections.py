@@ -33,10 +33,12 @@ def carry_corrections(
     """`rows` of the shards `names`, with the corrections that the index in `folder` holds; prints how many were kept,
     and which were not and why."""
     try:
-        corrections = list(_corrections(load_index(folder)))
+        earlier = load_index(folder)
     except DataError:  # there is no whole index to take them from
-        _print_lost(folder)
+        if lost := count_corrected(folder):
+            print(f"note: {lost} corrected labels were given up: the index that held them is not whole")
         return list(rows)
+    corrections = _corrections(earlier, names)
     if not corrections:
         return list(rows)
     places = _places(rows, {correction.key for correction in corrections})
@@ -64,16 +66,21 @@ def carry_corrections(
     ]
 
 
-def _corrections(index: Index) -> list[_Correction]:
-    """DataError where the index or one of its files is not whole."""
+def _corrections(index: Index, names: Sequence[str]) -> list[_Correction]:
+    """Of all shards; says which of `names` has an .idx file that is not whole."""
     tasks = list(index.tasks.items())
     found = []
     for number, shard in enumerate(index.shards):
-        rows = index.load_shard(number)
+        try:
+            rows = index.load_shard(number)
+        except DataError as error:
+            if shard.name in names:
+                print(f"note: corrections of {shard.name} are given up, if it had any: {error}")
+            continue
         for (sample, column), before in sorted(rows.corrected.items()):
-            task, names = tasks[column]
+            task, classes = tasks[column]
             label = int(rows.labels[sample, column])
-            found.append(_Correction(shard.name, rows.key(sample), task, _name(before, names), _name(label, names)))
+            found.append(_Correction(shard.name, rows.key(sample), task, _name(before, classes), _name(label, classes)))
     return found
 
 
@@ -107,12 +114,6 @@ def _why_not(
     if correction.label is not None and correction.label not in names:
         return f"{correction.task!r} has no class {correction.label!r}"
     return ""
-
-
-def _print_lost(folder: Path) -> None:
-    """About corrections in .idx files whose index.json is gone or damaged: nobody knows the names of their classes."""
-    if lost := count_corrected(folder):
-        print(f"note: {lost} corrected labels were given up: the index that held them is not whole; correct them again")
 
 
 def _name(label: int, names: tuple[str, ...]) -> str | None:
