@@ -19,7 +19,7 @@ from data.index import LabelRule, load_index, write_index
 from data.index.class_counts import print_summary
 from data.index.labels import check_names
 from data.names import print_any_name
-from data.shards.build_plan import Plan, lock_folder, make_plan, open_folder, shard_name
+from data.shards.build_plan import Plan, count_corrected, lock_folder, make_plan, open_folder, shard_name
 from data.shards.process_pool import default_workers, map_in_processes
 from data.shards.splits import assign_splits
 from data.sources import MISSING_WORDS, SOURCES, Record, Source, TableOptions, open_source
@@ -94,6 +94,7 @@ def _build_split(source: Source, records: list[Record], *, folder: Path, plan: P
 
     with lock_folder(folder):
         open_folder(folder, plan, overwrite=options.overwrite)
+        corrected = count_corrected(folder)
         step = options.samples_per_shard
         jobs = [ShardJob(first // step, records[first : first + step]) for first in range(0, len(records), step)]
         settings = WriterSettings(
@@ -123,6 +124,8 @@ def _build_split(source: Source, records: list[Record], *, folder: Path, plan: P
             )
         rule = LabelRule(classes_given=True, max_pixels=options.max_pixels)
         write_index(folder, tasks=source.tasks, shards=shards, label_rule=rule)
+    if lost := corrected - count_corrected(folder):
+        print(f"note: {folder}: {lost} corrected labels were lost with files that were damaged; correct them again")
     print_summary(load_index(folder))
     left_out = f", {len(bad)} bad pictures left out, listed in {listed}" if bad else ", no bad pictures"
     print(f"wrote {folder}: {len(records) - len(bad)} samples in {len(shards)} shards{left_out}")

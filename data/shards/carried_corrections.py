@@ -88,8 +88,8 @@ def _places(rows: Sequence[ShardIndex], keys: set[str]) -> dict[str, list[tuple[
     """key -> (shard, sample) of those that have it."""
     places: dict[str, list[tuple[int, int]]] = {}
     for shard, one in enumerate(rows):
-        for sample in range(len(one)):
-            if (key := one.key(sample)) in keys:
+        for sample, key in enumerate(one.keys()):
+            if key in keys:
                 places.setdefault(key, []).append((shard, sample))
     return places
 

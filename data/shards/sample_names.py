@@ -61,32 +61,46 @@ class _Reading:
 def find_samples(names: Sequence[str], indices: Sequence[Index]) -> FoundSamples:
     """The sample of each name in any of the splits. DataError names the first that fit none, or two."""
     built = [is_built(Path(index.shard_url(0))) for index in indices]
+    unique = list(dict.fromkeys(names))
+    best: dict[str, list[Place]] = {}
+    best_reading = _Reading()
+    for readings in _readings(unique, indices):
+        places = _places_of(_possible_keys(unique, readings), indices)
+        for reading in readings:
+            found = {name: _candidates(name, reading.path(name), places, built) for name in unique}
+            found = {name: candidates for name, candidates in found.items() if candidates}
+            if len(found) > len(best):
+                best, best_reading = found, reading
+        if len(best) == len(unique):
+            break
+    _refuse_unknown([name for name in unique if name not in best], indices)
+    return FoundSamples(
+        {name: _only(name, candidates, indices) for name, candidates in best.items()}, best_reading.describe(names[0])
+    )
+
+
+def _readings(names: Sequence[str], indices: Sequence[Index]) -> Iterator[list[_Reading]]:
+    """Ways to read the names, the plain ones first: the others need to know all keys."""
     shared = _shared_folder(map(_path, names))
-    in_keys = _shared_folder(key for _, key in _each_key(indices))
-    depth = len(shared.split("/")) if shared else 0
-    readings = [_Reading(stripped, added) for stripped in range(depth + 1) for added in dict.fromkeys(("", in_keys))]
-    wanted = {as_text(name) for name in names}
-    for reading in readings:
-        for path in {reading.path(name) for name in names}:
-            wanted.update(key for ours in (True, False) for key in _keys_of(path, is_built=ours))
-    wanted |= {_second(key) for key in wanted}
+    stripped = range(len(shared.split("/")) + 1 if shared else 1)
+    yield [_Reading(number) for number in stripped]
+    if in_keys := _shared_folder(key for _, key in _each_key(indices)):
+        yield [_Reading(number, in_keys) for number in stripped]
+
+
+def _possible_keys(names: Sequence[str], readings: Sequence[_Reading]) -> set[str]:
+    keys = {as_text(name) for name in names}
+    for path in {reading.path(name) for reading in readings for name in names}:
+        keys.update(key for ours in (True, False) for key in _keys_of(path, is_built=ours))
+    return keys | {_second(key) for key in keys}
+
+
+def _places_of(wanted: set[str], indices: Sequence[Index]) -> dict[str, list[Place]]:
     places: dict[str, list[Place]] = {}
     for place, key in _each_key(indices):
         if key in wanted:
             places.setdefault(key, []).append(place)
-
-    best: dict[str, list[Place]] = {}
-    best_reading = readings[0]
-    for reading in readings:
-        found = {name: _candidates(name, reading.path(name), places, built) for name in dict.fromkeys(names)}
-        found = {name: candidates for name, candidates in found.items() if candidates}
-        if len(found) > len(best) or reading is readings[0]:
-            best, best_reading = found, reading
-        if len(best) == len(set(names)):
-            break
-    _refuse_unknown([name for name in dict.fromkeys(names) if name not in best], indices)
-    note = "" if all(as_text(name) in places for name in names) else best_reading.describe(names[0])
-    return FoundSamples({name: _only(name, candidates, indices) for name, candidates in best.items()}, note)
+    return places
 
 
 def _candidates(name: str, path: str, places: dict[str, list[Place]], built: Sequence[bool]) -> list[Place]:
@@ -167,9 +181,8 @@ def _refuse_unknown(names: Sequence[str], indices: Sequence[Index]) -> None:
 def _each_key(indices: Sequence[Index]) -> Iterator[tuple[Place, str]]:
     for split, index in enumerate(indices):
         for shard in range(len(index.shards)):
-            rows = index.load_shard(shard)
-            for sample in range(len(rows)):
-                yield Place(split, shard, sample), rows.key(sample)
+            for sample, key in enumerate(index.load_shard(shard).keys()):
+                yield Place(split, shard, sample), key
 
 
 def _path(name: str) -> str:

@@ -239,6 +239,24 @@ def test_a_build_again_keeps_corrections(mine, capsys):
     assert {tar: tar.stat().st_mtime_ns for tar in times} == times, "shards that were finished were written again"
 
 
+def test_an_index_of_a_built_split_keeps_its_bytes_and_its_corrections(mine, capsys):
+    correct(mine / "out", FIXES, capsys)
+    before = contents(mine / "out")
+    index_tars(mine / "out" / "train", capsys)
+    assert contents(mine / "out") == before
+
+
+def test_a_build_again_says_which_corrections_a_damaged_file_took_with_it(mine, capsys):
+    correct(mine / "out" / "train", f"image,task,label\n{next(iter(labels(mine / 'out/train')))},kind,\n", capsys)
+    idx = mine / "out" / "train" / "000000.idx"
+    rows = index.shard_index_from_bytes(idx.read_bytes(), name="x")
+    rows.labels[1] = 0  # beside the correction
+    idx.write_bytes(index.shard_index_to_bytes(rows))
+    assert build_again(mine) == ExitCode.DONE
+    assert "1 corrected labels were lost with files that were damaged; correct them again" in capsys.readouterr().out
+    verified(mine / "out", capsys)
+
+
 def test_another_build_in_its_place_says_what_goes_with_the_old_one(mine, capsys):
     correct(mine / "out", FIXES, capsys)
     assert build_again(mine, "--overwrite", "--seed", "1") == ExitCode.DONE

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import webdataset
 
 from data import verify
 from data.index import Index, LabelRule, load_index
@@ -68,6 +69,8 @@ def test_an_image_and_a_label_with_longer_suffixes_are_one_sample(tmp_path, caps
     index, _ = indexed(tmp_path, pairs("input.jpg", "output.cls", [b"cat", b"dog"]), capsys)
     assert labels(index) == {"s0": ["cat"], "s1": ["dog"]}
     assert index.label_rule.first_dot
+    theirs = webdataset.WebDataset(str(tmp_path / "000.tar"), shardshuffle=False)
+    assert [sample["__key__"] for sample in theirs] == list(labels(index))
     index, _ = indexed(tmp_path, pairs("Image.PNG", "labels.json", [b'{"age": 1}', b'{"age": 0}']), capsys)
     assert (index.tasks, labels(index)) == ({"age": ("0", "1")}, {"s0": ["1"], "s1": ["0"]})
 
