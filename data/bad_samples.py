@@ -4,7 +4,7 @@ Use: `write_bad_samples(folder, [("000000.tar", "cats/17", "JPEG does not decode
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from data.files import write_atomically
@@ -27,3 +27,13 @@ def write_bad_samples(folder: Path, bad: Sequence[tuple[str, str, str]]) -> Path
     lines = [json.dumps({"shard": shard, "key": key, "reason": reason}) + "\n" for shard, key, reason in bad]
     write_atomically(path, "".join(lines).encode())
     return path
+
+
+def find_bad_sample(folder: Path, keys: Container[str]) -> str:
+    """Why the first listed sample with one of these keys cannot be used; "" where none is listed."""
+    try:
+        lines = (folder / FILE_NAME).read_text(encoding="utf-8").splitlines()
+        listed = [json.loads(line) for line in lines]
+        return next((str(line["reason"]) for line in listed if line["key"] in keys), "")
+    except (OSError, ValueError, KeyError, TypeError):  # only a help to whoever reads an error
+        return ""

@@ -22,7 +22,7 @@ from data.index import INDEX_NAME, LabelRule, Shard, load_index, write_index
 from data.index.class_counts import print_summary
 from data.index.labels import check_names
 from data.names import print_any_name
-from data.shards.build_plan import CONTENT, Plan, lock_folder, make_plan, open_folder, shard_name
+from data.shards.build_plan import CONTENT, Plan, count_corrected, lock_folder, make_plan, open_folder, shard_name
 from data.shards.groups import join_units
 from data.shards.process_pool import map_in_processes
 from data.shards.splits import assign_splits, shuffle
@@ -155,6 +155,7 @@ def _write_split(source: Source, new: NewShards, *, folder: Path, options: Build
     # Takes seconds, because webdataset brings torch in: not before there is something to write.
     from data.shards.writer import ShardJob, WriterSettings, write_shard
 
+    corrected = count_corrected(folder)
     step, records = options.samples_per_shard, new.records
     jobs = [ShardJob(new.first + at // step, records[at : at + step]) for at in range(0, len(records), step)]
     settings = WriterSettings(
@@ -183,6 +184,8 @@ def _write_split(source: Source, new: NewShards, *, folder: Path, options: Build
         )
     rule = LabelRule(classes_given=True, max_pixels=options.max_pixels)
     write_index(folder, tasks=source.tasks, shards=[*new.before, *shards], label_rule=rule)
+    if lost := corrected - count_corrected(folder):
+        print(f"note: {folder}: {lost} corrected labels were lost with files that were damaged; correct them again")
     if not records:
         return
     print_summary(load_index(folder))

@@ -18,10 +18,10 @@ import numpy as np
 from data.bad_samples import ALLOWED_SHARE, most_allowed
 from data.errors import BadArgument, DataError, LoaderLost
 from data.images import MAX_PIXELS
-from data.index import INDEX_NAME, Index, idx_name, load_index
+from data.index import INDEX_NAME, Index, find_splits, idx_name, load_index
 from data.names import print_any_name
 from data.shards.process_pool import default_workers, map_in_processes
-from data.storage import is_remote, local_root
+from data.storage import local_root
 from launch.exit_codes import ExitCode
 
 if TYPE_CHECKING:  # OpenCV, which --help need not wait for
@@ -65,19 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return ExitCode.DONE
 
 
-def find_splits(text: str) -> list[Path]:
-    """The folder itself if it has an index.json, else its sub-folders that have one."""
-    if is_remote(text):
-        raise BadArgument(f"{text}: only local folders can be verified; training checks what it reads from elsewhere")
-    folder = Path(local_root(text))
-    if not folder.is_dir():
-        raise BadArgument(f"{folder}: no such folder")
-    if (folder / INDEX_NAME).is_file():
-        return [folder]
-    splits = sorted(path.parent for path in folder.glob(f"*/{INDEX_NAME}"))
-    return splits or [folder]  # load_index says what is missing
-
-
 def _verify(folder: Path, options: VerifyOptions, photos: "list[SplitPhotos] | None") -> list[str]:
     """Print and return what is wrong with one split. Its photos go to `photos` where that is a list."""
     from data.shards.near_duplicates import split_photos
@@ -88,7 +75,7 @@ def _verify(folder: Path, options: VerifyOptions, photos: "list[SplitPhotos] | N
     most_pixels = options.max_pixels or rule.max_pixels or MAX_PIXELS
     settings = VerifySettings(index, options.task or rule.cls_task, most_pixels, near_duplicates=photos is not None)
     numbers = range(len(index.shards))
-    errors, known_bad = _strays(index) + _copies(index), 0
+    errors, known_bad, corrected = _strays(index) + _copies(index), 0, 0
     found: list[ShardPhotos] = []
     labels: list[np.ndarray] = []
     for shard, report in zip(
@@ -101,6 +88,7 @@ def _verify(folder: Path, options: VerifyOptions, photos: "list[SplitPhotos] | N
         if report.photos is not None and report.labels is not None:
             found.append(report.photos)
             labels.append(report.labels)
+        corrected += report.corrected
         if len(report.errors) > SHOWN_PER_SHARD:
             errors.append(f"{folder / shard.name}: and {len(report.errors) - SHOWN_PER_SHARD} more")
     allowed = most_allowed(index.num_samples, options.max_bad)
@@ -111,7 +99,8 @@ def _verify(folder: Path, options: VerifyOptions, photos: "list[SplitPhotos] | N
         print(f"note: {said}; training leaves them out")
     _print(errors)
     verdict = f"{len(errors)} problems" if errors else "all good"
-    print(f"{folder}: {len(index.shards)} shards, {index.num_samples} samples: {verdict}")
+    relabelled = f", {corrected} labels corrected" if corrected else ""
+    print(f"{folder}: {len(index.shards)} shards, {index.num_samples} samples{relabelled}: {verdict}")
     if photos is not None and found:
         photos.append(split_photos(folder.name, found, labels, index.tasks))
     return errors

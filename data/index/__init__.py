@@ -7,7 +7,7 @@ is a safetensors file with one row per sample. Training reads image ranges strai
 so the members of a sample need not be neighbours.
 """
 
-from data.index.dataset import FORMAT, INDEX_NAME, Index, Shard, load_index, write_index
+from data.index.dataset import FORMAT, INDEX_NAME, Index, Shard, find_splits, load_index, write_index
 from data.index.label_rule import LabelRule
 from data.index.matching import match_classes
 from data.index.shard import ShardIndex, idx_name, pack_keys, shard_index_from_bytes, shard_index_to_bytes, unpack_keys
@@ -19,6 +19,7 @@ __all__ = [
     "LabelRule",
     "Shard",
     "ShardIndex",
+    "find_splits",
     "idx_name",
     "load_index",
     "match_classes",

@@ -8,15 +8,15 @@ import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import google_crc32c
 import numpy as np
 
-from data.errors import DataError
+from data.errors import BadArgument, DataError
 from data.files import settle_if_allowed, write_atomically
-from data.index.label_rule import LabelRule, parse_label_rule
+from data.index.label_rule import LabelRule, label_rule_to_json, parse_label_rule
 from data.index.labels import MISSING, check_names
 from data.index.shard import ShardIndex, idx_name, shard_index_from_bytes
 from data.sealed_json import BrokenSeal, open_sealed, seal
@@ -141,6 +141,20 @@ def load_index(root: str | os.PathLike[str]) -> Index:
     return Index(folder, tasks, shards, label_rule=rule)
 
 
+def find_splits(text: str) -> list[Path]:
+    """The folder itself if it has an index.json, else its sub-folders that have one. BadArgument where it is no local
+    folder."""
+    if is_remote(text):
+        raise BadArgument(f"{text}: only local folders can be worked on; training checks what it reads from elsewhere")
+    folder = Path(local_root(text))
+    if not folder.is_dir():
+        raise BadArgument(f"{folder}: no such folder")
+    if (folder / INDEX_NAME).is_file():
+        return [folder]
+    splits = sorted(path.parent for path in folder.glob(f"*/{INDEX_NAME}"))
+    return splits or [folder]  # load_index says what is missing
+
+
 def write_index(
     root: str | os.PathLike[str],
     *,
@@ -156,7 +170,7 @@ def write_index(
     content = {
         "format": FORMAT,
         "tasks": {task: list(names) for task, names in tasks.items()},
-        **({"label_rule": asdict(label_rule)} if label_rule else {}),
+        **({"label_rule": label_rule_to_json(label_rule)} if label_rule else {}),
         "shards": {column: [getattr(shard, column) for shard in ordered] for column in _COLUMNS},
     }
     # Read it back as a user would: what would be refused later is refused now.

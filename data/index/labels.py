@@ -25,6 +25,7 @@ class NoClass:
 RawLabel = int | str | None | NoClass
 
 MISSING = -1
+MINUS_PLUS = ("-1", "1")  # the two classes of a task that is labelled with nothing else
 _LARGEST_INFERRED = 100_000
 _LONGEST_NAME = 80  # of a task: parts of file names are made of it
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # control characters, half characters, ends of lines and paragraphs
@@ -85,10 +86,10 @@ def parse_json_labels(data: bytes) -> dict[str, RawLabel]:
 
 
 def check_json_label(value: object) -> int | str | None:
-    """A JSON value as a label; not a number (NaN, as pandas writes a gap) is a missing one. Raises BadSample for other
-    floats, lists, objects and true/false."""
+    """A JSON value as a label; true and false are the classes "true" and "false", and not a number (NaN, as pandas
+    writes a gap) is a missing one. Raises BadSample for other floats, lists and objects."""
     if isinstance(value, bool):
-        raise BadSample(f"label {str(value).lower()} is neither a class name nor a class number")
+        return str(value).lower()
     if isinstance(value, float) and math.isnan(value):
         return None
     if isinstance(value, float):
@@ -103,21 +104,15 @@ _KINDS = {list: "list", dict: "nested object"}
 
 
 def infer_classes(samples: Iterable[Mapping[str, RawLabel]]) -> dict[str, tuple[str, ...]]:
-    """Class names per task from all labels: names in order, or "0" to the largest number. A field that holds no class
-    in any sample is no task. Raises DataError."""
+    """Class names per task from all labels: names in order, or "0" to the largest number, or "-1" and "1" where these
+    two are all. A field that holds no class in any sample is no task. Raises DataError."""
     seen: dict[str, set[int | str]] = {}
-    unfit = ""
     for labels in samples:
         for task, value in labels.items():
             values = seen.setdefault(task, set())
-            if isinstance(value, NoClass):
-                unfit = unfit or f"; the first: {value.reason}"
-            elif value is not None:
+            if value is not None and not isinstance(value, NoClass):
                 values.add(value)
-    tasks = {task: _class_names(task, values) for task, values in seen.items() if values}
-    if not tasks:
-        raise DataError(f"no sample has a usable label; give .cls or .json members beside the images{unfit}")
-    return tasks
+    return {task: _class_names(task, values) for task, values in seen.items() if values}
 
 
 def _class_names(task: str, values: set[int | str]) -> tuple[str, ...]:
@@ -130,6 +125,8 @@ def _class_names(task: str, values: set[int | str]) -> tuple[str, ...]:
         )
     if names:
         return order_classes(names)
+    if numbers == {-1, 1}:
+        return MINUS_PLUS
     if max(numbers) > _LARGEST_INFERRED:
         raise DataError(f"task {task!r} has the class number {max(numbers)}; name its classes with --classes")
     return tuple(str(number) for number in range(max(max(numbers), 0) + 1))
@@ -165,6 +162,10 @@ def _to_number(task: str, value: RawLabel, numbers: Mapping[str, int]) -> int:
         if value not in numbers:
             raise BadSample(f"task {task!r}: unknown class {value!r}")
         return numbers[value]
+    if tuple(numbers) == MINUS_PLUS:
+        if str(value) not in numbers:
+            raise BadSample(f"task {task!r}: label {value} is neither -1 nor 1")
+        return numbers[str(value)]
     if value < 0:
         raise BadSample(f"task {task!r}: label {value} is negative; leave a missing label out instead")
     if value >= len(numbers):

@@ -5,7 +5,8 @@ Use: `rows = shard_index_from_bytes(Path("000000.idx").read_bytes(), name="00000
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import safetensors.numpy
@@ -31,7 +32,8 @@ class ShardIndex:
     offset [n]: byte position of the image member's data in the tar; size [n]: its bytes; crc32c [n]: of the image
     bytes; labels [n, num_tasks]: class number in the order of `Index.tasks`, -1 where the label is missing; key_bytes
     and key_ends [n]: all keys as UTF-8, one after the other. `bad` maps the number of a sample that was found unusable
-    when the shard was indexed to the reason; a sample without an image has size 0.
+    when the shard was indexed to the reason; a sample without an image has size 0. `corrected` maps (sample, column of
+    the labels) to the class number that the tar says, where `labels` holds a later correction.
     """
 
     offset: np.ndarray
@@ -41,6 +43,7 @@ class ShardIndex:
     key_bytes: np.ndarray
     key_ends: np.ndarray
     bad: dict[int, str] = field(default_factory=dict)
+    corrected: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -62,12 +65,28 @@ class ShardIndex:
             if len(wrong):
                 label, key = column[wrong[0]], self.key(wrong[0])
                 return f"label {label} of {key!r} is out of range, there are {classes} classes"
+        for (sample, task), label in self.corrected.items():
+            if not (0 <= sample < count and 0 <= task < len(num_classes) and MISSING <= label < num_classes[task]):
+                return f"it tells of a correction of sample {sample}, task {task}, which cannot be"
         return None
+
+    def uncorrected(self) -> "ShardIndex":
+        """The rows as they were before any correction: with the labels that the tar says."""
+        labels = self.labels.copy()
+        for place, label in self.corrected.items():
+            labels[place] = label
+        return replace(self, labels=labels, corrected={})
 
     def key(self, number: int) -> str:
         """Key of one sample: its member's path in the tar without the extension, as text (see `data.names`)."""
         start = int(self.key_ends[number - 1]) if number else 0
         return as_text(self.key_bytes[start : int(self.key_ends[number])].tobytes().decode("utf-8", "surrogateescape"))
+
+    def keys(self) -> list[str]:
+        """Of all samples; quicker than one at a time."""
+        data, ends = self.key_bytes.tobytes(), self.key_ends.tolist()
+        texts = (data[start:end].decode("utf-8", "surrogateescape") for start, end in pairwise([0, *ends]))
+        return [as_text(text) for text in texts]
 
 
 def idx_name(shard_name: str) -> str:
@@ -94,9 +113,12 @@ def unpack_keys(key_bytes: np.ndarray, key_ends: np.ndarray) -> list[str]:
 def shard_index_to_bytes(rows: ShardIndex) -> bytes:
     """Contents of the .idx file; the same rows always give the same bytes."""
     tensors = {name: np.ascontiguousarray(getattr(rows, name), dtype) for name, dtype in _DTYPES.items()}
-    bad = json.dumps({str(number): rows.bad[number] for number in sorted(rows.bad)})
+    bad = {str(number): rows.bad[number] for number in sorted(rows.bad)}
     # One metadata entry only: safetensors does not keep several in a fixed order.
-    return safetensors.numpy.save(tensors, metadata={"bad": bad})
+    if not rows.corrected:
+        return safetensors.numpy.save(tensors, metadata={"bad": json.dumps(bad)})
+    corrected = [[*place, rows.corrected[place]] for place in sorted(rows.corrected)]
+    return safetensors.numpy.save(tensors, metadata={"corrections": json.dumps({"bad": bad, "corrected": corrected})})
 
 
 def shard_index_from_bytes(data: bytes, *, name: str) -> ShardIndex:
@@ -104,10 +126,15 @@ def shard_index_from_bytes(data: bytes, *, name: str) -> ShardIndex:
     try:
         tensors = safetensors.numpy.load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        bad = {int(number): reason for number, reason in json.loads(header["__metadata__"]["bad"]).items()}
+        metadata = header["__metadata__"]
+        told = (
+            json.loads(metadata["corrections"]) if "corrections" in metadata else {"bad": json.loads(metadata["bad"])}
+        )
+        bad = {int(number): reason for number, reason in told["bad"].items()}
+        corrected = {(int(sample), int(task)): int(label) for sample, task, label in told.get("corrected", [])}
         columns = {column: tensors[column] for column in _DTYPES}
     except Exception as error:  # safetensors has its own error type, JSON and the columns have theirs
         raise DataError(f"{name}: is not a shard index ({error}); run data.index or data.build again") from error
     if any(columns[column].dtype != dtype for column, dtype in _DTYPES.items()):
         raise DataError(f"{name}: columns are not of the expected types; run data.index or data.build again")
-    return ShardIndex(**columns, bad=bad)
+    return ShardIndex(**columns, bad=bad, corrected=corrected)

@@ -7,18 +7,19 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data.errors import DataError
 from data.files import sweep, write_atomically
-from data.index import INDEX_NAME
+from data.index import INDEX_NAME, shard_index_from_bytes
 from data.sources import Source
 from launch.file_lock import FileLock
 
 PLAN_NAME = "plan.json"
 BATCHES_NAME = "appended.json"  # beside the plan: what was added to the set, see data.shards.append
 RECORDS_FOLDER = ".build"  # in a shard folder: the plan, the lock, and a record of each finished shard
+OWNER = "slimheads"  # of every member of a tar that a build wrote
 CONTENT = "content of the source"
 
 Plan = dict[str, str | int | float | None]
@@ -27,6 +28,13 @@ Plan = dict[str, str | int | float | None]
 def shard_name(number: int) -> str:
     """`000007.tar`."""
     return f"{number:06d}.tar"
+
+
+def is_built(tar: Path) -> bool:
+    """Whether data.build wrote this tar, and so made its keys; else another tool did."""
+    with tar.open("rb") as file:
+        file.seek(265)  # where a tar's first header has the name of the owner: 32 bytes, filled up with zeros
+        return file.read(32).rstrip(b"\0") == OWNER.encode()
 
 
 def make_plan(source: Source, settings: Mapping[str, str | int | float | None]) -> Plan:
@@ -81,6 +89,8 @@ def open_folder(folder: Path, plan: Plan, *, overwrite: bool) -> None:
             raise DataError(f"{folder}: holds another build ({changes}); choose another --out or add --overwrite{more}")
         if shards and earlier is None:
             raise DataError(f"{folder}: already holds {shards[0].name}, which no build wrote; choose another --out")
+        if corrected := count_corrected(folder):
+            print(f"note: {folder}: {corrected} corrected labels of the build that was here are gone with it")
         (folder / INDEX_NAME).unlink(missing_ok=True)  # first: without it, what is left is no data set
         remove_shards(folder)
         (folder / RECORDS_FOLDER / BATCHES_NAME).unlink(missing_ok=True)
@@ -96,6 +106,15 @@ def remove_shards(folder: Path, *, first: int = 0) -> None:
         for file in folder.glob(pattern):
             if int(file.stem) >= first:
                 file.unlink()
+
+
+def count_corrected(folder: Path) -> int:
+    """Labels of the folder's shards that were corrected after they were built."""
+    corrected = 0
+    for path in folder.glob("*.idx"):
+        with suppress(OSError, DataError):
+            corrected += len(shard_index_from_bytes(path.read_bytes(), name=str(path)).corrected)
+    return corrected
 
 
 def _describe(name: str, earlier: Plan, plan: Plan) -> str:

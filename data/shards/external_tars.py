@@ -1,11 +1,12 @@
 """Indexing tars that other tools wrote: every image checked, every label parsed, what is odd told in words.
 
-Use: `index_tars(find_tars([Path("shards/train")]), tasks=None, cls_task="class", workers=4)`
+Use: `index_tars([Path("shards/train/000.tar")], tasks=None, cls_task="class", workers=4)`
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import google_crc32c
@@ -18,50 +19,22 @@ from data.images import MAX_PIXELS
 from data.index.class_counts import print_summary
 from data.index.dataset import INDEX_NAME, Shard, load_index, write_index
 from data.index.label_rule import LabelRule
-from data.index.labels import check_names, class_positions, infer_classes, to_numbers
+from data.index.labels import MINUS_PLUS, check_names, class_positions, infer_classes, to_numbers
 from data.index.shard import ShardIndex, idx_name, pack_keys, shard_index_to_bytes
-from data.names import as_text, class_name
+from data.names import class_name
+from data.shards.carried_corrections import carry_corrections
+from data.shards.index_limits import NO_LIMITS, Limits, image_suffixes, refuse_no_samples, refuse_unusable
 from data.shards.process_pool import map_in_processes
+from data.shards.tar_groups import SPLIT_AT_LAST_DOT
 from data.shards.tar_samples import TarSamples, read_tar_samples
-from data.shards.tar_scan import compressed_error, has_compressed_name
-from data.walk import is_hidden
 
 
-def find_tars(paths: Sequence[Path]) -> list[Path]:
-    """The tars named or in the named folder; all must lie in one folder, which becomes the shard folder."""
-    tars: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            compressed = sorted(file for file in path.iterdir() if has_compressed_name(file))
-            if compressed:
-                raise compressed_error(str(compressed[0]), compressed[0].suffix.lstrip("."))
-            inside = sorted(file for file in path.glob("*.tar") if not is_hidden(file.name))
-            if hidden := [file for file in path.glob("*.tar") if is_hidden(file.name)]:
-                print(f"note: {len(hidden)} hidden files are no shards (for example {hidden[0]})")
-            if not inside:
-                raise DataError(f"{path}: holds no .tar files")
-            tars += inside
-        elif not path.is_file():
-            raise DataError(f"{path}: no such file or folder (tars are indexed where they lie: on a local disk)")
-        elif has_compressed_name(path):
-            raise compressed_error(str(path), path.suffix.lstrip("."))
-        elif path.suffix != ".tar":
-            raise DataError(f"{path}: is not a .tar file")
-        else:
-            tars.append(path)
-    by_name: dict[str, Path] = {}
-    for tar in tars:
-        if as_text(tar.name) != tar.name:
-            raise DataError(
-                f"{as_text(str(tar))}: the name of a shard must be text, it is part of an address; rename it"
-            )
-        if tar.name in by_name:
-            raise DataError(f"two shards are named {tar.name}: {by_name[tar.name]} and {tar}; give each its own name")
-        by_name[tar.name] = tar
-    folders = sorted({str(tar.parent) for tar in tars})
-    if len(folders) > 1:
-        raise DataError(f"the tars lie in several folders ({', '.join(folders)}); a split is one folder: move them")
-    return sorted(tars, key=lambda tar: tar.name)
+@dataclass(frozen=True)
+class Members:
+    """image, label: as in LabelRule; "" where they are found by themselves."""
+
+    image: str = ""
+    label: str = ""
 
 
 def read_classes(path: Path) -> dict[str, tuple[str, ...]]:
@@ -93,29 +66,32 @@ def index_tars(
     tasks: dict[str, tuple[str, ...]] | None,
     cls_task: str,
     max_pixels: int = MAX_PIXELS,
+    members: Members = Members(),
+    limits: Limits = NO_LIMITS,
     workers: int = 1,
 ) -> Path:
-    """Index `tars` (all of one folder) and print what was found; returns the path of index.json."""
-    settings = (cls_task, max_pixels)
-    found = list(map_in_processes(_read_tar, tars, shared=settings, workers=workers, what="Reading tars"))
-    for tar, (samples, _) in zip(tars, found, strict=True):
-        if not samples.keys:
-            raise DataError(f"{tar}: holds no samples (images of .jpg, .jpeg, .png or .webp)")
-    given = tasks
-    tasks = given or infer_classes(labels for samples, _ in found for labels in samples.labels)
-    check_names(tasks)
-    _print_notes(tars, [samples for samples, _ in found], tasks)
-    shards, bad = [], []
+    """Index `tars` (all of one folder) and print what was found; returns the path of index.json. Labels that were
+    corrected in an index that is there already are kept. DataError where the samples are outside `limits`."""
     folder = tars[0].parent
-    rule = LabelRule(cls_task, classes_given=given is not None, max_pixels=max_pixels)
+    asked = LabelRule(cls_task, tasks is not None, max_pixels, members.image, members.label, first_dot=True)
+    found = list(map_in_processes(_read_tar, tars, shared=asked, workers=workers, what="Reading tars"))
+    samples = [samples for samples, _ in found]
+    refuse_no_samples(tars, samples, asked)
+    tasks = tasks or infer_classes(labels for one in samples for labels in one.labels)
+    check_names(tasks)
+    _print_notes(tars, samples, tasks)
+    rows = [to_rows(one, tasks) for one in samples]
+    refuse_unusable(tars, samples, rows, limits=limits, rule=asked)
+    rows = carry_corrections(folder, [tar.name for tar in tars], rows, tasks)
+    # Where nothing hangs on it, the rule is that of indexes of before.
+    rule = replace(asked, first_dot=any(one.needs_first_dot for one in samples))
+    shards, bad = [], []
     with staged(folder) as stage:
-        for tar, (samples, sha256) in zip(tars, found, strict=True):
-            rows = to_rows(samples, tasks)
-            data = shard_index_to_bytes(rows)
+        for tar, one, (_, sha256) in zip(tars, rows, found, strict=True):
+            data = shard_index_to_bytes(one)
             (stage / idx_name(tar.name)).write_bytes(data)
-            shards.append(Shard(tar.name, len(rows), tar.stat().st_size, sha256, google_crc32c.value(data)))
-            bad += [(tar.name, rows.key(number), reason) for number, reason in sorted(rows.bad.items())]
-        _refuse_if_all_bad(bad, sum(shard.count for shard in shards))
+            shards.append(Shard(tar.name, len(one), tar.stat().st_size, sha256, google_crc32c.value(data)))
+            bad += [(tar.name, one.key(number), reason) for number, reason in sorted(one.bad.items())]
         write_index(stage, tasks=tasks, shards=shards, label_rule=rule)
     path, listed = folder / INDEX_NAME, write_bad_samples(folder, bad)
     print_summary(load_index(folder))
@@ -145,17 +121,10 @@ def to_rows(samples: TarSamples, tasks: dict[str, tuple[str, ...]]) -> ShardInde
     )
 
 
-def _read_tar(settings: tuple[str, int], tar: Path) -> tuple[TarSamples, str]:
-    cls_task, max_pixels = settings
-    samples = read_tar_samples(tar, cls_task=cls_task, max_pixels=max_pixels)
+def _read_tar(rule: LabelRule, tar: Path) -> tuple[TarSamples, str]:
+    samples = read_tar_samples(tar, rule=rule)
     with tar.open("rb") as file:
         return samples, hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _refuse_if_all_bad(bad: Sequence[tuple[str, str, str]], num_samples: int) -> None:
-    if len(bad) == num_samples:
-        shard, key, reason = bad[0]
-        raise DataError(f"none of the {num_samples} samples can be used; the first, {key!r} in {shard}: {reason}")
 
 
 def _print_notes(tars: Sequence[Path], found: Sequence[TarSamples], tasks: dict[str, tuple[str, ...]]) -> None:
@@ -169,9 +138,14 @@ def _print_notes(tars: Sequence[Path], found: Sequence[TarSamples], tasks: dict[
             count, example = notes.get(text, (0, f"{about[0]} in {tar.name}"))
             notes[text] = (count + len(about), example)
     for text, (count, example) in notes.items():
-        print(f"note: {count} {text} (for example {example})")
+        way_out = (
+            f"; --image SUFFIX takes one of each key: {image_suffixes(found)}" if text == SPLIT_AT_LAST_DOT else ""
+        )
+        print(f"note: {count} {text} (for example {example}){way_out}")
     total = sum(len(samples.keys) for samples in found)
     for task, names in tasks.items():
+        if names == MINUS_PLUS:
+            print(f"note: task {task!r} is labelled -1 and 1: these are its two classes")
         if len(names) > 20 and len(names) > total / 2:
             print(
                 f"note: task {task!r} has {len(names)} classes for {total} samples; is it a label? "

@@ -7,7 +7,7 @@ and `ImageTransform.make` for each image. What training never looks at (the tar 
 on top.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +38,13 @@ class VerifySettings:
 
 @dataclass
 class ShardReport:
-    """errors: in words. known_bad: samples that the index itself calls bad, which training leaves out. photos: of the
-    good samples, and labels: theirs, int32 [n, tasks]; None unless they were asked for."""
+    """errors: in words. known_bad: samples that the index itself calls bad, which training leaves out. corrected:
+    labels that the index has from data.correct, where the tar has the earlier one. photos: of the good samples, and
+    labels: theirs, int32 [n, tasks]; None unless they were asked for."""
 
     errors: list[str] = field(default_factory=list)
     known_bad: int = 0
+    corrected: int = 0
     photos: ShardPhotos | None = None
     labels: np.ndarray | None = None
 
@@ -64,12 +66,13 @@ def verify_shard(settings: VerifySettings, number: int) -> ShardReport:
     except DataError as error:
         return ShardReport([*errors, str(error)])
     try:
-        samples = read_tar_samples(path, cls_task=settings.cls_task, decode=False)
+        rule = replace(index.label_rule, cls_task=settings.cls_task)
+        samples = read_tar_samples(path, rule=rule, decode=False)
     except DataError as error:
         errors.append(str(error))
     else:
-        errors += _check_samples(path, rows, samples, index.tasks)
-    report = ShardReport(errors, len(rows.bad))
+        errors += _check_samples(path, rows.uncorrected(), samples, index.tasks)
+    report = ShardReport(errors, len(rows.bad), len(rows.corrected))
     _check_images(path, rows, settings, number, report)
     return report
 

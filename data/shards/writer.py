@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import google_crc32c
@@ -20,19 +20,18 @@ import simplejpeg
 from PIL import Image
 from webdataset.writer import TarWriter
 
-from data.errors import BadSample
+from data.errors import BadSample, DataError
 from data.files import publish, temporary_beside, write_atomically
 from data.images import MAX_PIXELS
 from data.images.decode import decode_image, image_size
 from data.images.photo_hash import thumbnail_of_pixels
 from data.images.transform import resize_image
-from data.index import Shard, ShardIndex, idx_name, pack_keys, shard_index_to_bytes
-from data.shards.build_plan import RECORDS_FOLDER, shard_name
+from data.index import Shard, ShardIndex, idx_name, pack_keys, shard_index_from_bytes, shard_index_to_bytes
+from data.shards.build_plan import OWNER, RECORDS_FOLDER, shard_name
 from data.shards.photo_records import digest_of, read_photos, shard_photos, write_photos
 from data.shards.tar_scan import scan_tar
 from data.sources import Record, Source
 
-_OWNER = "slimheads"
 # Formats whose bytes are kept as they are; others (BMP, GIF) become PNG.
 _KEPT = {"jpg": b"\xff\xd8", "png": b"\x89PNG", "webp": b"RIFF"}
 
@@ -73,6 +72,9 @@ def write_shard(settings: WriterSettings, job: ShardJob) -> FinishedShard:
         finished = _write(settings, job)
         text = json.dumps({"shard": finished.shard and asdict(finished.shard), "bad": finished.bad})
         write_atomically(_record_path(settings.folder, job.number), text.encode())
+        if finished.shard:
+            idx = (settings.folder / idx_name(finished.shard.name)).read_bytes()
+            finished = replace(finished, shard=_take_corrections(finished.shard, idx)[0])
     return finished
 
 
@@ -84,7 +86,7 @@ def _write(settings: WriterSettings, job: ShardJob) -> FinishedShard:
     sources: list[tuple[int, int]] = []  # bytes of the source's file, digest
     thumbnails = []
     # The same bytes on every machine: no time, owner or mode of this one.
-    with temporary.open("wb") as file, TarWriter(file, _OWNER, _OWNER, encoder=False, mtime=0) as tar:
+    with temporary.open("wb") as file, TarWriter(file, OWNER, OWNER, encoder=False, mtime=0) as tar:
         for record in job.records:
             try:
                 found = settings.source.image_bytes(record)
@@ -118,12 +120,15 @@ def _write(settings: WriterSettings, job: ShardJob) -> FinishedShard:
         *pack_keys([record.key for record, _ in kept]),
     )
     idx = shard_index_to_bytes(rows)
-    write_atomically(path.with_name(idx_name(path.name)), idx)
-    num_bytes = temporary.stat().st_size
+    shard = Shard(path.name, len(kept), temporary.stat().st_size, sha256, google_crc32c.value(idx))
+    idx_path = path.with_name(idx_name(path.name))
+    # A damaged tar is written again, with the bytes it had: its index keeps the labels that were corrected since.
+    if not (idx_path.is_file() and _take_corrections(shard, idx_path.read_bytes())[1]):
+        write_atomically(idx_path, idx)
     publish(temporary, path)
     keys, groups = [record.key for record, _ in kept], [record.group for record, _ in kept]
     write_photos(settings.folder, job.number, shard_photos(keys, sources, thumbnails, groups))
-    return FinishedShard(Shard(path.name, len(kept), num_bytes, sha256, google_crc32c.value(idx)), tuple(bad))
+    return FinishedShard(shard, tuple(bad))
 
 
 def _label_file(source: Source, record: Record) -> bytes:
@@ -148,16 +153,31 @@ def _read_finished(settings: WriterSettings, number: int) -> FinishedShard | Non
             return FinishedShard(None, bad)
         shard = Shard(**content["shard"])
         idx = (folder / idx_name(shard.name)).read_bytes()
+        shard, idx_is_ours = _take_corrections(shard, idx)
         with (folder / shard.name).open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return None
-    if google_crc32c.value(idx) != shard.idx_crc32c or sha256 != shard.sha256:
+    if not idx_is_ours or sha256 != shard.sha256:
         return None
     photos = read_photos(folder, number)
     if photos is None or len(photos.keys) != shard.count or (settings.near_duplicates and not photos.has_thumbnails):
         return None
     return FinishedShard(shard, bad)
+
+
+def _take_corrections(shard: Shard, idx: bytes) -> tuple[Shard, bool]:
+    """The shard with the hash of its .idx file, and whether that is the written one, but for labels that were corrected
+    since."""
+    found = google_crc32c.value(idx)
+    if found == shard.idx_crc32c:
+        return shard, True
+    try:
+        rows = shard_index_from_bytes(idx, name=shard.name)
+        written = google_crc32c.value(shard_index_to_bytes(rows.uncorrected()))
+    except (DataError, IndexError):  # an index that was damaged may say anything
+        return shard, False
+    return replace(shard, idx_crc32c=found), bool(rows.corrected) and written == shard.idx_crc32c
 
 
 def recode_image(

@@ -37,7 +37,7 @@ def loaded_by(*command: str) -> tuple[str, set[str]]:
     return printed + done.stderr, set(loaded.split())
 
 
-@pytest.mark.parametrize("command", ["data.build", "data.verify", "data.index"])
+@pytest.mark.parametrize("command", ["data.build", "data.verify", "data.index", "data.correct"])
 def test_help_loads_nothing_heavy(command: str) -> None:
     printed, loaded = loaded_by(command, "--help")
     assert "usage: python -m " + command in printed

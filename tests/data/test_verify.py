@@ -39,7 +39,7 @@ def test_a_built_folder_is_good_with_one_or_two_jobs(good, capsys):
 
 def test_a_foreign_folder_with_bad_samples_is_good(tmp_path, capsys):
     write_tar(tmp_path / "0.tar", [("a.jpg", jpeg(1)), ("b.jpg", jpeg(2)), ("a.cls", b"1"), ("c.cls", b"0")])
-    index([str(tmp_path), "--workers", "1"])
+    index([str(tmp_path), "--workers", "1", "--max-bad", "0.5"])
     assert verify(tmp_path, capsys)[0] == ExitCode.DONE
 
 
@@ -118,7 +118,7 @@ def test_no_index_and_no_folder(tmp_path, capsys):
 
 def test_preview_draws_good_and_bad_samples(tmp_path, capsys):
     write_tar(tmp_path / "0.tar", [("a.jpg", jpeg(1)), ("a.cls", b"1"), ("c.cls", b"0")])
-    index([str(tmp_path), "--workers", "1"])
+    index([str(tmp_path), "--workers", "1", "--max-bad", "0.5"])
     assert preview([str(tmp_path), "--out", str(tmp_path / "page.png"), "--size", "32"]) == ExitCode.DONE
     assert (tmp_path / "page.png").stat().st_size > 1000
     assert preview([str(tmp_path), "--out", str(tmp_path / "no" / "page.png")]) == ExitCode.BAD_CONFIG

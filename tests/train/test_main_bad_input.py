@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from data.correct import main as correct
 from data.index import load_index
 from data.shards.external_tars import index_tars
 from tests.conftest import REPOSITORY, TINY_TASKS, end_process_tree, jpeg_bytes, rank_environment
@@ -370,6 +371,22 @@ def forget_pixel_version(run: Path) -> None:
         tensors, values = store.load(step)
         assert values.pop("pixel_version") == 2
         store.save(tensors, values, step=step)
+
+
+def test_a_run_whose_labels_were_corrected_is_refused_unless_told(
+    shards: Path, tmp_path: Path, stop_at: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_at(2)
+    assert train_small(shards, tmp_path).exit_code == 75
+    monkeypatch.undo()
+    (tmp_path / "fixes.csv").write_text("image,task,label\nsample0003,colour,blue\n")
+    assert correct([str(shards / "train"), str(tmp_path / "fixes.csv")]) == 0
+    refused = train_small(shards, tmp_path)
+    assert refused.exit_code == 2
+    assert "not the ones that the run began with (photos, labels or classes differ)" in refused.stderr
+    assert "run.allow_changes=true" in refused.stderr
+    told = train_small(shards, tmp_path, "run.allow_changes=true")
+    assert told.exit_code == 0, told.stderr
 
 
 def test_a_config_that_changed_is_named_and_refused_unless_told(

@@ -63,8 +63,8 @@ class RunState:
         scale that it does not have, because the config got it since, starts from the checkpoint's weights or afresh."""
         if values["data"] != self.data and not self.other_data_allowed:
             raise CheckpointError(
-                "the training shards are not the ones that the run began with, so the rest of the epoch is not known; "
-                "bring them back, or say run.allow_changes=true"
+                "the training shards are not the ones that the run began with (photos, labels or classes differ), so "
+                "the rest of the epoch is not known; bring them back, or say run.allow_changes=true"
             )
         pixels = values.get("pixel_version", FIRST_PIXEL_VERSION)
         if pixels != PIXEL_VERSION and not self.other_data_allowed:
