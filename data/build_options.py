@@ -1,6 +1,6 @@
 """What `python -m data.build` can be asked for: its options, and which of them fit together.
 
-Use: `options = parse_options(["--source", "photos.csv", "--out", "shards/mine", "--holdout", "0.2"])`
+Use: `options = parse_options(["--source", "photos.csv", "--out", "shards/mine"], about="Build shards.")`
 """
 
 import argparse

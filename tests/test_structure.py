@@ -19,7 +19,18 @@ PACKAGES = ("launch", "data", "models", "train", "prune")
 # The same inside a package; modules that are not in a folder stand for themselves, "*" for those that are not named.
 FOLDERS = {
     "launch": ("*", "horovod", "coordinator", "agent", "preflight", "horovod_build", "worker"),
-    "data": ("*", "images", "index", "sampling", "tables", "sources", "shards", "teacher_logits", "loading", "build_options"),
+    "data": (
+        "*",
+        "images",
+        "index",
+        "sampling",
+        "tables",
+        "sources",
+        "shards",
+        "teacher_logits",
+        "loading",
+        "build_options",
+    ),
     "models": ("errors", "heads", "preprocessing", "backbones", "channel_groups", "*", "formats", "export"),
     "train": (
         *("errors", "config", "distributed", "optim", "losses", "evaluation", "checkpoint", "tracking", "distillation"),

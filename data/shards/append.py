@@ -1,6 +1,6 @@
 """Adding to a set that data.build has written: its splits, its groups and its shards stay, new shards come behind them.
 
-Use: `built = open_set(Path("shards/mine")); new = find_new(built, source, options)`
+Use: `built = open_set(Path("shards/mine"), content=digest); new = find_new(built, source, workers=2)`
 
 What was built remembers of every photo its name, the digest of its file, its thumbnail and its group
 (`data.shards.photo_records`), so that a photo that is there already is known, and one that belongs to a photo that is

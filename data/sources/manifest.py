@@ -31,8 +31,6 @@ def read_manifest(path: Path, options: TableOptions) -> Source:
         raise DataError(f"{path}: holds no rows")
     roles = choose_columns(table, options)
     notes = [*table.notes, *roles.notes]
-    paths, found = find_photos(table, roles.image, images=options.images)
-    notes += found
     classes: dict[str, tuple[str, ...]] = {}
     labels: dict[str, np.ndarray] = {}
     for name in table.columns:
@@ -48,6 +46,8 @@ def read_manifest(path: Path, options: TableOptions) -> Source:
             labels.update(tags)
     splits, split_codes = _read_splits(table, roles)
     groups, group_codes = _read_groups(table, roles)
+    paths, found = find_photos(table, roles.image, images=options.images)
+    notes += found
     codes = table.columns[roles.image].codes
     photos = _number(paths)[codes]
     rows, labels, merged = merge_repeats(

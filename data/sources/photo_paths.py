@@ -39,12 +39,8 @@ def find_photos(table: Table, name: str, *, images: Path | None) -> tuple[list[s
     finder = _Finder(root)
     checked = cells[:: max(1, len(cells) // _CHECKED)]
     found = sum(finder.find(cell) is not None for cell in checked)
-    if (
-        found == len(checked)
-        and not finder.searched
-        and are_plain_paths(cells)
-        and list(map(str.strip, cells)) == cells
-    ):
+    plain = are_plain_paths(cells) and not any(cell[0] in "~ " or cell[-1] == " " for cell in cells)
+    if found == len(checked) and plain and not finder.searched:
         return [f"{root}/{cell}" for cell in cells], []
     if found or images is not None:
         paths = [finder.find(cell) for cell in cells]

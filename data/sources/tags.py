@@ -1,6 +1,6 @@
 """Tags: a column whose cells hold several words becomes a yes/no task for every word.
 
-Use: `tasks = read_tags("colour", column, is_json=False, missing=())` is {"colour:red": [...], "colour:round": [...]}
+Use: `tasks = read_tags(table, "colour", missing=(), notes=notes)` is {"colour:red": [...], "colour:round": [...]}
 """
 
 from collections import Counter

@@ -55,7 +55,9 @@ def bytes_of(out: Path) -> dict[str, bytes]:
 
 
 # Twenty persons with two photos each.
-FIRST = [(str(2 * person + shot), f"p{person}", ("old", "young")[person % 2]) for person in range(20) for shot in (0, 1)]
+FIRST = [
+    (str(2 * person + shot), f"p{person}", ("old", "young")[person % 2]) for person in range(20) for shot in (0, 1)
+]
 
 
 @pytest.fixture
@@ -129,7 +131,7 @@ def test_a_near_duplicate_goes_to_its_side_where_the_set_was_built_so(tmp_path, 
     assert build(table(tmp_path / "a", FIRST), out, "--holdout", 0.25, "--group", "near-duplicates") == ExitCode.DONE
     held_out = next(key for key, split in split_of(out).items() if split == "val")
     (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "again.jpg").write_bytes(jpeg(int(held_out), quality=60))
+    (tmp_path / "b" / "again.jpg").write_bytes(jpeg(int(held_out), progressive=True))
     (tmp_path / "b" / "more.csv").write_text("image,person,age\nagain.jpg,,old\n")
     assert append(tmp_path / "b" / "more.csv", out) == ExitCode.DONE
     assert split_of(out)["again"] == "val"
@@ -181,7 +183,9 @@ def test_what_another_call_began_and_gave_up_leaves_nothing(grown, tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         append(table(tmp_path / "b", [(str(100 + number), "", "old") for number in range(30)]), grown)
     monkeypatch.setattr(writer, "write_shard", real)
-    assert append(table(tmp_path / "c", [(str(200 + number), "", "old") for number in range(30)]), grown) == ExitCode.DONE
+    assert (
+        append(table(tmp_path / "c", [(str(200 + number), "", "old") for number in range(30)]), grown) == ExitCode.DONE
+    )
     assert not [key for key in split_of(grown) if key.startswith("1") and len(key) == 3]
     assert verify([str(grown)]) == ExitCode.DONE, "no stray shards"
 
@@ -205,9 +209,15 @@ def test_changed_input_points_to_append(grown, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image,person,age,size\n90.jpg,p,old,big\n", "the set has no task 'size' (its tasks: age); choose with --tasks"),
+        (
+            "image,person,age,size\n90.jpg,p,old,big\n",
+            "the set has no task 'size' (its tasks: age); choose with --tasks",
+        ),
         ("image,person\n90.jpg,p\n", "the source has no task 'age', the set has; add the column"),
-        ("image,person,age\n90.jpg,p,ancient\n", "task 'age' of the set has no class 'ancient' (its classes: old, young)"),
+        (
+            "image,person,age\n90.jpg,p,ancient\n",
+            "task 'age' of the set has no class 'ancient' (its classes: old, young)",
+        ),
     ],
 )
 def test_other_tasks_and_classes_are_refused(text, message, grown, tmp_path, capsys):

@@ -205,7 +205,10 @@ def test_pixel_limit(tmp_path):
 def test_published_splits_and_picking_one(tmp_path, capsys):
     for split, per_class in (("train", 6), ("val", 2), ("test", 3)):
         class_folders(tmp_path / "photos" / split, per_class=per_class)
-    sizes = lambda out: {path.name: load_index(path).num_samples for path in (tmp_path / out).iterdir() if path.is_dir()}  # noqa: E731
+
+    def sizes(out):
+        return {path.name: load_index(path).num_samples for path in (tmp_path / out).iterdir() if path.is_dir()}
+
     build(tmp_path / "photos", tmp_path / "all")
     assert sizes("all") == {"train": 18, "val": 6, "test": 9}
     assert "as published" in capsys.readouterr().out
