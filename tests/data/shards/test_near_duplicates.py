@@ -27,7 +27,7 @@ def split(name: str, shown: list[int], *, labels: list[tuple[int, int]] | None =
         for scene in shown
     ]
     keys = [f"{name}/{number}" for number in range(len(shown))]
-    digests = [scene if scene in (7, -1) else 100 * (len(name) + ord(name[0])) + n for n, scene in enumerate(shown)]
+    digests = [scene if scene in (7, -1) else 1000 * sum(map(ord, name)) + n for n, scene in enumerate(shown)]
     found = np.array(labels if labels is not None else [(0, 0)] * len(shown))
     return SplitPhotos(name, keys, np.stack(thumbnails), np.array(digests).view(np.uint64), found, tasks)
 
