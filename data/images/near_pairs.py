@@ -7,6 +7,12 @@ Two photos are near-duplicates when their hashes, one of them after one of `CROP
 and the correlation of their thumbnails is at least `LEAST_CORRELATION`. The first is searched with several tables
 (Norouzi et al. 2012, "Fast search in Hamming space with multi-index hashing"): of two hashes that differ in 8 bits one
 of their thirds differs in at most 2, so that a look at the 232 buckets around each third of a hash finds every pair.
+
+The bounds were chosen by looking at what they join. Groceries (2,936 photos): 53 pairs, 48 groups of 2 or 3, each of
+one product, held the same way. CIFAR-10 (50,000): 2,454 photos in 983 groups, the largest two of 73 and 49; 0.98 of the
+pairs are of one class, and from the third group on they are of one layout rather than of one object. Photos that lie
+exactly alike are where it ends: of 2,624 solar cells 1,233 are linked, rightly where cells were sawn from one block of
+silicon and show its grains, and wrongly in one chain of 644 plain cells.
 """
 
 from collections.abc import Iterator

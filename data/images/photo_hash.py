@@ -13,8 +13,9 @@ that a change flips:
     brightness times 1.4:  pHash 2 and 8, dHash 1 and 4      2.5 % cut off every edge:   pHash 6 and 12, dHash 6 and 13
 
 Both lose a photo of which 5 % were cut off at a corner (10 to 12 bits in the median). But pHash is linear up to the
-comparison, so that the hash of a crop follows from the thumbnail of the whole: the `CROPS` are tried, too. Whether two
-photos whose hashes are close show the same is then for the thumbnails to say (`correlation`).
+comparison, so that the hash of a crop follows from the thumbnail of the whole: the `CROPS` are tried, too, and find
+0.99 of those photos, and 0.96 of those of which each edge lost anything up to 5 %. Whether two photos whose hashes are
+close show the same is then for the thumbnails to say (`correlation`).
 """
 
 import functools
