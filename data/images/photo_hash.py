@@ -6,15 +6,16 @@
 What is kept of a photo is a grey thumbnail of 16 x 16 pixels, 256 bytes. The hash is pHash (Zauner 2010,
 "Implementation and benchmarking of perceptual image hash functions"): whether each of the 63 lowest frequencies of the
 thumbnail's cosine transform, its mean left out, is above their median. Against dHash (which of two neighbouring pixels
-is brighter) it was measured on 300 photos of the Grocery Store data set; the median and the 99th percentile of the bits that a
-change flips:
+is brighter) it was measured on 300 photos of the Grocery Store data set. The median and the 99th percentile of the bits
+that a change flips:
 
     JPEG of quality 50:    pHash 0 and 2, dHash 0 and 2      half the size:              pHash 0 and 2, dHash 0 and 2
     brightness times 1.4:  pHash 2 and 8, dHash 1 and 4      2.5 % cut off every edge:   pHash 6 and 12, dHash 6 and 13
 
 Both lose a photo of which 5 % were cut off at a corner (10 to 12 bits in the median). But pHash is linear up to the
-comparison, so that the hash of a crop follows from the thumbnail of the whole: the `CROPS` are tried, too. Whether two
-photos whose hashes are close show the same is then for the thumbnails to say (`correlation`).
+comparison, so that the hash of a crop follows from the thumbnail of the whole: the `CROPS` are tried, too, and find
+0.99 of those photos, and 0.96 of those of which each edge lost anything up to 5 %. Whether two photos whose hashes are
+close show the same is then for the thumbnails to say (`correlation`).
 """
 
 import functools
@@ -38,7 +39,7 @@ CROPS = (
     (0.04, 0.04, 0.04, 0.04),
 )
 
-_SAMPLED = 64  # pixels a side that a thumbnail is averaged from: of 348 x 348, 4 % of the time that averaging all takes
+_SAMPLED = 48  # pixels a side that a thumbnail is averaged from: a tenth of the time that all of 348 x 348 would take
 _LEAST_CONTRAST = 5.0  # standard deviation of a thumbnail, in grey levels
 
 
@@ -83,7 +84,7 @@ def crop_hashes(thumbnails: np.ndarray, crop: int) -> np.ndarray:
     for first in range(0, len(thumbnails), _ROWS):
         part = thumbnails[first : first + _ROWS].astype(np.float32)
         waves = (_COSINES @ down @ part @ (_COSINES @ across).T).reshape(len(part), -1)[:, _LOWEST]
-        bits = waves > np.median(waves, axis=1, keepdims=True)
+        bits = waves > np.partition(waves, NUM_BITS // 2, axis=1)[:, NUM_BITS // 2, None]
         octets = np.ascontiguousarray(np.packbits(bits, axis=1, bitorder="little"))
         hashes[first : first + _ROWS] = octets.view("<u8")[:, 0]
     return hashes

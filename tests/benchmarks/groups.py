@@ -19,6 +19,7 @@ GROUPS = {
     "distillation": "a step with a cached and a computed teacher, and the caching",
     "tables": "reading a table of a million rows, and dividing it into train and val",
     "planning": "an epoch of 10^9 samples, up to the first byte ranges",
+    "near_duplicates": "pairs among 350,000 photos, and what looking for them adds to a build",
     "memory": "loader memory and shard cache over a ten times larger set",
     "remote": "bytes fetched per rank against its share",
     "export": "int8 against fp32 ONNX, and the time of a report",

@@ -11,13 +11,13 @@ from pathlib import Path
 from data.build import main as build
 from data.index import Index, Shard, load_index, write_index
 
-_GROCERY = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "grocery"
+GROCERY = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "grocery"
 
 
 def photo_shards(folder: Path, *, samples_per_shard: int = 200) -> Path:
     """The folder of the built training split."""
-    source = [f"grocery:{_GROCERY}", "--split", "train"]
-    if not _GROCERY.is_dir():
+    source = [f"grocery:{GROCERY}", "--split", "train"]
+    if not GROCERY.is_dir():
         source = ["elpv:", "--encode", "jpeg", "--split", "train"]
     output = io.StringIO()
     with contextlib.redirect_stdout(output):

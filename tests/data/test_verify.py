@@ -1,5 +1,6 @@
 """`data.verify` passes a good shard folder and names everything that is wrong with a broken one."""
 
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,9 @@ from data.preview import main as preview
 from data.verify import main
 from launch.exit_codes import ExitCode
 from tests.edited_json import edit_json, read_json
-from tests.photos import class_folders, jpeg, write_tar
+from tests.photos import class_folders, jpeg, natural_photo, write_tar
+
+KINDS = ("jpg", "cls")
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +111,32 @@ def test_the_same_content_under_two_names_is_named(good, tmp_path, capsys):
         values.append("000009.tar" if column == "name" else values[1])
     edit_json(folder / "index.json", shards=shards)
     assert "000009.tar: has the same content as 000001.tar" in verify(folder, capsys)[1]
+
+
+def test_near_duplicates_across_splits_are_noted_and_listed_unless_that_is_left_out(tmp_path, capsys):
+    def small(seed: int, quality: int) -> bytes:
+        buffer = io.BytesIO()
+        natural_photo(seed, 60, 80).save(buffer, "JPEG", quality=quality)
+        return buffer.getvalue()
+
+    for split, seeds, quality in (("train", (1, 2, 3), 90), ("val", (4, 2, 1), 60)):
+        members = [
+            (f"{seed}.{kind}", small(seed, quality) if kind == "jpg" else b"0") for seed in seeds for kind in KINDS
+        ]
+        (tmp_path / split).mkdir()
+        write_tar(tmp_path / split / "0.tar", members)
+        index([str(tmp_path / split), "--workers", "1"])
+    table = tmp_path / "near_duplicates.csv"
+    for jobs in (1, 2):
+        code, output = verify(tmp_path, capsys, jobs)
+        assert code == ExitCode.DONE
+        assert "note: 2 of 3 val photos have a near-duplicate in train (0 of them equal bytes, 0 with other" in output
+        assert table.read_text().splitlines()[1:] == ["val,2,train,2,0,", "val,1,train,1,0,"]
+    table.unlink()
+    assert main([str(tmp_path), "--jobs", "1", "--no-near-duplicates"]) == ExitCode.DONE
+    assert main([str(tmp_path / "val"), "--jobs", "1"]) == ExitCode.DONE
+    assert "near-duplicate" not in capsys.readouterr().out
+    assert not table.exists()
 
 
 def test_no_index_and_no_folder(tmp_path, capsys):
