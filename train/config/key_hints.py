@@ -53,20 +53,22 @@ _WORDS = {
 ALIASES = {word: key for key, words in _WORDS.items() for word in words.split()}
 
 
-def suggest(path: Sequence[str]) -> str:
-    """A hint for an unknown key: a slip of the same group, a word for another key, or all keys of the group."""
+def suggest(path: Sequence[str], root: type[BaseModel] = Config) -> str:
+    """A hint for an unknown key: a slip of the same group, a word for another key, or all keys of the group. root: the
+    settings that it was given for; the words of other tools are known for a run's."""
     *group, wrong = path
-    model = _model_at(group)
+    model = _model_at(group, root)
+    aliases = ALIASES if root is Config else {}
     valid = sorted(model.model_fields) if model else []
     word = wrong.lower().replace("-", "_")
     if word in valid:
         return _did_you_mean([word])
-    places = [key for key in all_keys() if key.rpartition(".")[2] == word]
-    if found := [ALIASES[word]] if word in ALIASES else places:
+    places = [key for key in all_keys(root) if key.rpartition(".")[2] == word]
+    if found := [aliases[word]] if word in aliases else places:
         return _did_you_mean(found)
     if near := difflib.get_close_matches(word, valid, n=1):
         return _did_you_mean(near)
-    everywhere = {key.rpartition(".")[2]: key for key in all_keys()} | ALIASES
+    everywhere = {key.rpartition(".")[2]: key for key in all_keys(root)} | aliases
     if slips := difflib.get_close_matches(word, everywhere, n=1, cutoff=0.85):
         return _did_you_mean([everywhere[slips[0]]])
     return f"valid keys here: {', '.join(valid)}"
@@ -85,9 +87,9 @@ def all_keys(model: type[BaseModel] = Config, before: str = "") -> Iterator[str]
         yield from all_keys(section.model, f"{before}{name}.{middle}")
 
 
-def _model_at(path: Sequence[str]) -> type[BaseModel] | None:
+def _model_at(path: Sequence[str], root: type[BaseModel]) -> type[BaseModel] | None:
     """The config class that a path of keys leads to; names (of tasks) and numbers (of hints) are skipped."""
-    model: type[BaseModel] = Config
+    model = root
     skip = False
     for key in path:
         if skip:

@@ -6,7 +6,7 @@ config = load_config("run.yaml", ["optimizer.lr=3e-2"])
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -26,6 +26,7 @@ _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
 
+Model = TypeVar("Model", bound=BaseModel)
 _UNION_MEMBER = re.compile(r"^(constrained-|literal\[|tuple\[|function-)")
 
 _COMMAND_LINE = "command line, "
@@ -44,6 +45,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def parse_config(text: str, overrides: Sequence[str] = (), *, name: str = "config") -> Config:
     """A Config from YAML text; `name` stands for the file in messages. Raises ConfigError."""
+    return parse_as_model(Config, text, overrides, name=name)
+
+
+def parse_as_model(model: type[Model], text: str, overrides: Sequence[str] = (), *, name: str) -> Model:
+    """The same for any model of settings."""
     places: Places = {}
     try:
         node = yaml.compose(text, Loader=_Loader)
@@ -56,9 +62,9 @@ def parse_config(text: str, overrides: Sequence[str] = (), *, name: str = "confi
     for override in overrides:
         _apply(values, override, places)
     try:
-        return Config.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        messages = dict.fromkeys(_explain(item, places, name) for item in error.errors())
+        messages = dict.fromkeys(_explain(item, places, name, model) for item in error.errors())
         raise ConfigError("\n".join(messages)) from error
 
 
@@ -114,12 +120,12 @@ def _apply(values: dict[str, Any], override: str, places: Places) -> None:
     places[whole] = f"{_COMMAND_LINE}{override!r}"
 
 
-def _explain(item: Any, places: Places, name: str) -> str:
+def _explain(item: Any, places: Places, name: str, model: type[BaseModel]) -> str:
     path = tuple(str(part) for part in item["loc"])
     where = _where(path, places, name)
     key = ".".join(part for part in path if not _UNION_MEMBER.search(part))
     if item["type"] == "extra_forbidden":
-        return f"{where}: unknown key {key!r}; {suggest(path)}"
+        return f"{where}: unknown key {key!r}; {suggest(path, model)}"
     if item["type"] == "missing":
         return f"{where}: key {key!r} is required"
     message = item["msg"].removeprefix("Value error, ")
