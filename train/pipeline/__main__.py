@@ -4,12 +4,13 @@
     python -m train.pipeline photos.csv --out phone --max-bytes 500K --hours 2 --launcher "horovodrun -np 8"
     python -m train.pipeline --config chain.yaml [key=value ...]
 
-Everything that is not said is chosen, and what was chosen is said. Stages are folders in --out: shards, teacher, student,
-tuned, exported, report.html. A stage that is done is taken as it is: stopped at any moment, the same command continues,
+Everything that is not said is chosen, and what was chosen is said. Stages are folders in --out: shards, teacher,
+student, tuned, exported, report.html. A stage that is done is taken as it is: stopped at any moment, the same command continues,
 and after a change only what depends on it is done again.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,12 +32,9 @@ from train.pipeline.photos import look_at
 from train.pipeline.workshop import RECORDS, StageFailed, StoppedEarly, Workshop
 
 STAGES = ("shards", "recipe", "teacher", "size", "tuned", "exported", "report.html")
-# Options that stand for keys of the config.
+# Options that stand for keys of the config: those that are words whatever they look like, and the others.
+_WORDS = ("out", "launcher", "start", "student")
 _KEYS = {
-    "out": "out",
-    "launcher": "launcher",
-    "start": "start",
-    "student": "student",
     "hours": "recipe.hours",
     "max_bytes": "budget.max_bytes",
     "max_macs": "budget.max_macs",
@@ -77,13 +75,14 @@ def parse_options(arguments: Sequence[str] | None) -> PipelineOptions:
     add("--max-points-lost", metavar="P", help="the smallest network of which no task loses more points of top-1")
     add("--until", choices=STAGES, help="stop after this stage")
     add("--dry-run", action="store_true", help="say what would be done, and how long it may take")
-    given: dict[str, Any] = vars(parser.parse_args(arguments))
+    given: dict[str, Any] = vars(parser.parse_intermixed_args(arguments))
     photos = [word for word in given["words"] if "=" not in word]
     if len(photos) > 1:
         parser.error(f"{photos[1]}: photos come from one source, {photos[0]} is given already")
     overrides = [word for word in given["words"] if "=" in word]
     overrides += [f"{key}={given[option]}" for option, key in _KEYS.items() if given[option] is not None]
-    overrides += [f"source={word}" for word in photos]
+    overrides += [f"{key}={json.dumps(given[key])}" for key in _WORDS if given[key] is not None]
+    overrides += [f"source={json.dumps(word)}" for word in photos]
     text = "{}" if given["config"] is None else _read(given["config"])
     config = parse_as_model(PipelineConfig, text, overrides, name=given["config"] or "command line")
     return PipelineOptions(config, given["until"], given["dry_run"])

@@ -100,8 +100,8 @@ class Chain:
         }
         recipe = Recipe(**self.workshop.stage("recipe", what="measure, and choose", inputs=inputs, work=work))
         self.workshop.tell(
-            f"recipe: {recipe.image_size} pixels, {recipe.epochs} epochs, batches of {recipe.batch_size}, learning rate "
-            f"{recipe.lr:g}, {recipe.precision}; about {recipe.hours:.2f} hours of training"
+            f"recipe: {recipe.image_size} pixels, {recipe.epochs} epochs, batches of {recipe.batch_size}, learning "
+            f"rate {recipe.lr:g}, {recipe.precision}; about {recipe.hours:.2f} hours of training"
         )
         return recipe
 
@@ -112,8 +112,8 @@ class Chain:
         command = python("train.pipeline.throughput", "--backbone", self.start, "--json", path, "--sizes", *sizes)
         self.workshop.run("recipe", [*self._launcher(), *command])
         measured = json.loads(path.read_bytes())["seconds_per_photo"]
-        wanted = self.config.recipe.precision
-        precision = wanted or min(measured, key=lambda one: sum(measured[one].values()))
+        fastest = min(measured, key=lambda one: sum(measured[one].values()))
+        precision: str = self.config.recipe.precision or fastest
         return {int(size): seconds for size, seconds in measured[precision].items()}, precision
 
     def teacher(self, shards: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class Chain:
         model, rounds = teacher, [teacher]
         for number, share in enumerate(shares, start=1):
             last = number == len(shares)
-            limits = goal["words"] if last else ["--max-macs", f"{100 * share:.4g}%"]
+            limits = goal["words"] if last and goal["words"] else ["--max-macs", f"{100 * share:.4g}%"]
             pruned = self._prune(f"student/round{number}", shards, model, limits, eval_size)
             name = "tuned" if last else f"student/round{number}-tuned"
             epochs = recipe.tune_epochs if last else recipe.round_epochs
@@ -298,21 +298,24 @@ class Chain:
         return {**tuned, "rounds": [teacher["model"], tuned["model"]]}
 
     def _goal(self, teacher: Mapping[str, Any], eval_size: int) -> dict[str, Any]:
-        """{"words": options of prune for the budget, "share": of the teacher's MACs that it leaves}."""
+        """{"share": of the teacher's MACs that the budget leaves, "words": its limits in absolute numbers as options of
+        prune, none where the share says it all}."""
         words = _budget_words(self.config.budget)
-        if words == ["--max-macs", f"{100 * DEFAULT_SHARE:g}%"]:
-            return {"words": words, "share": DEFAULT_SHARE}
+        if not words:
+            return {"words": [], "share": DEFAULT_SHARE}
         name = "student/probe"
 
         def work() -> dict[str, Any]:
             command = ["--model", teacher["model"], "--out", self.out / name, *words, "--score", "l2"]
             self.workshop.run(name, python("prune", *command))
             record = json.loads((self.out / name / "prune.json").read_bytes())
-            return {"share": record["after"]["macs"] / record["before"]["macs"]}
+            before = {kind: record[kind]["before"] for kind in ("macs", "parameters")}
+            share = record["macs"]["after"] / before["macs"]
+            absolute = [_absolute(option, value, before) for option, value in zip(words[::2], words[1::2], strict=True)]
+            return {"share": share, "words": [word for pair in absolute for word in pair]}
 
         inputs = {"teacher": teacher["files"], "words": words, "size": eval_size}
-        found = self.workshop.stage(name, what=f"what {' '.join(words)} leaves", inputs=inputs, work=work)
-        return {"words": words, "share": float(found["share"])}
+        return self.workshop.stage(name, what=f"what {' '.join(words)} leaves", inputs=inputs, work=work)
 
     def _prune_while_it_keeps(
         self, shards: Mapping[str, Any], recipe: Recipe, teacher: Mapping[str, Any], eval_size: int
@@ -382,7 +385,15 @@ def _budget_words(budget: Budget) -> list[str]:
     words = [word for option, value in given.items() if value is not None for word in (option, str(value))]
     if budget.max_latency_ms is not None:
         words += ["--threads", str(budget.threads)]
-    return words or ["--max-macs", f"{100 * DEFAULT_SHARE:g}%"]
+    return words
+
+
+def _absolute(option: str, value: str, before: Mapping[str, Any]) -> tuple[str, str]:
+    """A share of what the teacher has, as a number: the rounds see smaller networks."""
+    kinds = {"--max-macs": "macs", "--max-params": "parameters"}
+    if not value.endswith("%"):
+        return option, value
+    return option, str(int(float(value.rstrip("%")) / 100 * before[kinds[option]]))
 
 
 def _accuracies(metrics: Mapping[str, Any]) -> str:

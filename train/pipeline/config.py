@@ -104,7 +104,7 @@ class PipelineConfig(Strict):
     """The network with published weights that becomes the teacher: efficientnet-lite0, efficientnet-lite2 (both come
     in a package), or the name of a timm network, which is downloaded."""
     student: str = "pruned"
-    """`pruned`: the teacher with narrower layers. Else the name of a smaller backbone, which learns from the teacher."""
+    """`pruned`: the teacher with narrower layers. Else the name of a smaller backbone; it learns from the teacher."""
     launcher: str = ""
     """What stands before the command of a training, as "horovodrun -np 8" or "srun". Empty: one process."""
     seed: int = 0
