@@ -12,6 +12,7 @@ from typing import Any
 from data.errors import BadArgument, DataError
 from data.index.labels import missing_names
 from data.sources.cells import MISSING_WORDS
+from data.sources.photo_paths import names_photos
 from data.sources.source import SPLIT_NAMES
 from data.tables import Column, Table
 from data.walk import IMAGE_SUFFIXES
@@ -111,7 +112,7 @@ def choose_columns(table: Table, options: TableOptions) -> ColumnRoles:
             f"--group {options.group}: {table.path} has no such column (columns: {', '.join(table.columns)}); "
             "near-duplicates groups by what photos look like"
         )
-    image = _image_column(table, options.image)
+    image = _image_column(table, options.image, options.images)
     split = _split_column(table)
     taken = {image, split, options.group, *options.tags, *(options.tasks or ())}
     notes, tasks = [], []
@@ -152,7 +153,7 @@ def _share(column: Column, kind: str) -> float:
     return sum(bool(_KINDS[kind].fullmatch(str(cell).strip())) for cell in cells) / max(len(cells), 1)
 
 
-def _image_column(table: Table, wanted: str | None) -> str:
+def _image_column(table: Table, wanted: str | None, images: Path | None) -> str:
     if wanted is not None:
         if wanted not in table.columns:
             raise BadArgument(
@@ -174,6 +175,9 @@ def _image_column(table: Table, wanted: str | None) -> str:
         raise DataError(f"{table.path}: columns {listed} all name photos; say which with --image COLUMN")
     if named:
         return named[0]
+    there = [name for name in table.columns if names_photos(table, name, images=images)]
+    if len(there) == 1:
+        return there[0]
     listed = ", ".join(map(repr, table.columns))
     raise DataError(f"{table.path}: no column names photos (it has {listed}); say which does with --image COLUMN")
 
@@ -222,7 +226,13 @@ def _refuse_doubtful(table: Table, name: str, column: Column, options: TableOpti
 
 
 def _others(table: Table, name: str, options: TableOptions) -> list[str]:
-    used = {name, _image_column(table, options.image), _split_column(table), options.group, *options.tags}
+    used = {
+        name,
+        _image_column(table, options.image, options.images),
+        _split_column(table),
+        options.group,
+        *options.tags,
+    }
     return [
         other
         for other, column in table.columns.items()

@@ -61,6 +61,14 @@ def find_photos(table: Table, name: str, *, images: Path | None) -> tuple[list[s
     )
 
 
+def names_photos(table: Table, name: str, *, images: Path | None) -> bool:
+    """Whether the cells of a column, by a few of them, are names of photos that are there."""
+    cells = [str(cell) for cell in table.columns[name].values[:3] if cell is not None and str(cell).strip()]
+    root = images or table.path.parent
+    finder = _Finder(str(root))
+    return bool(cells) and (all(finder.find(cell) is not None for cell in cells) or _search(root, cells) is not None)
+
+
 class _Finder:
     """Looks for photos below a folder; `searched` says whether one was found under another name than its cell's."""
 

@@ -140,7 +140,7 @@ def _read_rows(path: Path, layout: Layout, notes: list[str]) -> tuple[dict[str, 
     num_rows = num_empty = 0
     with _open_rows(path, layout) as (reader, rows):
         try:
-            header = [class_name(cell.strip()) for cell in next(rows, [])]
+            header = [class_name(cell.strip().lstrip("\ufeff")) for cell in next(rows, [])]
             while header.count("") > 1 and not header[-1]:
                 header.pop()  # delimiters at the end of the line
             _check_header(path, header, layout)

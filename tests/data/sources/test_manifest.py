@@ -275,6 +275,12 @@ def test_the_column_of_photos_by_what_it_holds(tmp_path):
     assert labels_of(source, "age") == {"a": "old", "b": "young"}
 
 
+def test_the_column_of_photos_by_files_that_are_there(tmp_path):
+    text = "\ufeffDateiname;Alter\r\na;alt\r\nb;jung\r\n"
+    source = open_source(table(tmp_path, text.encode("utf-16")))
+    assert labels_of(source, "Alter") == {"a": "alt", "b": "jung"}
+
+
 def test_the_column_of_photos_by_an_option_or_in_doubt(tmp_path):
     text = "first,second,age\na.jpg,b.jpg,old\nc.jpg,d.jpg,young\n"
     with pytest.raises(DataError, match="columns 'first', 'second' all name photos; say which with --image COLUMN"):
