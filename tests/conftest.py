@@ -21,7 +21,13 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 TINY_TASKS = {"colour": ("red", "green", "blue"), "tone": ("dark", "bright")}
 # Files that take longest, in this order, start first, so that no process is left with one of them at the end.
 LONGEST = (
-    *("end_to_end/test_resume", "end_to_end/test_food11", "launch/test_slurm", "train/test_main_bad_input"),
+    *(
+        "end_to_end/test_pipeline",
+        "end_to_end/test_resume",
+        "end_to_end/test_food11",
+        "launch/test_slurm",
+        "train/test_main_bad_input",
+    ),
     *("end_to_end/test_ranks", "train/test_cache_teacher", "launch/test_elastic", "end_to_end/test_soak"),
     *("launch/horovod/test_horovodrun", "models/export/test_export", "train/report_page/test_report"),
     *("train/loop/test_due_evaluation", "launch/test_kubernetes", "train/distributed/test_watchdog", "test_docs"),

@@ -15,6 +15,7 @@ from launch.exit_codes import ExitCode
 from tests.conftest import REPOSITORY, rank_environment
 from tests.photos import natural_photo
 
+pytestmark = pytest.mark.timeout(1500)
 KILLS = 10
 # All that could be chosen by what is measured is given, so that two pipelines can be compared.
 RECIPE = ("recipe.image_size=32", "recipe.epochs=2", "recipe.round_epochs=1", "recipe.tune_epochs=1")
@@ -47,7 +48,7 @@ def run(table: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
         check=False,
     )
 

@@ -5,13 +5,14 @@
     python -m train.pipeline --config chain.yaml [key=value ...]
 
 Everything that is not said is chosen, and what was chosen is said. Stages are folders in --out: shards, teacher,
-student, tuned, exported, report.html. A stage that is done is taken as it is: stopped at any moment, the same command continues,
-and after a change only what depends on it is done again.
+student, tuned, exported, report.html. A stage that is done is taken as it is: stopped at any moment, the same command
+continues, and after a change only what depends on it is done again.
 """
 
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,10 @@ def _run(options: PipelineOptions) -> int:
     out = Path(config.out)
     print(f"{config.source}: {photos.count:,} photos, short side {photos.side} pixels", flush=True)
     if options.dry_run:
-        return _describe(options)
+        with tempfile.TemporaryDirectory() as scratch:
+            for line in Chain(config, photos, Workshop(Path(scratch))).plan():
+                print(line)
+        return ExitCode.DONE
     (out / RECORDS).mkdir(parents=True, exist_ok=True)
     with FileLock(out / RECORDS / "lock") as lock:
         if not lock.acquire():
@@ -135,12 +139,6 @@ def _run(options: PipelineOptions) -> int:
             print(f"stopped after {stage}, as --until says; without it the same command goes on")
             return ExitCode.DONE
     print(f"done: {out / 'exported'} is for the phone, {out / 'report.html'} says what was gained")
-    return ExitCode.DONE
-
-
-def _describe(options: PipelineOptions) -> int:
-    print("stages: " + " -> ".join(STAGES))
-    print(yaml.safe_dump(options.config.model_dump(mode="json", exclude_defaults=True), sort_keys=False))
     return ExitCode.DONE
 
 

@@ -51,6 +51,43 @@ class Chain:
         exported = self.exported(shards, tuned, eval_size)
         self.report(teacher, tuned, exported)
 
+    def plan(self) -> list[str]:
+        """What `run` would do, with the time of the trainings, as lines. It measures, and writes to the workshop's
+        folder alone."""
+        held_out = 0.0 if self.photos.publishes_val else self.config.build.holdout
+        num_photos = max(1, round(self.photos.count * (1 - held_out)))
+        seconds, precision = self.measure()
+        recipe = choose_recipe(
+            self.config.recipe,
+            num_photos=num_photos,
+            photo_side=self.photos.side,
+            seconds=seconds,
+            precision=precision,
+        )
+        share = num_photos * seconds[min(seconds, key=lambda size: abs(size - recipe.image_size))] / 60
+        asked = ", ".join(map(str, sizes_to_ask(recipe.image_size)))
+        limits = " ".join(_budget_words(self.config.budget)) or f"{100 * DEFAULT_SHARE:g} % of the multiply-accumulates"
+        lines = [
+            f"shards       {self.photos.count:,} photos, short side at most {self._stored_side()} pixels",
+            f"recipe       {recipe.image_size} pixels, batches of {recipe.batch_size}, learning rate {recipe.lr:g}, "
+            f"{recipe.precision}",
+            f"teacher      {self.config.start}, {recipe.epochs} epochs: about {recipe.epochs * share:.0f} minutes",
+            f"size         asked at {asked} pixels, the best on val is kept",
+        ]
+        if self.config.student == "pruned":
+            lines.append(f"student      pruned in rounds to {limits}; {recipe.round_epochs} epochs after each")
+            lines.append(
+                f"tuned        {recipe.tune_epochs} epochs: about {0.4 * recipe.tune_epochs * share:.0f} minutes"
+            )
+        else:
+            lines.append(f"tuned        {self.config.student} learns from the teacher, {2 * recipe.epochs} epochs")
+        return [
+            *lines,
+            "exported     int8, with its accuracy on val",
+            "report.html  one page about all of it",
+            f"all trainings: about {recipe.hours:.2f} hours here",
+        ]
+
     # -- stages -------------------------------------------------------------------------------------------------------
 
     def shards(self) -> dict[str, Any]:

@@ -86,7 +86,9 @@ def sizes_to_ask(image_size: int) -> tuple[int, ...]:
     """Sizes at which a network that was trained on random crops may be asked: crops enlarge things, so that larger
     photos look to it as those of training did (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
     Multiples of 16, from 1 to 1.5 times the size of training."""
-    return tuple(dict.fromkeys(math.floor(image_size * factor / 16 + 0.5) * 16 for factor in (1, 1.125, 1.25, 1.375, 1.5)))
+    return tuple(
+        dict.fromkeys(math.floor(image_size * factor / 16 + 0.5) * 16 for factor in (1, 1.125, 1.25, 1.375, 1.5))
+    )
 
 
 def round_shares(share: float) -> list[float]:
