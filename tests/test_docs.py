@@ -93,6 +93,7 @@ def write_models(*paths: str) -> Callable[[Path, Path], None]:
 
 # page -> what its example finds in the folder, and what it leaves there.
 EXAMPLES: dict[str, tuple[list[Callable[[Path, Path], None]], list[str]]] = {
+    "PIPELINE": ([write_photos], ["phone/shards/train/index.json", "phone/pipeline.yaml"]),
     "DATA": ([write_photos], ["shards/mine/train/index.json", "shards/mine/val/index.json", "page.png"]),
     "TRAINING": ([write_configs], ["runs/mine/best/model.json", "runs/mine/metrics.jsonl", "runs/mine/result.json"]),
     "DISTILLATION": (

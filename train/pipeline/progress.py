@@ -1,6 +1,6 @@
 """How far a stage is, as one line that is drawn anew, with the time to go.
 
-with TrainingProgress(Path("phone/teacher")) as progress: code = progress.wait(child)
+with TrainingProgress("teacher", Path("phone/teacher")) as progress: code = progress.wait(child)
 """
 
 import json

@@ -22,7 +22,6 @@ from typing import Any
 
 from data.files import write_atomically
 from data.sealed_json import BrokenSeal, open_sealed, seal
-from launch.agent import die_with_parent
 from launch.exit_codes import ExitCode
 from train.errors import ConfigError
 from train.pipeline.progress import StageProgress
@@ -34,6 +33,7 @@ LOGS = "logs"
 _TAIL = 15  # lines of a command's log that are shown when it fails
 _PATIENCE = 120.0  # seconds that a command has to save and end after a signal
 _REPOSITORY = Path(__file__).resolve().parents[2]
+_DIE_WITH_PARENT = _REPOSITORY / "launch" / "agent" / "die_with_parent.py"
 
 
 class StageFailed(Exception):
@@ -93,7 +93,7 @@ class Workshop:
             file.write(f"$ {' '.join(command)}\n".encode("utf-8", "surrogateescape"))
             file.flush()
             child = subprocess.Popen(
-                [sys.executable, die_with_parent.__file__, str(os.getpid()), *command],
+                [sys.executable, "-I", "-S", str(_DIE_WITH_PARENT), str(os.getpid()), *command],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=child_environment(),
