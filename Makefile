@@ -13,7 +13,7 @@ RUN_EXTRAS := horovod quickstart s3 wandb export
 # horovodrun starts its ranks as `python ...`: that must be the environment's own interpreter.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: setup dev run test bench lint soak docs lock clean help
+.PHONY: setup dev run demo test bench lint soak docs lock clean help
 .NOTPARALLEL:
 
 help:  ## list the targets
@@ -46,6 +46,9 @@ $(VENV)/horovod.stamp: launch/horovod_build.py launch/horovod/patches.py $(VENV)
 run: setup  ## real photos -> shards -> two Horovod workers -> a table of results, in a fresh run folder
 	$(BIN)/python -m data.build --source elpv: --out $(SHARDS) --holdout 0.2 --resize 128
 	horovodrun -np 2 python train/main.py --config train/configs/solar/quickstart.yaml run.dir=runs/solar-$$(date +%Y%m%d-%H%M%S)
+
+demo: setup  ## photos of solar cells -> a network for a phone and a report page, in one command
+	$(BIN)/python -m train.pipeline elpv: --out runs/demo --hours 0.1 --max-bytes 1M
 
 test: setup dev  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)

@@ -35,6 +35,7 @@ from train.distributed.consistency import check_consistency
 from train.distributed.preemption import StopSignal
 from train.distributed.watchdog import Watchdog
 from train.errors import RankLost
+from train.setup.precision import choose_precision
 from train.setup.run_settings import run_settings
 from train.setup.teacher_caching import CachingSetup, caching_setup
 from train.tracking.console import image_progress
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
 
 
 def _run(options: CacheTeacherOptions, comm: Comm) -> ExitCode:
-    config = load_config(options.config, options.overrides)
+    config = choose_precision(load_config(options.config, options.overrides))
     check_consistency(comm, config={**describe(config), "--views": options.views, "--verify": options.verify})
     require_named_models(config)
     with (

@@ -59,8 +59,10 @@ def _run(options: MainOptions, config: Config, comm: "Comm") -> ExitCode:
     from train.dry_run import dry_run
     from train.run import train
     from train.setup.experiment import build_experiment
+    from train.setup.precision import choose_precision
     from train.setup.run_settings import run_settings
 
+    config = choose_precision(config)
     check_consistency(comm, config=describe(config))
     if options.dry_run:
         return dry_run(build_experiment(config, comm), comm)

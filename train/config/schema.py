@@ -55,8 +55,9 @@ class Config(Strict):
     micro_batch: Samples | None = None
     """How many of them a rank computes at once, so that they fit into memory; the gradients are added up. `null`: its
     whole share. The sample order and the weight of each sample stay the same, but batch norms see smaller batches."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Number format of the forward and backward pass; weights stay in fp32. `fp16` also scales the loss."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    """Number format of the forward and backward pass; weights stay in fp32. `fp16` also scales the loss. `auto`: bf16
+    on GPUs and processors that compute with it quickly (AMX), else fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: one GPU per rank where there are GPUs, else the CPU."""
     deterministic: bool = True

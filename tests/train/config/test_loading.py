@@ -197,7 +197,7 @@ def test_a_schedule_may_warm_up_and_ramp_to_its_very_end() -> None:
             "run.yaml:8: unknown key 'teacher.hints.0.wieght'; did you mean 'weight'?",
         ),
         ("checkpoint: {qqq: 1}", "run.yaml:6: unknown key 'checkpoint.qqq'; valid keys here: every_epochs, every_step"),
-        ("precision: fp8", "run.yaml:6: precision: Input should be 'fp32', 'bf16' or 'fp16' (got 'fp8')"),
+        ("precision: fp8", "run.yaml:6: precision: Input should be 'auto', 'fp32', 'bf16' or 'fp16' (got 'fp8')"),
         ("batch_size: 0", "run.yaml:6: batch_size: Input should be greater than 0 (got 0)"),
         ("batch_size: many", "run.yaml:6: batch_size: Input should be a valid integer"),
         ("seed: 1.5", "run.yaml:6: seed: Input should be a valid integer"),
