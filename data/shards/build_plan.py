@@ -38,8 +38,13 @@ def is_built(tar: Path) -> bool:
 
 
 def make_plan(source: Source, settings: Mapping[str, str | int | float | None]) -> Plan:
-    """The settings that decide the bytes, and a hash over the records: keys, labels, and size and time of each file
-    (arrays: their bytes)."""
+    """The settings that decide the bytes, and the content of the source."""
+    return {**settings, CONTENT: content_of(source)}
+
+
+def content_of(source: Source) -> str:
+    """A hash over tasks and records: keys, labels, splits, groups, and size and time of each file (arrays: their
+    bytes)."""
     digest = hashlib.sha256(json.dumps(source.tasks).encode())
     if source.arrays is not None:
         digest.update(source.arrays.tobytes())
@@ -51,8 +56,9 @@ def make_plan(source: Source, settings: Mapping[str, str | int | float | None]) 
                 stamp = (status.st_size, status.st_mtime_ns)
             except OSError:
                 stamp = "missing"
-        digest.update(repr((record.key, record.labels, stamp)).encode("utf-8", "surrogateescape"))
-    return {**settings, CONTENT: digest.hexdigest()}
+        sides = tuple(filter(None, (record.split, record.group)))
+        digest.update(repr((record.key, record.labels, stamp, *sides)).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -152,3 +152,14 @@ def test_a_photo_in_two_published_splits_is_said_with_its_labels(tmp_path, capsy
     assert build(tmp_path / "t.csv", tmp_path / "out") == ExitCode.DONE
     said = "1 of 2 val photos has a near-duplicate in train (1 of them equal bytes, 1 with other labels)"
     assert said in capsys.readouterr().out
+
+
+def test_other_published_splits_are_another_build(tmp_path, capsys):
+    for number in range(4):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg(number))
+    (tmp_path / "t.csv").write_text("image,n,split\n0.jpg,x,train\n1.jpg,y,train\n2.jpg,x,val\n3.jpg,y,val\n")
+    assert build(tmp_path / "t.csv", tmp_path / "out") == ExitCode.DONE
+    (tmp_path / "t.csv").write_text("image,n,split\n0.jpg,x,val\n1.jpg,y,train\n2.jpg,x,train\n3.jpg,y,val\n")
+    assert build(tmp_path / "t.csv", tmp_path / "out") == ExitCode.BAD_DATA
+    assert "holds another build" in capsys.readouterr().err
+    assert keys_of(tmp_path / "out") == {"train": {"0", "1"}, "val": {"2", "3"}}

@@ -3,8 +3,6 @@
 photos = look_at("photos.csv", options=()); photos.count, photos.side, photos.publishes_val
 """
 
-import hashlib
-import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from data.build_options import parse_options
 from data.errors import BadSample
 from data.images.decode import image_size
 from data.index import INDEX_NAME, load_index
+from data.shards.build_plan import content_of
 from data.shards.shard_reader import ShardReader
 from data.sources import Source, open_source
 
@@ -46,7 +45,7 @@ def look_at(text: str, *, options: Sequence[str]) -> Photos:
     given = parse_options(["--source", text, "--out", ".", *options], about="")
     source = open_source(text, task=given.task, options=given.table)
     splits = {record.split for record in source.records}
-    return Photos(len(source.records), _side(source), "val" in splits, _fingerprint(source), are_shards=False)
+    return Photos(len(source.records), _side(source), "val" in splits, content_of(source), are_shards=False)
 
 
 def _side(source: Source) -> int:
@@ -57,18 +56,3 @@ def _side(source: Source) -> int:
         except BadSample:
             continue
     return round(statistics.median(sides)) if sides else 224
-
-
-def _fingerprint(source: Source) -> str:
-    """Of names, labels, splits, groups, and the size and time of each file."""
-    digest = hashlib.sha256(repr(source.tasks).encode("utf-8", "surrogateescape"))
-    for record in source.records:
-        stamp: object = record.image
-        if isinstance(record.image, str):
-            try:
-                status = os.stat(record.image)
-                stamp = (status.st_size, status.st_mtime_ns)
-            except OSError:
-                stamp = "missing"
-        digest.update(repr((*record[:3], record.group, stamp)).encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
