@@ -5,15 +5,16 @@
 
 import hashlib
 import math
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
 
-from data.files import settle_if_allowed, staged
+from data.files import settle_if_allowed, sha256_of, staged, write_atomically
 from data.sealed_json import BrokenSeal, finite_or_null, open_sealed, seal
 from models.errors import ModelError
 from models.model_path import META_NAME as META_NAME
@@ -33,7 +34,8 @@ class ArtifactMeta:
     path: the folder. architecture: arguments of `build_student`. tasks: class names in label order. class_values: of
     the ordered tasks, where each class stands on the scale that errors are counted on. preprocessing: mean and std of
     RGB pixels in 0..1, train_size and eval_size in pixels. ema: the weights are a moving average. sha256: of
-    `model.safetensors`.
+    `model.safetensors`. temperatures: of the calibrated tasks, what their logits are divided by where probabilities
+    are made of them. thresholds: of some tasks, the probability below which an answer is withheld.
     """
 
     path: Path
@@ -46,6 +48,8 @@ class ArtifactMeta:
     ema: bool
     num_parameters: int
     sha256: str
+    temperatures: dict[str, float] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
 
     def value_of_class(self, task: str) -> dict[str, float]:
         """Class name -> value of an ordered task; {} of another one, or where the model has no such task."""
@@ -201,11 +205,62 @@ def load_artifact_meta(path: str | Path) -> ArtifactMeta:
             ema=meta["ema"],
             num_parameters=meta["num_parameters"],
             sha256=meta[_WEIGHTS]["sha256"],
+            temperatures=_calibration(meta["tasks"], "temperature", most=math.inf, where=f"{file}: "),
+            thresholds=_calibration(meta["tasks"], "threshold", most=1.0, where=f"{file}: "),
         )
     except KeyError as error:
         raise ModelError(f"{file}: the key {error} is missing") from error
     except TypeError as error:
         raise ModelError(f"{file}: a value is of the wrong type ({error})") from error
+
+
+def save_calibration(
+    meta: ArtifactMeta,
+    out: Path,
+    *,
+    temperatures: Mapping[str, float],
+    thresholds: Mapping[str, float],
+    calibration: Mapping[str, Any],
+) -> Path:
+    """The model of `meta` with these temperatures and thresholds instead of those that it had; the path of the written
+    `model.json`. calibration: how they came about, kept beside them.
+
+    The weights stay as they are: where `out` is the model's own folder its `model.json` alone is replaced, elsewhere
+    they are copied. ModelError where the weights are no longer those of `meta`.
+    """
+    file = meta.path / META_NAME
+    content = open_sealed(file.read_bytes(), name=str(file), apart=_WEIGHTS)
+    if content[_WEIGHTS]["sha256"] != meta.sha256:
+        raise ModelError(f"{file}: was saved anew meanwhile; calibrate that model")
+    for entry in content["tasks"]:
+        for key, values in {"temperature": temperatures, "threshold": thresholds}.items():
+            entry.pop(key, None)
+            if entry["name"] in values:
+                entry[key] = values[entry["name"]]
+    content["calibration"] = finite_or_null(calibration)
+    for key, most in {"temperature": math.inf, "threshold": 1.0}.items():
+        _calibration(content["tasks"], key, most=most)
+    sealed = seal(content, indent=2, apart=_WEIGHTS)
+    if out.resolve() == meta.path.resolve():
+        write_atomically(file, sealed)
+        return file
+    with staged(out) as stage:
+        shutil.copyfile(meta.path / WEIGHTS_NAME, stage / WEIGHTS_NAME)
+        if sha256_of(stage / WEIGHTS_NAME) != meta.sha256:
+            raise ModelError(f"{meta.path / WEIGHTS_NAME}: was saved anew meanwhile; calibrate that model")
+        (stage / META_NAME).write_bytes(sealed)
+    return out / META_NAME
+
+
+def _calibration(tasks: Sequence[Mapping[str, Any]], key: str, *, most: float, where: str = "") -> dict[str, float]:
+    """Task -> value, of the tasks that have the key. most: the largest that is allowed."""
+    found = {task["name"]: task[key] for task in tasks if key in task}
+    for task, value in found.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or not 0 < value <= most:
+            limit = "" if math.isinf(most) else f" and at most {most:g}"
+            raise ModelError(f"{where}task {task!r}: {key} is {value!r}; it must be a number above 0{limit}")
+    return {task: float(value) for task, value in found.items()}
 
 
 def _require_same_tasks(model: Student, tasks: Mapping[str, Sequence[str]]) -> None:

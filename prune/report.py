@@ -49,6 +49,11 @@ def pruning_warnings(
     if "real" not in pruned.equivalence:
         why = "without --data" if data is None else f"no photo of {data} could be used, so"
         warnings.append(f"{why} the proof rests on random images alone")
+    if meta.temperatures or meta.thresholds:
+        warnings.append(
+            "the temperatures and thresholds of the model are not kept, because the pruned one has other logits: "
+            "python -m train.calibrate fits new ones, best after fine-tuning"
+        )
     return warnings
 
 

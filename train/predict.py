@@ -3,6 +3,7 @@
     python -m train.predict --model runs/a/best --data holiday/ --out predictions.csv [--probabilities] [--tta 8]
 
 The rows are in the order of the photos (files by path). A photo that cannot be used has a row, too, which says why.
+Where the model has a threshold for a task (see train.calibrate), answers below it are left empty and marked "unsure".
 Keys and errors that a spreadsheet would compute (they begin with = + - @ or a tab), or that begin with ', have a '
 before them.
 """
@@ -78,7 +79,12 @@ def _predict(options: PredictOptions, comm: Comm) -> ExitCode:
     )
     with (
         image_progress("Predicting", total=num_images) as advance,
-        PredictionTable(options.out, tasks=ensemble.tasks, all_probabilities=options.probabilities) as table,
+        PredictionTable(
+            options.out,
+            tasks=ensemble.tasks,
+            all_probabilities=options.probabilities,
+            thresholds=ensemble.thresholds,
+        ) as table,
     ):
         rows = PredictionRows(table)
         # Inside, because the table takes its name only when it is whole.
@@ -91,6 +97,8 @@ def _predict(options: PredictOptions, comm: Comm) -> ExitCode:
             device=device,
             progress=advance,
         )
+    for task, count in table.num_unsure.items():
+        print(f"task {task}: {count} answers are unsure, below a probability of {table.thresholds[task]:.4f}")
     return _report(rows.failed, num_images, options.out)
 
 

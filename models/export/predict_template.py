@@ -149,13 +149,16 @@ def read_facts(session: onnxruntime.InferenceSession) -> dict[str, Any]:
     """What the model says of itself. Raises ValueError for a model of another origin."""
     written = session.get_modelmeta().custom_metadata_map
     try:
-        return {key: json.loads(written[key]) for key in ("image_size", "mean", "std", "tasks")}
+        facts = {key: json.loads(written[key]) for key in ("image_size", "mean", "std", "tasks")}
     except KeyError as error:
         raise ValueError(f"the model does not say its {error}; this file reads those of models.export") from error
+    # Of calibrated models; files of earlier versions do not say them.
+    return facts | {key: json.loads(written.get(key, "{}")) for key in ("temperatures", "thresholds")}
 
 
 def probabilities(session: onnxruntime.InferenceSession, pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """One number per class for each task. pixels: uint8 [S, S, 3]. Raises NoAnswer where they are not finite."""
+    """One number per class for each task, of the logits divided by the task's temperature. pixels: uint8 [S, S, 3].
+    Raises NoAnswer where they are not finite."""
     facts = read_facts(session)
     if session.get_inputs()[0].type == "tensor(uint8)":  # the preprocessing is inside the model
         image = pixels[None]
@@ -166,7 +169,7 @@ def probabilities(session: onnxruntime.InferenceSession, pixels: np.ndarray) -> 
     for task, (logits,) in zip(facts["tasks"], session.run(None, {"image": image}), strict=True):
         if not np.isfinite(logits).all():
             raise NoAnswer("the model's answer is not a number")
-        powers = np.exp(logits - logits.max())
+        powers = np.exp((logits - logits.max()) / facts["temperatures"].get(task, 1.0))
         answers[task] = powers / powers.sum()
     return answers
 
@@ -209,7 +212,10 @@ def main() -> int:
         print(shown(path))
         for task, values in answers.items():
             best = np.argsort(-values)[:3]
-            print(f"  {task}: " + ", ".join(f"{tasks[task][number]} {100 * values[number]:.1f} %" for number in best))
+            named = ", ".join(f"{tasks[task][number]} {100 * values[number]:.1f} %" for number in best)
+            # The model is right too rarely where it is so little sure.
+            unsure = values.max() < facts["thresholds"].get(task, 0.0)
+            print(f"  {task}: " + (f"unsure ({named})" if unsure else named))
     return 2 if failed else 0
 
 

@@ -70,6 +70,8 @@ def write_program(
         "std": meta.preprocessing["std"],
         "tasks": {task: list(classes) for task, classes in meta.tasks.items()},
         "model_sha256": meta.sha256,
+        "temperatures": meta.temperatures,
+        "thresholds": meta.thresholds,
     }
     _metadata_file(path).write_text(json.dumps(values, indent=2) + "\n")
     return len(content)

@@ -76,6 +76,9 @@ def graph_metadata(meta: ArtifactMeta, *, image_size: int) -> dict[str, str]:
         "std": meta.preprocessing["std"],
         "tasks": {task: list(classes) for task, classes in meta.tasks.items()},
         "model_sha256": meta.sha256,
+        # The outputs are logits: who makes probabilities of them divides by these first.
+        "temperatures": meta.temperatures,
+        "thresholds": meta.thresholds,
     }
     return {key: json.dumps(value) for key, value in values.items()}
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from launch.arguments import not_negative, positive
-from models.preprocessing import PRECISIONS
 
 DEFAULT_BATCH_SIZE = 64
 
@@ -49,6 +48,8 @@ class EvaluationOptions:
 
 def add_evaluation_arguments(parser: argparse.ArgumentParser, *, data_help: str) -> None:
     """--model, --data, --tta, --image-size, --batch-size, --workers, --precision, --device: see EvaluationOptions."""
+    from models.preprocessing import PRECISIONS  # loads torch, which the other commands' help need not wait for
+
     add = parser.add_argument
     add(
         "--model",

@@ -8,7 +8,7 @@ The models may differ in heads, input sizes and normalisation. Classes are match
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 
@@ -35,7 +35,8 @@ class Predictor:
     trained and for the file that it is saved in.
 
     normalise: pixels as a batch has them -> what the network takes. precision: of PRECISIONS, or an exported file's.
-    order: task -> int64 [C], the network's position of each class that is asked for.
+    order: task -> int64 [C], the network's position of each class that is asked for. temperature: of the calibrated
+    tasks, what their logits are divided by (Guo et al. 2017, "On Calibration of Modern Neural Networks").
     """
 
     model: nn.Module
@@ -43,6 +44,7 @@ class Predictor:
     image_size: int
     precision: str
     order: Mapping[str, Tensor]
+    temperature: Mapping[str, float] = field(default_factory=dict)
 
     @torch.inference_mode()
     def __call__(self, batch: EvalBatch) -> dict[str, Tensor]:
@@ -55,7 +57,12 @@ class Predictor:
         dtype = PRECISIONS.get(self.precision, torch.float32)
         with torch.autocast(image.device.type, dtype, enabled=dtype != torch.float32):
             logits = self.model(self.normalise(image))
-        return {task: _log_softmax(logits[task].float())[:, order] for task, order in self.order.items()}
+        return {task: self._log_softmax(task, logits[task].float())[:, order] for task, order in self.order.items()}
+
+    def _log_softmax(self, task: str, logits: Tensor) -> Tensor:
+        if task in self.temperature:
+            logits = logits / self.temperature[task]
+        return torch.where(is_answer(logits)[:, None], logits.log_softmax(dim=1), torch.nan)
 
 
 def live_predictor(
@@ -70,10 +77,6 @@ def live_predictor(
     """Of a model in memory, with its classes in their own order. The caller has it in eval mode."""
     order = {task: torch.arange(classes, device=device) for task, classes in num_classes.items()}
     return Predictor(model, normalise, image_size, precision, order)
-
-
-def _log_softmax(logits: Tensor) -> Tensor:
-    return torch.where(is_answer(logits)[:, None], logits.log_softmax(dim=1), torch.nan)
 
 
 def _mean_probability(outputs: Sequence[Mapping[str, Tensor]], tasks: Iterable[str]) -> dict[str, Tensor]:
@@ -107,6 +110,14 @@ class Ensemble:
         """The image sizes that a batch must have."""
         return sorted({member.predictor.image_size for member in self.members})
 
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Task -> probability below which an answer is withheld. Of one model: that of a mean has another meaning."""
+        if len(self.members) > 1:
+            return {}
+        own = self.members[0].meta.thresholds
+        return {task: own[task] for task in self.tasks if task in own}
+
     @torch.inference_mode()
     def __call__(self, batch: EvalBatch) -> dict[str, Tensor]:
         """task -> log of the mean probability, float32 [N, C]. One forward pass per model and view."""
@@ -125,13 +136,15 @@ def load_ensemble(
     tasks: Tasks | None = None,
     image_size: int | None = None,
     precision: str | None = None,
+    calibrated: bool = True,
 ) -> tuple[Ensemble, list[str]]:
     """The models, and notes for the user.
 
     tasks: those of the data; without it, all tasks of the models, with classes in the order of the first that has the
     task. Classes that the models know beyond those of the data come behind them. image_size: default each model's own
-    eval size. precision: default the one each model was trained in. Raises ModelError for files that do not load, for
-    classes that a model does not know, and where no model knows a task of the data.
+    eval size. precision: default the one each model was trained in. calibrated: with each model's own temperatures.
+    Raises ModelError for files that do not load, for classes that a model does not know, and where no model knows a
+    task of the data.
     """
     loaded = [(path, load_model(path)) for path in paths]
     known = _all_tasks(loaded)
@@ -147,7 +160,9 @@ def load_ensemble(
             notes.append(f"{path} has no task {', '.join(missing)} and is left out there")
         if precision is not None and one.precision not in (None, precision):
             notes.append(f"{path} computes in {one.precision}, whatever --precision says")
-        members.append(_member(path, one, order, device=device, image_size=image_size, precision=precision))
+        temperatures = one.meta.temperatures if calibrated else {}
+        member = _member(path, one, order, temperatures, device=device, image_size=image_size, precision=precision)
+        members.append(member)
     if not members:
         raise ModelError(
             f"the data has the tasks {', '.join(wanted)}, the models have {', '.join(known)}: none in common"
@@ -155,6 +170,8 @@ def load_ensemble(
     known_to_some = {task for member in members for task in member.predictor.order}
     answered = {task: tuple(names) for task, names in wanted.items() if task in known_to_some}
     notes += [f"no model has the data's task {task}: not measured" for task in wanted if task not in answered]
+    if len(members) > 1 and (withheld := [member.path for member in members if member.meta.thresholds]):
+        notes.append(f"the thresholds of {', '.join(withheld)} are of one model each: the ensemble withholds no answer")
     class_values = _class_values(members, answered, notes)
     return Ensemble(members, answered, class_values), notes
 
@@ -163,6 +180,7 @@ def _member(
     path: str,
     loaded: LoadedModel,
     order: Mapping[str, Tensor],
+    temperatures: Mapping[str, float],
     *,
     device: torch.device,
     image_size: int | None,
@@ -180,6 +198,7 @@ def _member(
         image_size=size,
         precision=loaded.precision or precision or trained_precision(meta),
         order={task: positions.to(device) for task, positions in order.items()},
+        temperature={task: temperatures[task] for task in order if task in temperatures},
     )
     return Member(str(Path(path)), meta, predictor)
 

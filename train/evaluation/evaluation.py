@@ -5,7 +5,7 @@ result = evaluate(ensemble, batches, comm, num_samples=500, num_classes={"age": 
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,12 @@ from data.loading.eval_loader import EvalBatch
 from data.sealed_json import finite_or_null
 from train.distributed.comm import Comm
 from train.evaluation.answer import is_answer
+from train.evaluation.class_scores import ClassScore, class_scores
 from train.evaluation.confusions import MOST_CLASSES, filled_cells
 from train.evaluation.ensemble import Ensemble
 from train.evaluation.evaluation_pass import Accumulator, Outputs, Predict, SeenSamples, run_evaluation
 from train.evaluation.metrics import TaskCounts
+from train.evaluation.reliability import ReliabilityCounts
 
 _NAMED = 5  # keys of samples without an answer, per rank
 _LOOKED_AT_TOGETHER = 64  # batches
@@ -32,6 +34,7 @@ class Evaluation:
 
     tasks: dict[str, dict[str, float]]  # task -> measure -> value
     confusion: dict[str, Tensor]  # task -> float64 [C, C], rows are the true classes
+    support: dict[str, Tensor]  # task -> float64 [C], samples of each class, those without an answer among them
     num_bad: int  # over all ranks
     bad: list[BadRecord]  # of this rank
     no_answer: list[str]  # keys of some of the samples for which the model gave no number, of all ranks
@@ -65,6 +68,10 @@ class Evaluation:
         values = [report["top1"] for report in self.tasks.values() if report["count"]]
         return sum(values) / len(values) if values else float("nan")
 
+    def class_scores(self, task: str, classes: Sequence[str]) -> list[ClassScore]:
+        """Of all classes, in their order."""
+        return class_scores(self.confusion[task].numpy(), self.support[task].numpy(), classes)
+
     def flat(self) -> dict[str, float]:
         """`task.measure` -> value, and `mean_top1`."""
         flat = {f"{task}.{name}": value for task, report in self.tasks.items() for name, value in report.items()}
@@ -80,18 +87,19 @@ def evaluate(
     num_classes: Mapping[str, int],
     device: torch.device,
     class_values: Mapping[str, Sequence[float]] | None = None,
+    also: Sequence[Accumulator] = (),
     progress: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
     """Every rank evaluates its part of the samples; one sum over the ranks at the end.
 
     num_classes: by task, of those that are evaluated. class_values: of the ordered tasks among them. num_samples: of
-    all ranks, good and bad; LoaderLost when another number came.
+    all ranks, good and bad; LoaderLost when another number came. also: what else is kept of the pass.
     """
     measures = _Measures(num_classes, class_values or {}, device)
     seen = run_evaluation(
         {"model": predict},
         batches,
-        [measures],
+        [measures, *also],
         num_samples=num_samples,
         what="measuring",
         device=device,
@@ -134,6 +142,7 @@ class _Measures(Accumulator):
         return Evaluation(
             tasks=reports,
             confusion={task: count.confusion.cpu() for task, count in self._counts.items()},
+            support={task: count.support.cpu() for task, count in self._counts.items()},
             num_bad=seen.num_bad,
             bad=seen.bad,
             no_answer=no_answer,
@@ -165,9 +174,17 @@ class _Unanswered:
 
 
 def evaluation_report(
-    evaluation: Evaluation, *, ensemble: Ensemble, data: str, num_views: int, bad: Sequence[Sequence[str]]
+    evaluation: Evaluation,
+    reliability: ReliabilityCounts,
+    *,
+    ensemble: Ensemble,
+    data: str,
+    num_views: int,
+    bad: Sequence[Sequence[str]],
 ) -> dict[str, Any]:
     """Measures with confusion matrices (rows are the true classes) and class names, and what was measured how.
+
+    per_class: see ClassScore. given_answers, of tasks with a threshold: see GivenAnswers.
 
     Of more than MOST_CLASSES classes `confusion_cells`, the cells that are not 0, stand for the matrix. bad: (shard,
     key, reason). A measure without a labelled sample is null, and so are the loss and the mean absolute error where
@@ -184,6 +201,7 @@ def evaluation_report(
                 "image_size": member.predictor.image_size,
                 "precision": member.predictor.precision,
                 "tasks": list(member.predictor.order),
+                "temperatures": dict(member.predictor.temperature),
             }
             for member in ensemble.members
         ],
@@ -191,8 +209,11 @@ def evaluation_report(
         "tasks": {
             task: {
                 **{name: finite_or_null(value) for name, value in measures.items()},
+                "calibration_error": finite_or_null(reliability.calibration_error(task)),
+                **({"given_answers": asdict(given)} if (given := reliability.given(task)) else {}),
                 "classes": list(ensemble.tasks[task]),
                 **({"class_values": list(values)} if (values := ensemble.class_values.get(task)) else {}),
+                "per_class": [asdict(score) for score in evaluation.class_scores(task, ensemble.tasks[task])],
                 **_confusion(evaluation.confusion[task].numpy()),
             }
             for task, measures in evaluation.tasks.items()

@@ -30,6 +30,11 @@ class TaskCounts:
         """float64 [num_classes, num_classes], rows are the true classes; samples without an answer are in none."""
         return self._answers[:, :-1]
 
+    @property
+    def support(self) -> Tensor:
+        """float64 [num_classes], samples of each class; those without an answer among them."""
+        return self._answers.sum(dim=1)
+
     def add(self, logits: Tensor, target: Tensor) -> None:
         """logits [N, C] (log-probabilities do as well), target int64 [N], -1 where the label is missing."""
         valid = target != MISSING

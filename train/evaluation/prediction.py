@@ -1,16 +1,16 @@
 """What models say about each image, as rows of a table in the order of the images.
 
-with PredictionTable(path, tasks=ensemble.tasks, all_probabilities=False) as table:
+with PredictionTable(path, tasks=ensemble.tasks, all_probabilities=False, thresholds={"age": 0.8}) as table:
     run_evaluation({"ensemble": ensemble}, batches, [PredictionRows(table)], num_samples=9, what="predicting", ...)
 """
 
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from torch import Tensor
@@ -19,6 +19,7 @@ from data.files import publish, sweep, temporary_beside
 from data.loading.eval_loader import EvalBatch
 from train.evaluation.evaluation_pass import Accumulator, Outputs
 
+UNSURE = "unsure"
 NOT_A_NUMBER = "the model's answer is not a number; try --precision fp32"
 
 
@@ -59,17 +60,21 @@ def bare(cell: str) -> str:
     return cell.removeprefix(_MARK)
 
 
-def column_names(tasks: Mapping[str, Sequence[str]], *, all_probabilities: bool) -> list[str]:
-    """key; per task its class name, `<task>_probability`, and `<task>=<class>` for each class if all probabilities are
-    wanted; error. Where two would be the same (a task `key`, or `a_probability` beside `a`), the tasks' columns say
-    what they hold: `class "a"`, `probability "a"`, `probability "a"="b"`."""
+def column_names(
+    tasks: Mapping[str, Sequence[str]], *, all_probabilities: bool, thresholds: Collection[str] = ()
+) -> list[str]:
+    """key; per task its class name, `<task>_probability`, `<task>_unsure` of tasks with a threshold, and
+    `<task>=<class>` for each class if all probabilities are wanted; error. Where two would be the same (a task `key`,
+    or `a_probability` beside `a`), the tasks' columns say what they hold: `class "a"`, `probability "a"`,
+    `unsure "a"`, `probability "a"="b"`."""
     plain: list[str] = []
     telling: list[str] = []
     for task, names in tasks.items():
         classes = names if all_probabilities else ()
-        plain += [task, f"{task}_probability", *(f"{task}={name}" for name in classes)]
+        plain += [task, f"{task}_probability", *([f"{task}_unsure"] if task in thresholds else [])]
+        plain += [f"{task}={name}" for name in classes]
         quoted = _quote(task)
-        telling += [f"class {quoted}", f"probability {quoted}"]
+        telling += [f"class {quoted}", f"probability {quoted}", *([f"unsure {quoted}"] if task in thresholds else [])]
         telling += [f"probability {quoted}={_quote(name)}" for name in classes]
     columns = ["key", *plain, "error"]
     return columns if len(set(columns)) == len(columns) else ["key", *telling, "error"]
@@ -81,17 +86,29 @@ def _quote(name: str) -> str:
 
 class PredictionTable:
     """The columns are those of `column_names`. Keys and errors are `harmless`. The file takes its name when it is
-    complete, or not at all."""
+    complete, or not at all.
 
-    def __init__(self, path: Path, *, tasks: Mapping[str, Sequence[str]], all_probabilities: bool) -> None:
-        self.path, self.tasks, self.all_probabilities = path, tasks, all_probabilities
+    thresholds: task -> probability below which its answer is withheld: no class, its probability, and UNSURE.
+    num_unsure: task -> answers that were.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        tasks: Mapping[str, Sequence[str]],
+        all_probabilities: bool,
+        thresholds: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        self.path, self.tasks, self.all_probabilities, self.thresholds = path, tasks, all_probabilities, thresholds
+        self.num_unsure = dict.fromkeys(thresholds, 0)
         self._part = temporary_beside(path, "part")
 
     def __enter__(self) -> Self:
         sweep(self.path.parent, of=self.path.name)
         self._file = self._part.open("w", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
-        columns = column_names(self.tasks, all_probabilities=self.all_probabilities)
+        columns = column_names(self.tasks, all_probabilities=self.all_probabilities, thresholds=self.thresholds)
         self._writer.writerow(columns)
         self._num_cells = len(columns) - 2  # but key and error
         return self
@@ -106,7 +123,11 @@ class PredictionTable:
         for task, names in self.tasks.items():
             values = probabilities[task]
             best = max(range(len(names)), key=values.__getitem__)
-            cells += [names[best], f"{values[best]:.6f}"]
+            is_unsure = task in self.thresholds and values[best] < self.thresholds[task]
+            cells += ["" if is_unsure else names[best], f"{values[best]:.6f}"]
+            if task in self.thresholds:
+                self.num_unsure[task] += is_unsure
+                cells.append(UNSURE if is_unsure else "")
             cells += [f"{value:.6f}" for value in values] if self.all_probabilities else []
         return cells
 

@@ -1,4 +1,4 @@
-"""Which classes a model takes for which: a table where the classes are few, else a drawing.
+"""Which classes a model takes for which, a table where they are few, else a drawing; and how well it finds each.
 
 figure = confusion_figure(matrix, classes, title="age")
 """
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from train.evaluation.class_scores import ClassScore, lowest_f1, without_photos
 from train.evaluation.confusions import worst_confusions
 from train.report_page.markup import Child, Html, table, tag
 from train.report_page.numbers import percent
@@ -82,3 +83,22 @@ def mistaken_pairs(matrix: np.ndarray, classes: Sequence[str]) -> Html:
     return tag(
         "figure", pairs_table, tag("figcaption", "The pairs that are mistaken most often (share of the true class).")
     )
+
+
+def class_figure(scores: Sequence[ClassScore], *, title: str) -> Html:
+    """Precision, recall and F1 of each class, the worst first; of many the others are folded away."""
+    ordered = lowest_f1(scores)
+    said = f"{title}, the lowest F1 first."
+    if names := without_photos(scores):
+        said += f" No photo of {', '.join(names)}, which have neither recall nor F1."
+    rest = None
+    if len(ordered) > _MOST_IN_TABLE:
+        rest = tag("details", tag("summary", f"All {len(ordered)} classes"), _class_table(ordered))
+    return tag("figure", _class_table(ordered[:_MOST_IN_TABLE]), rest, tag("figcaption", said))
+
+
+def _class_table(scores: Sequence[ClassScore]) -> Html:
+    rows: list[list[Child]] = [
+        [score.name, *map(percent, (score.precision, score.recall, score.f1)), f"{score.support:,}"] for score in scores
+    ]
+    return table(["class", "precision", "recall", "F1", "photos"], rows)

@@ -1,12 +1,13 @@
-"""How a model errs: confusion, calibration, and its surest mistakes as images.
+"""How a model errs: confusion, classes, calibration, and its surest mistakes as images.
 
 section = error_section({"student": predictions}, ["teacher: its photos are gone"], thumbnails=True)
 """
 
 from collections.abc import Mapping, Sequence
 
-from train.report_page.charts.line import reliability, reliability_chart
-from train.report_page.confusion import confusion_figure, mistaken_pairs
+from train.evaluation.reliability import reliability
+from train.report_page.charts.line import reliability_chart
+from train.report_page.confusion import class_figure, confusion_figure, mistaken_pairs
 from train.report_page.markup import Html, join, tag
 from train.report_page.numbers import count, percent, plain
 from train.report_page.predictions import PRECISION, Predictions, TaskPredictions
@@ -43,6 +44,8 @@ def _task(name: str, task: str, one: TaskPredictions, predictions: Predictions, 
         said += f" Mean absolute error {plain(error)}."
     if unanswered := int((~one.is_answered).sum()):
         said += f" {count(unanswered, 'answer')} of these not a number (NaN or infinity)."
+    if one.temperature != 1:
+        said += f" Calibrated with a temperature of {plain(one.temperature)}."
     bins = reliability(one.confidence[one.is_answered], one.correct[one.is_answered])
     shown = f" The {count(len(worst), 'surest mistake')}:" if worst else ""
     return join(
@@ -53,6 +56,7 @@ def _task(name: str, task: str, one: TaskPredictions, predictions: Predictions, 
             confusion_figure(one.confusion, one.classes, title=f"Confusion of {task}"),
             mistaken_pairs(one.confusion, one.classes),
             reliability_chart(bins, title=f"Calibration of {task}"),
+            class_figure(one.class_scores, title=f"Classes of {task}"),
             class_="trio",
         ),
     )

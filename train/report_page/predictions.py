@@ -20,6 +20,7 @@ from data.loading.eval_loader import EvalBatch, eval_batches
 from data.loading.image_sets import ImageSubset, ShardImages
 from models.errors import ModelError
 from train.evaluation.answer import NO_ANSWER, answer
+from train.evaluation.class_scores import ClassScore, class_scores
 from train.evaluation.ensemble import Ensemble, load_ensemble
 from train.evaluation.evaluation_pass import Accumulator, Outputs, run_evaluation
 
@@ -31,10 +32,12 @@ _THUMBNAIL = 128  # pixels of the longer side
 @dataclass(frozen=True)
 class TaskPredictions:
     """Of the labelled images, all [N]: number of the image, true class, predicted class (NO_ANSWER, which is wrong,
-    where the model gave no number), and its probability. class_values: of an ordered task, else empty."""
+    where the model gave no number), and its probability. class_values: of an ordered task, else empty. temperature:
+    that the logits were divided by."""
 
     classes: tuple[str, ...]
     class_values: tuple[float, ...]
+    temperature: float
     image: np.ndarray
     true: np.ndarray
     predicted: np.ndarray
@@ -54,6 +57,11 @@ class TaskPredictions:
         matrix = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
         np.add.at(matrix, (self.true[self.is_answered], self.predicted[self.is_answered]), 1)
         return matrix
+
+    @property
+    def class_scores(self) -> list[ClassScore]:
+        """Of all classes, in their order."""
+        return class_scores(self.confusion, np.bincount(self.true, minlength=len(self.classes)), self.classes)
 
     @property
     def mean_absolute_error(self) -> float | None:
@@ -170,5 +178,14 @@ class _Columns(Accumulator):
                 image, true, predicted, confidence = np.concatenate(parts, axis=1)
                 image, true, predicted = (column.astype(np.int64) for column in (image, true, predicted))
                 classes, values = self._ensemble.tasks[task], self._ensemble.class_values.get(task, ())
-                found[task] = TaskPredictions(tuple(classes), tuple(values), image, true, predicted, confidence)
+                (member,) = self._ensemble.members
+                found[task] = TaskPredictions(
+                    classes=tuple(classes),
+                    class_values=tuple(values),
+                    temperature=member.predictor.temperature.get(task, 1.0),
+                    image=image,
+                    true=true,
+                    predicted=predicted,
+                    confidence=confidence,
+                )
         return found

@@ -31,7 +31,9 @@ def test_an_evaluation_of_1500_classes_costs_what_its_photos_cost() -> None:
         counts.add(logits, target)
     assert time.process_time() - began < 1.0
     assert counts.confusion.sum() == 20 * photos
-    evaluation = Evaluation({"item": counts.report()}, {"item": counts.confusion}, num_bad=0, bad=[], no_answer=[])
+    evaluation = Evaluation(
+        {"item": counts.report()}, {"item": counts.confusion}, {"item": counts.support}, 0, bad=[], no_answer=[]
+    )
     began = time.process_time()
     content = evaluation_report(evaluation, ensemble=_Ensemble(num_classes), data="val", num_views=1, bad=[])  # type: ignore[arg-type]
     mistaken_pairs(counts.confusion.numpy().astype(int), _Ensemble(num_classes).tasks["item"])

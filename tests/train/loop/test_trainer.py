@@ -74,7 +74,14 @@ class InMemory:
 
 def evaluation(top1: float) -> Evaluation:
     report = {"top1": top1, "loss": 1 - top1, "macro_f1": top1, "count": 4.0, "no_answer": 0.0}
-    return Evaluation(tasks={"tone": report}, confusion={"tone": torch.eye(2)}, num_bad=0, bad=[], no_answer=[])
+    return Evaluation(
+        tasks={"tone": report},
+        confusion={"tone": torch.eye(2)},
+        support={"tone": torch.ones(2)},
+        num_bad=0,
+        bad=[],
+        no_answer=[],
+    )
 
 
 class Run:

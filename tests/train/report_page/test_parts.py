@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from train.evaluation.reliability import NUM_BINS, calibration_error, reliability
 from train.report_page.charts.axis import BOTTOM, Axis, fitted
-from train.report_page.charts.line import NUM_BINS, Line, calibration_error, line_chart, reliability
+from train.report_page.charts.line import Line, line_chart
 from train.report_page.charts.palette import COLOURS, colour, dash
 from train.report_page.charts.scatter import Point, pareto_front, scatter_chart
 from train.report_page.confusion import confusion_figure, mistaken_pairs

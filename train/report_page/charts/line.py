@@ -6,8 +6,7 @@ figure = line_chart([Line("student", [1, 2, 3], [0.2, 0.5, 0.6])], title="mean t
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from train.evaluation.reliability import Bin, calibration_error
 from train.report_page.charts.axis import BOTTOM, LEFT, RIGHT, TOP, Axis, fitted, frame, svg
 from train.report_page.charts.palette import colour, dash
 from train.report_page.markup import Html, join, tag
@@ -78,38 +77,6 @@ def _thinned(line: Line) -> Line:
     x = [line.x[min(start + size, len(line.x)) - 1] for start in starts]
     y = [sum(line.y[start : start + size]) / len(line.y[start : start + size]) for start in starts]
     return Line(line.name, [*x, line.x[-1]], [*y, line.y[-1]], line.place)
-
-
-NUM_BINS = 10
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Answers with a confidence from low to high; confidence and accuracy are their means."""
-
-    low: float
-    high: float
-    count: int
-    confidence: float
-    accuracy: float
-
-
-def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[Bin]:
-    """NUM_BINS bins of equal width over 0..1; empty ones are left out. Both arrays [N]."""
-    place = np.minimum((confidence * NUM_BINS).astype(int), NUM_BINS - 1)
-    bins = []
-    for number in range(NUM_BINS):
-        inside = place == number
-        if inside.any():
-            means = float(confidence[inside].mean()), float(correct[inside].mean())
-            bins.append(Bin(number / NUM_BINS, (number + 1) / NUM_BINS, int(inside.sum()), *means))
-    return bins
-
-
-def calibration_error(bins: Sequence[Bin]) -> float:
-    """Expected calibration error (Naeini et al. 2015): mean |accuracy - confidence|, weighted by answers."""
-    total = sum(one.count for one in bins)
-    return sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / total if total else float("nan")
 
 
 def reliability_chart(bins: Sequence[Bin], *, title: str) -> Html:
