@@ -124,6 +124,7 @@ def test_the_json_says_what_was_measured(
             "image_size": 32,
             "precision": "bf16",
             "tasks": ["colour", "tone"],
+            "temperatures": {},
         }
     ]
     assert (result["data"], result["views"], result["bad_samples"]) == (str(tiny_shards / "val"), 1, [])
@@ -180,8 +181,8 @@ def test_ranks_share_the_photos_and_find_the_same(
     assert sum("mean top-1" in output for output in result.stdout) == 1
     shared = json.loads(out.read_text())
     for task, values in alone["tasks"].items():
-        loss = values.pop("loss")
-        assert shared["tasks"][task].pop("loss") == pytest.approx(loss, rel=1e-5)
+        for measure in ("loss", "calibration_error"):
+            assert shared["tasks"][task].pop(measure) == pytest.approx(values.pop(measure), rel=1e-5)
     assert shared == alone
     assert [bad["key"] for bad in shared["bad_samples"]] == [f"sample{number:04d}" for number in range(7)]
 

@@ -61,11 +61,11 @@ def print_classes(task: str, scores: Sequence[ClassScore], *, print_all: bool) -
     known = [score for score in scores if score.support]
     if not known:
         return
-    shown, which = known, ""
-    if len(scores) > MOST_CLASSES and not print_all:
-        shown = lowest_f1(scores, NUM_WORST)
-        which = f": the {len(shown)} of {len(scores)} with the lowest F1 (--per-class all prints all)"
-    print_table(_class_table(shown, title=f"classes of {escape(task)}{which}"))
+    are_many = len(scores) > MOST_CLASSES and not print_all
+    shown = lowest_f1(scores, NUM_WORST) if are_many else known
+    print_table(_class_table(shown, title=f"classes of {escape(task)}"))
+    if are_many:
+        print(f"these are the {len(shown)} of {len(scores)} classes with the lowest F1 (--per-class all prints all)")
     if names := without_photos(scores):
         listed = names if print_all else names[:MOST_CLASSES]
         more = f" and {len(names) - len(listed)} more" if len(names) > len(listed) else ""

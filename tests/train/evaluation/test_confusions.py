@@ -9,6 +9,7 @@ import torch
 from train.evaluation.confusions import all_cells, filled_cells, worst_confusions
 from train.evaluation.evaluation import Evaluation, evaluation_report
 from train.evaluation.metrics import TaskCounts
+from train.evaluation.reliability import ReliabilityCounts
 from train.report_page.confusion import mistaken_pairs
 
 
@@ -35,7 +36,15 @@ def test_an_evaluation_of_1500_classes_costs_what_its_photos_cost() -> None:
         {"item": counts.report()}, {"item": counts.confusion}, {"item": counts.support}, 0, bad=[], no_answer=[]
     )
     began = time.process_time()
-    content = evaluation_report(evaluation, ensemble=_Ensemble(num_classes), data="val", num_views=1, bad=[])  # type: ignore[arg-type]
+    reliability = ReliabilityCounts(["item"], torch.device("cpu"), thresholds={})
+    content = evaluation_report(
+        evaluation,
+        reliability,
+        ensemble=_Ensemble(num_classes),  # type: ignore[arg-type]
+        data="val",
+        num_views=1,
+        bad=[],
+    )
     mistaken_pairs(counts.confusion.numpy().astype(int), _Ensemble(num_classes).tasks["item"])
     assert time.process_time() - began < 1.0
     cells = content["tasks"]["item"]["confusion_cells"]
