@@ -23,6 +23,7 @@ from models.student import Student
 INPUT = "image"
 FORMAT = "slimheads-onnx/1"
 METADATA = ("format", "precision", "input", "image_size", "mean", "std", "tasks", "model_sha256")
+CALIBRATION = ("temperatures", "thresholds")  # in the metadata, too, but not of earlier versions
 FLOAT_INPUT = "float32 [N, 3, S, S], RGB in 0..1, mean taken out, divided by std"
 PIXEL_INPUT = "uint8 [N, S, S, 3], RGB"
 # Newer operators bring nothing to these networks, and the runtimes on phones are slow to follow.

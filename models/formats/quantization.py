@@ -21,7 +21,7 @@ from onnxruntime.quantization.calibrate import TensorsData, create_calibrator, s
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from models.errors import ModelError
-from models.formats.onnx_graph import INPUT, METADATA, layer_nodes, name_outputs, output_names
+from models.formats.onnx_graph import CALIBRATION, INPUT, METADATA, layer_nodes, name_outputs, output_names
 from models.formats.quiet import quiet
 
 METHODS = {
@@ -109,7 +109,8 @@ def quantise(
             extra_options=options,
         )
         small = onnx.load(f"{folder}/int8.onnx")
-    properties = {entry.key: entry.value for entry in graph.metadata_props if entry.key in METADATA}
+    kept = (*METADATA, *CALIBRATION)
+    properties = {entry.key: entry.value for entry in graph.metadata_props if entry.key in kept}
     changes = {"precision": "int8", "calibration": ranges.method, "float_layers": sorted(keep_float)}
     name_outputs(small, output_names(list(json.loads(properties["tasks"]))))
     helper.set_model_props(small, {**properties, **{key: json.dumps(value) for key, value in changes.items()}})

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -222,10 +223,19 @@ def test_a_teacher_gives_its_raw_logits(model: Path, calibrated: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def exported(calibrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(calibrated: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Also in int8 and with the preprocessing inside."""
     out = tmp_path_factory.mktemp("exported")
-    export_model(ExportOptions(model=str(calibrated), out=out, storage="uint8", format="onnx"))
+    options = {"int8": True, "calibrate": str(data), "method": "minmax", "preprocessing": "inside", "workers": 0}
+    export_model(ExportOptions(model=str(calibrated), out=out, storage="uint8", format="onnx", **options))
     return out
+
+
+def test_the_metadata_of_every_graph_says_temperatures_and_thresholds(calibrated: Path, exported: Path) -> None:
+    meta = load_artifact_meta(calibrated)
+    for name in ("model.onnx", "model.int8.onnx"):
+        written = {entry.key: json.loads(entry.value) for entry in onnx.load(exported / name).metadata_props}
+        assert (written["temperatures"], written["thresholds"]) == (meta.temperatures, meta.thresholds)
 
 
 def test_an_export_answers_as_the_model_that_it_was_made_from(
@@ -237,8 +247,8 @@ def test_an_export_answers_as_the_model_that_it_was_made_from(
         found = predicted(exported / name, tiny_shards / "val")
         for task in TINY_TASKS:
             np.testing.assert_allclose(probabilities(found, task), probabilities(rows, task), atol=allowed)
-    onnx = predicted(exported / "model.onnx", tiny_shards / "val")
-    assert [row["colour"] for row in onnx] == [row["colour"] for row in rows]
+    graph = predicted(exported / "model.onnx", tiny_shards / "val")
+    assert [row["colour"] for row in graph] == [row["colour"] for row in rows]
 
 
 def test_the_example_of_an_export_says_the_same_as_train_predict(
