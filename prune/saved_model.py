@@ -169,7 +169,7 @@ def _accuracy(
         tasks = measure_accuracy(students, _batches(ImageSubset(labelled, count=options.measure), meta, size))
         why_not = "none of the photos has a label of the model's tasks"
     if not tasks:
-        return None, [f"accuracy was not measured on {options.data}: {why_not}"]
+        return None, [f"accuracy was not measured on {options.data}: {why_not}"] if why_not else []
     told = {"trained_on": is_trained_on(meta, options.data), "ranked_by": options.score in NEEDS_DATA}
     return {"data": options.data, **told, "tasks": tasks}, []
 
