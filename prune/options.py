@@ -34,8 +34,8 @@ class PruneOptions:
     out: the folder to write; None writes nothing. ratio: share of the channels. max_params, max_macs, max_bytes: at
     most, below 1 as a share of what the model has; bytes are those of the int8 file, as predicted. max_latency_ms: of
     one image on `threads` threads. Several budgets must hold together. multiple: widths are rounded up to it. floor:
-    channels that every layer keeps. min_features: pooled features that the heads keep; None: as many as the largest
-    task has classes, and at least 32. max_layer_ratio: share of a layer that may go. threshold_cap: no threshold above
+    channels that every layer keeps. min_features: pooled features that the heads keep; None: two for each class of
+    the largest task, and at least 32. max_layer_ratio: share of a layer that may go. threshold_cap: no threshold above
     the smallest of the norms' maxima; None: with a ratio, not with a budget. rule: one of RULES. score: the criterion,
     one of CRITERIA. kinds: of groups that may be pruned. data: shard folder or photos. score_batches: for criteria that
     look at images. recalibrate: batches on which norm statistics are measured anew; None: RECALIBRATE where there are
@@ -160,7 +160,7 @@ def add_pruning_options(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=positive, default=1, metavar="N", help="of latency measurements (%(default)s)")
     add("--multiple", type=positive, default=8, metavar="N", help="round widths up to it; 8 is fast (%(default)s)")
     add("--floor", type=positive, default=8, metavar="N", help="channels that every layer keeps (%(default)s)")
-    text = f"pooled features that the heads keep (as many as the largest task has classes, at least {LEAST_FEATURES})"
+    text = f"pooled features that the heads keep (2 for each class of the largest task, at least {LEAST_FEATURES})"
     add("--min-features", type=positive, metavar="N", help=text)
     add("--max-layer-ratio", type=float, default=1.0, metavar="R", help="most of a layer to prune (%(default)s)")
     add(

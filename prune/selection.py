@@ -122,20 +122,23 @@ def _num_kept(
 
 # Fewer pooled features than that carry little, however few the classes are.
 LEAST_FEATURES = 32
+FEATURES_PER_CLASS = 2  # where 1 was left, EfficientNet-lite0 answered all alike until its norms were measured anew
 
 
 def default_min_features(tasks: Mapping[str, int]) -> int:
     """Pooled features that the heads need. tasks: {name: number of classes}.
 
     A trained classifier puts the means of its C classes on the corners of a simplex, which has C - 1 dimensions (neural
-    collapse: Papyan, Han and Donoho 2020); with fewer features than classes some must come closer to each other.
+    collapse: Papyan, Han and Donoho 2020). Pruning takes from the features that are there, which share these
+    dimensions among them, so it leaves two for each class (docs/PRUNING.md has what more are worth).
     """
-    return max(LEAST_FEATURES, *tasks.values())
+    return max(LEAST_FEATURES, *(FEATURES_PER_CLASS * count for count in tasks.values()))
 
 
 def least_widths(student: Student, groups: Sequence[Group], *, min_features: int) -> dict[str, int]:
     """Channels that the groups before the classifiers keep at any rate: `min_features` of the pooled features (a
-    flattened map has several per channel), and of an embedding as many as its tasks have classes, if that is less."""
+    flattened map has several per channel), and of an embedding FEATURES_PER_CLASS for each class of its tasks, if that
+    is less."""
     classes = {}
     for task, count in student.tasks.items():
         for name in (f"heads.classifiers.{task_module(task)}", f"heads.branches.{task_module(task)}.1"):
@@ -145,7 +148,7 @@ def least_widths(student: Student, groups: Sequence[Group], *, min_features: int
         if group.kind == "features":
             least[group.name] = math.ceil(min_features / group.consumers[-1].spread)
         elif read_by := [classes[reader.module] for reader in group.consumers if reader.module in classes]:
-            least[group.name] = min(min_features, max(read_by))
+            least[group.name] = min(min_features, FEATURES_PER_CLASS * max(read_by))
     return least
 
 
