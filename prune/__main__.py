@@ -1,7 +1,7 @@
 """Prune a trained model: narrower layers, the same tasks, proved equal to the masked original.
 
     python -m prune --model runs/a/best --out runs/a/pruned --ratio 0.3
-    python -m prune --model runs/a/best --out runs/a/pruned --max-macs 60M --data shards/a/train
+    python -m prune --model runs/a/best --out runs/a/pruned --max-macs 60M --max-bytes 1M --data shards/a/train
 
 Writes model.safetensors and model.json (train/main.py fine-tunes them as `model.artifact`), prune.json (the plan) and
 widths.svg. Nothing of the optimizer is carried over. Train with a `sparsity:` section before ranking by gamma.

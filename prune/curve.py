@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ from models.formats.latency import measure_latency
 from models.student import Student
 from models.terminal import print_table
 from prune.charts import curve_picture
-from prune.options import CurveOptions, PruneOptions, parse_curve_options
+from prune.curve_options import CurveOptions, parse_curve_options
+from prune.options import GOALS
 from prune.pruner import NothingToPrune
 from prune.report import print_warnings
 from prune.saved_model import prune_model
@@ -54,6 +55,7 @@ from train.evaluation.evaluation import evaluate
 
 TRAIN = Path(__file__).parents[1] / "train" / "main.py"
 RUN_NAME, SETTINGS_NAME = "run", "settings.json"
+_NOT_SETTINGS = ("model", "out", "command", "threads", "measure", *GOALS)  # other in each round, or of no consequence
 
 
 def main(arguments: Sequence[str] | None = None) -> ExitCode:
@@ -115,15 +117,15 @@ def _curve(options: CurveOptions, comm: Comm) -> ExitCode:
     if comm.size > 1:
         raise CommError("python -m prune.curve starts the ranks itself: see --launcher")
     settings = _checked_settings(options)
-    meter = Meter(options.data, comm)
-    original = meter(Path(options.model))
+    meter = Meter(options.val, comm)
+    original = meter(Path(options.pruning.model))
     # Not before: a folder is not to be kept for the settings of a command that failed at once.
     options.out.mkdir(parents=True, exist_ok=True)
     write_atomically(options.out / SETTINGS_NAME, (json.dumps(settings, indent=1) + "\n").encode())
     _say("the model itself", original)
     rounds = {f"{rate:g}": [original, *_rounds(options, rate, meter)] for rate in options.rates}
     zeroed = [original, *_zeroed(options, meter)]
-    result = {"data": options.data, "rounds": rounds, "unstructured": zeroed}
+    result = {"data": options.val, "rounds": rounds, "unstructured": zeroed}
     pictures = {}
     if options.rates:
         pictures["curve.svg"] = _picture(rounds, "parameters", title="pruned round by round")
@@ -144,13 +146,10 @@ def _checked_settings(options: CurveOptions) -> dict[str, Any]:
     if options.out.exists() and not options.out.is_dir():
         raise ModelError(f"--out {options.out}: is a file; name a folder")
     if options.config:
-        load_config(options.config, _overrides(Path(options.model), options.out))  # wrong ones end it here
+        load_config(options.config, _overrides(Path(options.pruning.model), options.out))  # wrong ones end it here
     settings = {
-        "model": load_artifact_meta(options.model).sha256,
-        "score": options.score,
-        "multiple": options.multiple,
-        "floor": options.floor,
-        "threshold_cap": options.threshold_cap,
+        **{name: value for name, value in asdict(options.pruning).items() if name not in _NOT_SETTINGS},
+        "model": load_artifact_meta(options.pruning.model).sha256,
         "config": Path(options.config).read_text(encoding="utf-8") if options.config else None,
     }
     path = options.out / SETTINGS_NAME
@@ -164,7 +163,7 @@ def _overrides(model: Path, run: Path) -> list[str]:
 
 
 def _rounds(options: CurveOptions, rate: float, meter: Meter) -> list[dict[str, Any]]:
-    current, measured = Path(options.model), []
+    current, measured = Path(options.pruning.model), []
     for number in range(1, options.rounds + 1):
         folder = options.out / f"rate-{rate:g}" / f"round-{number:02d}"
         try:
@@ -179,19 +178,7 @@ def _rounds(options: CurveOptions, rate: float, meter: Meter) -> list[dict[str, 
 
 
 def _prune(model: Path, folder: Path, rate: float, options: CurveOptions) -> None:
-    pruned = prune_model(
-        PruneOptions(
-            model=str(model),
-            out=folder,
-            ratio=rate,
-            data=options.data,
-            score=options.score,
-            multiple=options.multiple,
-            floor=options.floor,
-            threshold_cap=options.threshold_cap,
-            command=options.command,
-        )
-    )
+    pruned = prune_model(replace(options.pruning, model=str(model), out=folder, ratio=rate))
     print_warnings(pruned.record)
 
 
@@ -212,7 +199,7 @@ def _trained(folder: Path, config: str, launcher: str) -> Path:
 def _zeroed(options: CurveOptions, meter: Meter) -> list[dict[str, Any]]:
     measured = []
     for ratio in options.unstructured:
-        student, meta = load_artifact(options.model)
+        student, meta = load_artifact(options.pruning.model)
         folder = options.out / f"unstructured-{ratio:g}"
         save_artifact(
             without_small_weights(student, ratio=ratio),

@@ -1,4 +1,4 @@
-"""The check that a masked network and its narrow rebuild are one and the same function.
+"""The check that a masked network and its narrow rebuild are one and the same function, and one that still answers.
 
 equivalence = check_equivalence(masked, narrow, check_inputs(224, batches))  # raises NotEquivalent
 """
@@ -14,6 +14,7 @@ from models.errors import ModelError
 from models.student import Student
 
 TOLERANCE = 1e-9  # of the largest logit
+LEAST_VARIATION = 1e-3  # of the logits before: float32 sums of alike images differ by less, any live network by more
 NUM_IMAGES = 2  # of each kind: float64 convolutions are slow
 
 
@@ -64,3 +65,30 @@ def check_equivalence(masked: Student, narrow: Student, inputs: Mapping[str, Ten
             )
         checked[name] = result
     return checked
+
+
+class ConstantAnswers(ModelError):
+    """A pruned network that answers every image alike, which a masked one does, too; nothing may be written."""
+
+
+@torch.no_grad()
+def require_varied(before: Student, after: Student, inputs: Mapping[str, Tensor], *, cut: str) -> None:
+    """Raises ConstantAnswers where a task's logits differ from image to image by less than LEAST_VARIATION of what they
+    did before the pruning. inputs: name -> images [N, 3, H, W]. cut: what the pruning left of the layer to blame."""
+    images = torch.cat(list(inputs.values())).float()
+    ours, theirs = after(images), before(images)
+    for task in theirs:
+        varied, now = _variation(theirs[task]), _variation(ours[task])
+        # A model whose own differences are lost in float32 has nothing to lose.
+        if varied > LEAST_VARIATION**2 * float(theirs[task].abs().max()) and not now > LEAST_VARIATION * varied:
+            raise ConstantAnswers(
+                f"task {task!r}: the pruned network answers every image alike (its logits vary by {now:.2g}, those of "
+                f"the model by {varied:.2g}); {cut}; raise --min-features or --floor, or allow a larger budget; "
+                "nothing was written"
+            )
+
+
+def _variation(logits: Tensor) -> float:
+    """The largest difference between two images [N, C] of a class's logit against the others'."""
+    relative = logits.double() - logits.double().mean(dim=1, keepdim=True)
+    return float((relative.amax(dim=0) - relative.amin(dim=0)).max())

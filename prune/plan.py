@@ -19,7 +19,8 @@ from models.prune_record import PRUNE_FORMAT, PRUNE_NAME
 from models.student import Student
 from prune.charts import widths_picture
 from prune.equivalence import TOLERANCE
-from prune.pruner import Goal, Limits, Pruned
+from prune.goal import Goal
+from prune.pruner import Pruned
 from prune.selection import Candidates
 
 KEPT_WIDER = "kept wider: "  # before the limit that did it
@@ -34,28 +35,32 @@ def make_plan(
     rule: str,
     score: str,
     goal: Goal,
-    limits: Limits,
     folded: bool,
+    int8_bytes: tuple[int, int],
     latency: tuple[Latency, Latency],
-    recalibrated_batches: int,
+    statistics: Mapping[str, int],
+    accuracy: Mapping[str, Any] | None,
     warnings: Sequence[str],
 ) -> dict[str, Any]:
     """JSON-able. `layers` has an entry for every channel group, in the order of the network: channels before and after,
-    the units that stayed, and what became of the constants of those that went. latency: before, after."""
+    the units that stayed, and what became of the constants of those that went. latency and int8_bytes (as predicted):
+    before, after. statistics: batches and photos that the norms were measured anew on. accuracy: None where it was not
+    measured."""
     before, after = latency
     return {
         "format": PRUNE_FORMAT,
         "command": command,
         "source": dict(source),
-        "goal": {"kind": goal.kind, "value": goal.value},
+        "goal": goal.record(),
         "rule": rule,
         "score": score,
-        "limits": asdict(limits),
+        "limits": asdict(pruned.limits),
         "threshold": pruned.selection.threshold,
         "cap": pruned.selection.cap,
         "layers": [_layer(group, pruned, candidates, folded) for group in pruned.groups],
         "parameters": {"before": pruned.before.parameters, "after": pruned.after.parameters},
         "macs": {"before": pruned.before.macs, "after": pruned.after.macs, "image_size": goal.image_size},
+        "int8_bytes": {"before": int8_bytes[0], "after": int8_bytes[1]},
         "latency_ms": {
             "before": before.milliseconds,
             "after": after.milliseconds,
@@ -64,7 +69,9 @@ def make_plan(
             "image_size": after.image_size,
         },
         "proof": {"tolerance": TOLERANCE, "inputs": {name: asdict(one) for name, one in pruned.equivalence.items()}},
-        "recalibrated_batches": recalibrated_batches,
+        "recalibrated_batches": statistics["batches"],
+        "recalibrated_photos": statistics["photos"],
+        "accuracy": None if accuracy is None else dict(accuracy),
         "remarks": list(warnings),
     }
 

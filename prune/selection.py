@@ -14,6 +14,7 @@ import numpy as np
 from models.channel_groups import KINDS, Group
 from models.channel_groups.gamma_histogram import describe
 from models.errors import ModelError
+from models.heads import task_module
 from models.student import Student
 from prune.importance import CRITERIA, NEEDS_NORMS, Batch, gate_gammas, has_norm_gates
 
@@ -66,12 +67,14 @@ def select(
     floor: int = 1,
     max_layer_ratio: float = 1.0,
     multiple: int = 1,
+    least: Mapping[str, int] | None = None,
 ) -> Selection:
     """Units above sorted(pool)[rank] stay, and as many of the others, largest first, as the limits ask.
 
     threshold_cap: the threshold is at most the smallest of the pool's per-norm maxima. floor: channels that every layer
     keeps. max_layer_ratio: the largest share of a layer that may go. multiple: widths are rounded up to it; a layer
-    whose rounded width would exceed its width keeps all. Equal ones go by their number, lower ones stay.
+    whose rounded width would exceed its width keeps all. least: layer -> channels that it keeps at any rate, as
+    `least_widths` gives them. Equal ones go by their number, lower ones stay.
     """
     ordered = np.sort(np.concatenate(list(pool.values())))
     cap = float(min(values.max() for values in pool.values())) if threshold_cap else None
@@ -80,7 +83,14 @@ def select(
     kept, reasons = {}, {}
     for name, layer in layers.items():
         above = int((layer.importance > threshold).sum())
-        count, reason = _num_kept(layer, above=above, floor=floor, max_layer_ratio=max_layer_ratio, multiple=multiple)
+        count, reason = _num_kept(
+            layer,
+            above=above,
+            floor=floor,
+            max_layer_ratio=max_layer_ratio,
+            multiple=multiple,
+            least=(least or {}).get(name, 0),
+        )
         largest_first = np.argsort(-layer.importance, kind="stable")
         kept[name] = tuple(sorted(largest_first[:count].tolist()))
         if reason:
@@ -88,22 +98,58 @@ def select(
     return Selection(kept, threshold, cap, threshold < wanted, reasons)
 
 
-def _num_kept(layer: Layer, *, above: int, floor: int, max_layer_ratio: float, multiple: int) -> tuple[int, str]:
+def _num_kept(
+    layer: Layer, *, above: int, floor: int, max_layer_ratio: float, multiple: int, least: int
+) -> tuple[int, str]:
     """Units to keep, and why they are more than `above`, where a limit and not the rounding decided."""
     num_units = len(layer.importance)
-    # Rounded first, lest 10 x (1 - 0.7) ask for a fourth unit.
-    by_ratio = math.ceil(round(num_units * (1 - max_layer_ratio), 9))
-    by_floor = math.ceil(min(floor, layer.width) / layer.copies)
-    count = max(above, by_floor, by_ratio, 1)
-    reason = ""
-    if count > above:
-        reason = "max_layer_ratio" if by_ratio == count and by_ratio > by_floor else "floor"
+    wanted = {
+        "min_features": math.ceil(min(least, layer.width) / layer.copies),
+        "floor": math.ceil(min(floor, layer.width) / layer.copies),
+        # Rounded first, lest 10 x (1 - 0.7) ask for a fourth unit.
+        "max_layer_ratio": math.ceil(round(num_units * (1 - max_layer_ratio), 9)),
+    }
+    limit = max(wanted, key=lambda name: (wanted[name], name == "floor"))
+    count = max(above, wanted[limit], 1)
+    reason = limit if count > above and wanted[limit] == count else "floor" if count > above else ""
     step = math.lcm(multiple // math.gcd(multiple, layer.copies), layer.unit_step)
     rounded = -(-count // step) * step
     if rounded > num_units:
         no_smaller = f"no smaller width is a multiple of {step * layer.copies}"
         return num_units, no_smaller if count < num_units else reason
     return rounded, reason
+
+
+# Fewer pooled features than that carry little, however few the classes are.
+LEAST_FEATURES = 32
+FEATURES_PER_CLASS = 2  # where 1 was left, EfficientNet-lite0 answered all alike until its norms were measured anew
+
+
+def default_min_features(tasks: Mapping[str, int]) -> int:
+    """Pooled features that the heads need. tasks: {name: number of classes}.
+
+    A trained classifier puts the means of its C classes on the corners of a simplex, which has C - 1 dimensions (neural
+    collapse: Papyan, Han and Donoho 2020). Pruning takes from the features that are there, which share these
+    dimensions among them, so it leaves two for each class (docs/PRUNING.md has what more are worth).
+    """
+    return max(LEAST_FEATURES, *(FEATURES_PER_CLASS * count for count in tasks.values()))
+
+
+def least_widths(student: Student, groups: Sequence[Group], *, min_features: int) -> dict[str, int]:
+    """Channels that the groups before the classifiers keep at any rate: `min_features` of the pooled features (a
+    flattened map has several per channel), and of an embedding FEATURES_PER_CLASS for each class of its tasks, if that
+    is less."""
+    classes = {}
+    for task, count in student.tasks.items():
+        for name in (f"heads.classifiers.{task_module(task)}", f"heads.branches.{task_module(task)}.1"):
+            classes[name] = count
+    least = {}
+    for group in groups:
+        if group.kind == "features":
+            least[group.name] = math.ceil(min_features / group.consumers[-1].spread)
+        elif read_by := [classes[reader.module] for reader in group.consumers if reader.module in classes]:
+            least[group.name] = min(min_features, FEATURES_PER_CLASS * max(read_by))
+    return least
 
 
 RULES = ("threshold", "expansion")

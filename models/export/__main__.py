@@ -18,7 +18,7 @@ if __name__ == "__main__":  # before torch is loaded
 from launch.exit_codes import ExitCode
 from models.export.exporter import export_model
 from models.export.options import ExportOptions, parse_options
-from models.export.report import export_table
+from models.export.report import export_table, prediction_lines
 from models.terminal import print_table
 from train.cli.command import run_command
 from train.distributed.comm import Comm
@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _export(options: ExportOptions, comm: Comm) -> ExitCode:
     exported = export_model(options, comm=comm)
     print_table(export_table(exported.record))
+    for line in prediction_lines(exported.record):
+        print(line)
     print(f"wrote {options.out}: {', '.join(exported.files)}")
     if exported.gate_error:
         raise _GateMissed(exported.gate_error)

@@ -38,6 +38,7 @@ from models.export.report import (
 )
 from models.finite import require_finite
 from models.formats.executorch import write_program
+from models.formats.int8_size import predicted_int8_bytes
 from models.formats.latency import measure_milliseconds
 from models.formats.loading import load_model
 from models.formats.manifest import EXPORT_NAME, REFERENCE, hashes_in, remove_left_overs
@@ -225,6 +226,7 @@ def _write_report(
         results=results,
         milliseconds=milliseconds,
         data=options.data,
+        predicted_bytes=_predicted_bytes(export),
         quantisation=quantisation,
         gate=options.gate,
         command=options.command,
@@ -232,6 +234,13 @@ def _write_report(
     record = {**content, "files": hashes_in(export.folder)}
     (export.folder / EXPORT_NAME).write_bytes(seal(record, indent=2))
     return record
+
+
+def _predicted_bytes(export: _Export) -> dict[str, int]:
+    if export.int8 is None:
+        return {}
+    size, kept = export.image_size, export.int8.float_layers
+    return {"onnx int8": predicted_int8_bytes(export.model, export.meta.tasks, image_size=size, keep_float=kept)}
 
 
 def _gate_error(export: _Export, results: Mapping[str, Comparison]) -> str:

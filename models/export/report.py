@@ -29,11 +29,13 @@ def export_report(
     results: Mapping[str, Comparison],
     milliseconds: Mapping[str, float],
     data: str | None,
+    predicted_bytes: Mapping[str, int],
     quantisation: Mapping[str, Any],
     gate: float | None,
     command: str,
 ) -> dict[str, Any]:
-    """files: variant -> file (of the reference: the weights). results and milliseconds may lack variants.
+    """files: variant -> file (of the reference: the weights). results, milliseconds and predicted_bytes may lack
+    variants.
 
     `agreement` is the share of photos with the answer of torch fp32, `difference` the largest difference of a
     log-probability. Latency is of one image on one thread.
@@ -41,6 +43,8 @@ def export_report(
     variants = {}
     for name, path in files.items():
         variant: dict[str, Any] = {"file": path.name, "bytes": path.stat().st_size}
+        if name in predicted_bytes:
+            variant["predicted_bytes"] = predicted_bytes[name]
         if name in milliseconds:
             variant["milliseconds"] = milliseconds[name]
         if name in results:
@@ -86,6 +90,16 @@ def export_table(content: Mapping[str, Any]) -> Table:
         cells += ["-" if error is None else f"{error:.3f}" for error in errors]
         table.add_row(name, f"{variant['bytes']:,}", time, *cells)
     return table
+
+
+def prediction_lines(content: Mapping[str, Any]) -> list[str]:
+    """How near `predicted_int8_bytes`, on which budgets of pruning rest, came to the files that were written."""
+    return [
+        f"{variant['file']}: {variant['bytes']:,} bytes, predicted from the network's shapes "
+        f"{variant['predicted_bytes']:,} ({100 * (variant['predicted_bytes'] / variant['bytes'] - 1):+.2f} %)"
+        for variant in content["variants"].values()
+        if "predicted_bytes" in variant
+    ]
 
 
 def require_measured(results: Mapping[str, Comparison], tasks: Sequence[str], *, data: str) -> None:

@@ -27,7 +27,8 @@ from models.formats.onnx_model import OnnxModel
 from models.formats.quantization import measure_ranges, prepare, quantise
 from models.student import Student, build_student
 from prune.equivalence import random_images
-from prune.pruner import Goal, Limits, prune_student
+from prune.goal import Goal
+from prune.pruner import Limits, prune_student
 from prune.selection import find_candidates
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.pairs import median_ratio, timed_in_turn
@@ -67,7 +68,7 @@ def _halved(student: Student, *, size: int) -> Student:
         student,
         find_candidates(student),
         limits=Limits(threshold_cap=False, multiple=8),
-        goal=Goal("macs", count_cost(student, image_size=size).macs / 2, image_size=size),
+        goal=Goal(budgets={"macs": count_cost(student, image_size=size).macs / 2}, image_size=size),
         inputs={"random": random_images(size)},
     )
     return pruned.student

@@ -21,7 +21,8 @@ from models.formats.latency import inference, measure_latency
 from models.student import Student, build_student
 from prune.__main__ import main
 from prune.equivalence import random_images
-from prune.pruner import Goal, Limits, prune_student
+from prune.goal import Goal
+from prune.pruner import Limits, prune_student
 from prune.selection import find_candidates
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.pairs import median_ratio, timed_in_turn
@@ -102,7 +103,7 @@ def _speedup(student: Student, *, rounds: int) -> Figure:
         student,
         find_candidates(student),
         limits=Limits(threshold_cap=False, multiple=8),
-        goal=Goal("macs", before.macs / 2, image_size=_SIZE),
+        goal=Goal(budgets={"macs": before.macs / 2}, image_size=_SIZE),
         inputs={"random": random_images(_SIZE)},
     )
     wide, runtime = inference(student, image_size=_SIZE, threads=1)

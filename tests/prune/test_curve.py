@@ -79,7 +79,8 @@ def test_a_curve_proves_on_photos_and_says_what_a_pruning_says(
     assert "was not trained sparse" in capsys.readouterr().err
     plan = json.loads((tmp_path / "one" / "rate-0.2" / "round-01" / "prune.json").read_text())
     assert plan["proof"]["inputs"]["real"]["num_images"] == 2
-    assert len(plan["remarks"]) == 1
+    assert len(plan["remarks"]) == 2
+    assert "has 12 photos, and fewer than 64 are not measured on" in plan["remarks"][1]
     path = save(broken(sparse_student(), weaken_two_norms), tmp_path / "weak")
     assert draw_curve(path, tiny_shards, tmp_path / "two", "--rates", "0.7", "--rounds", "1") == 0
     assert "the threshold stopped at" in capsys.readouterr().err

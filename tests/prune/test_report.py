@@ -6,7 +6,7 @@ import numpy as np
 
 from data.loading.image_sets import FileImages, ImageSubset
 from models.formats.latency import Latency
-from prune.pruner import Goal
+from prune.goal import Goal
 from prune.report import change_table, latency_warnings, recalibration_warnings
 
 
@@ -15,7 +15,7 @@ def measured(milliseconds: float) -> Latency:
 
 
 def test_a_network_that_got_slower_is_said_with_what_helps() -> None:
-    ratio = Goal("ratio", 0.3)
+    ratio = Goal(ratio=0.3)
     assert latency_warnings(measured(0.24), measured(0.24), goal=ratio, multiple=1) == []
     [odd] = latency_warnings(measured(0.239), measured(0.597), goal=ratio, multiple=12)
     assert odd == "slower than before: 0.597 ms against 0.239 ms; odd widths are slow: round them with --multiple 8"
@@ -24,7 +24,7 @@ def test_a_network_that_got_slower_is_said_with_what_helps() -> None:
 
 
 def test_a_latency_above_its_budget_is_shown_as_above_it() -> None:
-    budget = Goal("latency", 0.15)
+    budget = Goal(budgets={"latency": 0.15})
     [warning] = latency_warnings(measured(0.3), measured(0.1501), goal=budget, multiple=8)
     assert "took 0.151 ms, more than the budget of 0.15:" in warning
     assert latency_warnings(measured(0.3), measured(0.15), goal=budget, multiple=8) == []

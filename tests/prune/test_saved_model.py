@@ -40,12 +40,12 @@ def test_a_call_with_a_folder_names_the_files_that_it_wrote(model: Path, tmp_pat
 @pytest.mark.parametrize(
     ("goals", "message"),
     [
-        ({}, "name one goal"),
-        ({"ratio": 0.3, "max_macs": 0.5}, "name one goal"),
+        ({}, "name a goal: a ratio, or one or more of the budgets"),
+        ({"ratio": 0.3, "max_macs": 0.5}, "name a goal"),
         ({"max_params": 0}, "max_params is 0; it is a number at most"),
     ],
 )
-def test_a_call_needs_one_goal(goals: dict[str, float], message: str) -> None:
+def test_a_call_needs_a_ratio_or_budgets(goals: dict[str, float], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         check_options(PruneOptions(model="a", **goals))  # type: ignore[arg-type]
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import ModelError
-from prune.pruner import mildest_rank
+from prune.goal import UNITS, mildest_rank
 from prune.selection import Layer, pool_of, rank_of, select
 
 
@@ -186,7 +186,8 @@ def test_bisection_finds_the_mildest_rank_within_the_budget(costs: list[float], 
 
 def cheapest(costs: list[float], budget: float, unit: str = "MACs") -> int:
     ranks = range(len(costs))
-    return mildest_rank(costs.__getitem__, budget=budget, ranks=ranks, unit=unit, way_out="lower --floor")
+    kind = {name: kind for kind, name in UNITS.items()}[unit]
+    return mildest_rank(lambda _, rank: costs[rank], budgets={kind: budget}, ranks=ranks, way_out="lower --floor")
 
 
 @pytest.mark.parametrize(

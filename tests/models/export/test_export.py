@@ -198,6 +198,8 @@ def test_the_report_holds_size_time_and_accuracy_of_each_file(
     for name, variant in report["variants"].items():
         folder = model if name == "torch fp32" else exported
         assert variant["bytes"] == (folder / variant["file"]).stat().st_size
+        assert ("predicted_bytes" in variant) == (name == "onnx int8")
+        assert 0 <= variant.get("predicted_bytes", variant["bytes"]) - variant["bytes"] < 0.02 * variant["bytes"]
         assert variant["milliseconds"] > 0
         measured = evaluated(
             model if name == "torch fp32" else exported / variant["file"], tiny_shards / "train", tmp_path / "r.json"
