@@ -2,8 +2,8 @@
 
     slimheads build --source photos.csv --out shards/mine --holdout 0.2
 
-`slimheads COMMAND ...` does what `python -m MODULE ...` does. Our packages have common names (data, models), and a user's
-folder may hold others of these names: here ours come first, in this process and in all that it starts.
+`slimheads COMMAND ...` does what `python -m MODULE ...` does. Our packages have common names (data, models), and a
+user's folder may hold others of these names: here ours come first, in this process and in all that it starts.
 """
 
 import os

@@ -24,8 +24,8 @@ from data.errors import BadSample, DataError
 from data.files import publish, temporary_beside, write_atomically
 from data.images import MAX_PIXELS
 from data.images.decode import decode_image, image_size
-from data.images.pillow_image import could_be_read_now, kind_of
 from data.images.photo_hash import thumbnail_of_pixels
+from data.images.pillow_image import could_be_read_now, kind_of
 from data.images.transform import resize_image
 from data.index import Shard, ShardIndex, idx_name, pack_keys, shard_index_from_bytes, shard_index_to_bytes
 from data.shards.build_plan import OWNER, RECORDS_FOLDER, shard_name

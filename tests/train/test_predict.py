@@ -367,9 +367,8 @@ def test_named_photos_are_answered_on_the_console_with_the_runner_up(
         for task, names in TINY_TASKS.items():
             values = expected[task][number]
             best, second = np.argsort(values)[::-1][:2]
-            lines.append(
-                f"  {task:<6}  {names[best]} {100 * values[best]:.1f} %, then {names[second]} {100 * values[second]:.1f} %"
-            )
+            answer, runner_up = (f"{names[at]} {100 * values[at]:.1f} %" for at in (best, second))
+            lines.append(f"  {task:<6}  {answer}, then {runner_up}")
     assert capsys.readouterr().out.splitlines() == lines
 
 

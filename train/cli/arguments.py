@@ -48,8 +48,8 @@ class EvaluationOptions:
 
 
 def add_evaluation_arguments(parser: argparse.ArgumentParser, *, data_help: str, data_required: bool = True) -> None:
-    """--model, --data, --tta, --image-size, --batch-size, --workers, --precision, --device: see EvaluationOptions. Where
-    --data is not required and not given, it is ""."""
+    """--model, --data, --tta, --image-size, --batch-size, --workers, --precision, --device: see EvaluationOptions. A
+    --data that is not required is "" where it is not given."""
     add = parser.add_argument
     add(
         "--model",
