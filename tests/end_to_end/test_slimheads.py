@@ -17,7 +17,7 @@ from tests.test_structure import tracked_files
 from tests.tiny_models import save_tiny_model
 
 SECONDS = 280
-STRANGER = "raise ImportError('a stranger of this name was imported')\n"
+STRANGER = "is_a_stranger = True\n"  # one that can be imported stays in the way of ours
 
 
 def call(command: Sequence[str | Path], folder: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -94,7 +94,6 @@ def test_ours_are_imported_beside_strangers_of_the_same_names(command: Path, cro
     done = call([*build, "--samples-per-shard", "2"], crowded, env)
     assert done.returncode == 0, done.stderr
     assert "wrote shards/train: 6 samples in 3 shards" in done.stdout
-    assert "stranger" not in done.stderr
 
 
 def test_ranks_that_horovodrun_starts_import_ours(command: Path, crowded: Path) -> None:

@@ -47,7 +47,7 @@ def damaged(tiny_shards: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_whole_batches_are_those_of_one_process_one_after_another(workers: int, damaged: Path) -> None:
-    """33 samples in batches of 5: the last step has none for the last ranks. Every rank has the same number of steps."""
+    """33 samples in batches of 5: the last step has none for the last ranks, and every rank has as many steps."""
     images = ShardImages(load_index(damaged))
     shared = {"sizes": [SIZE], "num_views": 1, "batch_size": 5, "whole_batches": True}
     alone = list(eval_batches(images, workers=0, **shared))
