@@ -59,7 +59,7 @@ bench: setup dev  ## speed and memory against stock pipelines; ONLY=loader runs 
 lint: dev  ## ruff, format check, mypy
 	ruff check .
 	ruff format --check .
-	mypy $(wildcard data models prune train launch)
+	mypy $(wildcard data models prune train launch slimheads.py)
 
 soak: setup dev  ## the long stress runs that `test` leaves out
 	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)
@@ -69,7 +69,7 @@ docs: setup  ## write docs/CONFIG.md anew from train/config
 
 lock: dev  ## resolve setup.py's ranges anew into both locks
 	$(UV_COMPILE) $(addprefix --extra ,$(RUN_EXTRAS)) --output-file requirements.lock setup.py
-	$(UV_COMPILE) --all-extras --constraint requirements.lock --output-file requirements-dev.lock setup.py
+	$(UV_COMPILE) $(addprefix --extra ,$(RUN_EXTRAS) dev) --constraint requirements.lock --output-file requirements-dev.lock setup.py
 	rm -rf slimheads.egg-info
 
 clean:  ## remove .venv and caches; runs and shards stay

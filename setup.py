@@ -1,7 +1,8 @@
 """Package list, supported ranges and extras of Slimheads.
 
-`requirements.lock` pins the tested versions of what training, pruning and export need: all but the extra `dev`.
-`requirements-dev.lock` pins the same with `dev`: tests, linters, benchmarks.
+`requirements.lock` pins the tested versions of what training, pruning and export need.
+`requirements-dev.lock` pins the same with `dev`: tests, linters, benchmarks. Neither has what only some users want:
+`heif` reads HEIC photos, `tensorboard` shows a run in TensorBoard.
 
 Horovod is not among the requirements: its published source does not compile against these torch versions, so
 `python -m launch.horovod_build` installs a patched build. The extra `horovod` brings what that build needs.
@@ -16,6 +17,8 @@ EXTRAS = {
     "quickstart": ["elpv-dataset==1.0.0.post1"],
     "s3": ["s3fs>=2024.2"],
     "wandb": ["wandb>=0.18"],
+    "heif": ["pillow-heif>=0.18"],
+    "tensorboard": ["tensorboard>=2.16"],
     "export": ["onnx>=1.17", "onnxruntime>=1.31", "onnxscript>=0.3"],
     "dev": [
         "efficientnet-lite-pytorch==0.1.0",  # the packaged weights' own architecture, to compare ours with
@@ -39,6 +42,7 @@ setup(
     version="0.1.0",
     description="Turn a large multi-task image classifier into a small one that runs on a phone",
     python_requires=">=3.11",
+    py_modules=["slimheads"],
     packages=find_packages(include=[name for package in PACKAGES for name in (package, f"{package}.*")]),
     package_data={
         "train": ["configs/**/*.yaml", "report_page/*.css"],
@@ -65,4 +69,5 @@ setup(
         "webdataset>=0.2.100",
     ],
     extras_require=EXTRAS,
+    entry_points={"console_scripts": ["slimheads = slimheads:main"]},
 )

@@ -27,6 +27,7 @@ from data.shards.groups import join_units
 from data.shards.process_pool import map_in_processes
 from data.shards.splits import assign_splits, shuffle
 from data.sources import Record, Source, open_source
+from data.walk import JPEG_IN_SHARDS, PNG_IN_SHARDS
 from launch.exit_codes import ExitCode
 
 DEFAULT_MAX_BAD = 0.01
@@ -65,6 +66,7 @@ def _build(options: BuildOptions) -> None:
     source = open_source(options.source, task=options.task, options=options.table)
     check_names(source.tasks)
     _print_notes(source.notes)
+    _print_notes(_stored_anew(source, options))
     plan = _plan(source, options)
     if options.append:
         _append(source, plan, options)
@@ -212,6 +214,25 @@ def _report_near_duplicates(out: Path) -> None:
 def _print_notes(notes: Sequence[str]) -> None:
     for note in notes:
         print(f"note: {note}")
+
+
+def _stored_anew(source: Source, options: BuildOptions) -> list[str]:
+    """What becomes of files whose bytes are not kept even if nobody asks for it, by their names. BadArgument for a
+    --quality that nothing is stored with."""
+    files = [record.image.lower() for record in source.records if isinstance(record.image, str)]
+    to_jpeg = sum(file.endswith(JPEG_IN_SHARDS) for file in files)
+    to_png = sum(file.endswith(PNG_IN_SHARDS) for file in files)
+    if options.quality is not None and not (options.encode or options.resize or to_jpeg):
+        raise BadArgument(
+            "--quality needs --encode jpeg, --resize or HEIC or AVIF photos: without them, pictures keep their bytes"
+        )
+    notes = []
+    if to_jpeg and not options.encode:
+        quality = options.quality or DEFAULT_QUALITY
+        notes.append(f"photos in HEIC or AVIF ({to_jpeg:,}) are stored as JPEG of quality {quality} (--quality)")
+    if to_png and not options.encode:
+        notes.append(f"pictures in TIFF, BMP or GIF ({to_png:,}) are stored as PNG (--encode jpeg: as JPEG)")
+    return notes
 
 
 def _print_splits(parts: dict[str, list[Record]], origin: str) -> None:

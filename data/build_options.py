@@ -121,7 +121,11 @@ def _add_photos(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("shards").add_argument
     add("--samples-per-shard", type=int, default=1000, metavar="N", help="default: %(default)s")
     add("--resize", type=int, metavar="N", help="shrink the short side to N pixels (never enlarges)")
-    add("--encode", choices=["jpeg"], help="store every picture as JPEG (4:2:0) instead of keeping its bytes")
+    add(
+        "--encode",
+        choices=["jpeg"],
+        help="store every picture as JPEG (4:2:0) instead of keeping its bytes (HEIC and AVIF become JPEG without it)",
+    )
     add("--quality", type=int, metavar="N", help=f"of JPEGs written here, 1 to 100 (default: {DEFAULT_QUALITY})")
     add("--workers", type=int, default=default_workers(), metavar="N", help="processes (default: %(default)s)")
     add(
@@ -149,8 +153,6 @@ def _wrong_option(options: BuildOptions) -> str | None:
         return f"--max-bad {options.max_bad}: must lie between 0 and 1, as 0.01"
     if options.quality is not None and not 1 <= options.quality <= 100:
         return f"--quality {options.quality}: must lie between 1 and 100"
-    if options.quality is not None and options.encode is None and options.resize is None:
-        return "--quality needs --encode jpeg or --resize: without them, pictures keep their bytes"
     counts = {
         "samples-per-shard": options.samples_per_shard,
         "resize": options.resize,

@@ -12,7 +12,10 @@ from pathlib import Path
 from data.errors import DataError
 from data.names import as_text
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+# The names of image files, in small letters; what such a file really is, its bytes say.
+PNG_IN_SHARDS = (".bmp", ".gif", ".tif", ".tiff")  # what data.build makes of them, see data.shards.writer
+JPEG_IN_SHARDS = (".heic", ".heif", ".hif", ".avif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", *PNG_IN_SHARDS, *JPEG_IN_SHARDS)
 # Made by systems beside the files of their users; some hold small copies of every photo.
 _NOT_THE_USERS = ("__MACOSX", "@eaDir")
 _SHOWN = 3

@@ -106,13 +106,17 @@ EXAMPLES: dict[str, tuple[list[Callable[[Path, Path], None]], list[str]]] = {
         [write_photos, write_shards, write_models("runs/mine/best")],
         ["exported/model.onnx", "exported/model.int8.onnx", "exported/predict.py"],
     ),
+    "PYTHON": (
+        [write_photos, write_shards, write_models("runs/mine/best")],
+        ["runs/pruned/model.json", "exported/model.onnx"],
+    ),
 }
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_example_that_opens_a_page_runs_as_it_stands(name: str, tiny_shards: Path, tmp_path: Path) -> None:
-    opening, fence, _ = page(name).partition("```bash\n")
-    assert fence, "the page has no example"
+    language, example = first_example(page(name))
+    opening = page(name).partition(f"```{language}\n")[0]
     assert len(opening.splitlines()) <= 8, "the example opens the page, after its title and a sentence or two"
     assert "```" not in opening
     for package in PACKAGES:  # the commands are typed in the repository
@@ -121,9 +125,17 @@ def test_the_example_that_opens_a_page_runs_as_it_stands(name: str, tiny_shards:
     for make in makers:
         make(tmp_path, tiny_shards)
     assert [product for product in products if (tmp_path / product).exists()] == []
-    code, output = run_in_bash(blocks(page(name), "bash")[0], tmp_path)
+    code, output = run_in_bash(example, tmp_path)
     assert code == 0, output[-4000:]
     assert [product for product in products if not (tmp_path / product).exists()] == [], output[-4000:]
+
+
+def first_example(text: str) -> tuple[str, str]:
+    """The language of the first block that is run, and the commands that run it."""
+    found = re.search(r"^```(bash|python)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    assert found is not None, "the page has no example"
+    language, body = found.groups()
+    return language, body if language == "bash" else f"python - <<'END'\n{body}END\n"
 
 
 def run_in_bash(script: str, folder: Path) -> tuple[int, str]:

@@ -63,6 +63,7 @@ KEPT_IN = {"horovod.torch": "train/distributed/comm.py", "horovod.runner": "laun
 TOP_LEVEL = {
     *("data", "docs", "launch", "models", "prune", "tests", "train"),
     *("Makefile", "README.md", "pyproject.toml", "requirements.lock", "requirements-dev.lock", "setup.py", "LICENSE"),
+    "slimheads.py",
 }
 
 

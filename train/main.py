@@ -18,7 +18,7 @@ if not __package__:  # started as a file: train/ is first on the path, where our
 
 from launch.exit_codes import ExitCode
 from train.cli.command import run_command
-from train.config.loading import load_config, require_named_models
+from train.config.loading import load_config, require_named_models, require_packages
 from train.config.schema import Config, describe
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
 def _load(options: MainOptions) -> Config:
     config = load_config(options.config, options.overrides)
     require_named_models(config)
+    require_packages(config)
     return config
 
 

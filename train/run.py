@@ -26,8 +26,9 @@ from train.loop.trainer import Callbacks, Trainer
 from train.setup.experiment import Experiment
 from train.setup.run_settings import RunSettings
 from train.tracking.bad_samples import BadSampleLog
-from train.tracking.jsonl import JsonLines, cut_lines, without_nan
+from train.tracking.jsonl import JsonLines, cut_lines, read_lines, without_nan
 from train.tracking.result_table import print_result
+from train.tracking.tensorboard import TensorBoardLogger
 from train.tracking.tracker import JsonlLogger, MetricLogger, PlainLogger, Tracker
 from train.tracking.wandb_logger import WandbLogger, new_run_id
 
@@ -185,6 +186,9 @@ def _build_tracker(
                 classes=experiment.train_index.tasks,
             )
         )
+    if settings.tensorboard is not None:
+        earlier, step = read_lines(folder.metrics), state.progress.step
+        loggers.append(TensorBoardLogger(settings.tensorboard, config=settings.config, step=step, earlier=earlier))
     return Tracker(loggers, more_of_training=experiment.sparsity.report)
 
 

@@ -7,8 +7,6 @@ photos of 348x348 the fast one takes 252 instead of 264 us per image and moves p
 (at most 5), and five per cent of decoding is two per cent of a loader.
 """
 
-import io
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,17 +16,8 @@ from PIL import Image
 from data.errors import BadSample
 from data.images import MAX_PIXELS
 from data.images.orientation import orientation_of
+from data.images.pillow_image import load_rgb, open_image, orientation_by_pillow, size_when_loaded
 from data.images.resample import Box
-
-# Our own limit is checked from the header before decoding; Pillow's would warn at one size and raise at another.
-Image.MAX_IMAGE_PIXELS = None
-
-# What an image says besides its pixels is read in data.images.orientation alone; Pillow would grumble about broken
-# blocks.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-
-# Formats whose decoders are memory-safe enough for foreign data. (EPS, for one, would start Ghostscript.)
-PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
 WHOLE = 8  # eighths
 JPEG_START = b"\xff\xd8"
@@ -116,7 +105,7 @@ def decode_small(data: bytes, *, side: int, max_pixels: int = MAX_PIXELS) -> np.
     otherwise as small, and a JPEG as grey (uint8 [h, w] instead of [h, w, 3]), as makes decoding quick. Raises
     BadSample."""
     if data[:2] == JPEG_START:
-        height, width = _stored_size(data)
+        height, width, _ = _header(data)
         if height * width > max_pixels:
             raise BadSample(_too_large(height, width, max_pixels))
         eighths = next((some for some in (1, 2, 4) if min(height, width) * some >= WHOLE * side), WHOLE)
@@ -133,20 +122,26 @@ def decode_small(data: bytes, *, side: int, max_pixels: int = MAX_PIXELS) -> np.
 
 def image_size(data: bytes) -> tuple[int, int]:
     """(height, width) in pixels of the upright image, from the header. Raises BadSample."""
-    height, width = _stored_size(data)
-    return (width, height) if orientation_of(data) in _TRANSPOSED else (height, width)
+    height, width, orientation = _header(data)
+    return (width, height) if orientation in _TRANSPOSED else (height, width)
 
 
-def _stored_size(data: bytes) -> tuple[int, int]:
+def _header(data: bytes) -> tuple[int, int, int]:
+    """Height and width as the pixels are decoded, and their orientation."""
     if data[:2] == JPEG_START:
         try:
             height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-            return height, width
+            return height, width, orientation_of(data)
         except ValueError as error:
             if _UNUSUAL_SAMPLING not in str(error):
                 raise BadSample(f"JPEG header does not decode: {error}") from error
-    with _open_with_pillow(data) as image:
-        return image.height, image.width
+    with open_image(data) as image:
+        return *size_when_loaded(image), _orientation(data, image)
+
+
+def _orientation(data: bytes, image: Image.Image) -> int:
+    """Only one of the two can say anything: they are for different formats."""
+    return max(orientation_of(data), orientation_by_pillow(image))
 
 
 def _stored(pixels: np.ndarray, size: tuple[int, int], orientation: int, eighths: int = WHOLE) -> Decoded:
@@ -158,34 +153,10 @@ def _too_large(height: int, width: int, max_pixels: int) -> str:
     return f"image of {width}x{height} is larger than the limit of {max_pixels:,} pixels"
 
 
-def _open_with_pillow(data: bytes) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(data), formats=PILLOW_FORMATS)
-    except Exception as error:  # Pillow's plugins raise many kinds of errors on broken headers
-        if not data:
-            raise BadSample("image is empty (0 bytes)") from error
-        if data[:2] == JPEG_START:
-            raise BadSample("JPEG does not decode: its header is broken or cut short") from error
-        raise BadSample("not an image that can be read (JPEG, PNG, WebP, GIF, BMP)") from error
-
-
 def _decode_with_pillow(data: bytes, max_pixels: int) -> Decoded:
-    with _open_with_pillow(data) as image:
+    with open_image(data) as image:
         if image.height * image.width > max_pixels:
             raise BadSample(_too_large(image.height, image.width, max_pixels))
-        try:
-            image.load()
-            pixels = np.asarray(_to_rgb(image))
-        except Exception as error:  # as above, now in the pixels
-            raise BadSample(f"{image.format} does not decode: {error}") from error
-    return _stored(pixels, pixels.shape[:2], orientation_of(data))
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255 instead of scaling
-        scaled = np.asarray(image).astype(np.float64) / 257.0
-        return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer).convert("RGB")
-    return image.convert("RGB")
+        orientation = _orientation(data, image)
+        pixels = load_rgb(image)
+    return _stored(pixels, pixels.shape[:2], orientation)

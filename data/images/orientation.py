@@ -8,7 +8,8 @@ asked in turn, the first block of each, and the first that says 1 to 8 counts:
     of a WebP that announces one. Entry 0x0112 of the first directory, the first of its whole numbers of any width.
   - the text "Raw profile type exif" of a PNG, in which some writers keep their EXIF as hexadecimal digits
   - XMP: `tiff:Orientation`, where those formats keep it
-What cannot be read says nothing, and a picture of which nothing is said is upright.
+What cannot be read says nothing, and a picture of which nothing is said is upright. TIFF, AVIF and HEIC are turned by
+their libraries, or as these say (data.images.pillow_image).
 """
 
 import re

@@ -104,12 +104,14 @@ def eval_batches(
     num_ranks: int = 1,
     sharers: int = 1,
     max_pixels: int = MAX_PIXELS,
+    whole_batches: bool = False,
 ) -> Iterator[EvalBatch]:
     """Every image once, over all ranks. batch_size: images per rank and step; workers=0 decodes in this process;
-    sharers: ranks that share this machine's memory; max_pixels: larger images are bad. Raises DataError, LoaderLost."""
+    sharers: ranks that share this machine's memory; max_pixels: larger images are bad; whole_batches: every rank's
+    batches are those that one process would have. Raises DataError, LoaderLost."""
     plan = _EvalPlan(
         images=images,
-        sampler=EvalSampler(images.counts, batch_size=batch_size, num_ranks=num_ranks),
+        sampler=EvalSampler(images.counts, batch_size=batch_size, num_ranks=num_ranks, whole_batches=whole_batches),
         rank=rank,
         num_ranks=num_ranks,
         start_at=(0, 0),

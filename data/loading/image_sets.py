@@ -19,7 +19,7 @@ from data.sampling.sampler import Run
 from data.shards.range_cache import DEFAULT_CACHE_BYTES, RangeCache
 from data.shards.shard_reader import ShardReader
 from data.storage import is_remote
-from data.walk import walk
+from data.walk import IMAGE_SUFFIXES, walk
 from launch.cache_folder import cache_folder
 
 
@@ -156,8 +156,16 @@ def open_images(place: str) -> tuple[ShardImages | FileImages, list[str]]:
     if not found.images and not found.unreadable:
         splits = sorted(str(index.parent) for index in path.glob(f"*/{INDEX_NAME}"))
         hint = f"; it holds shard folders, take one of {', '.join(splits)}" if splits else ""
-        raise DataError(f"--data {place}: no photos found (.jpg, .jpeg, .png, .webp, .bmp, .gif){hint}")
+        raise DataError(f"--data {place}: no photos found ({', '.join(IMAGE_SUFFIXES)}){hint}")
     return FileImages(path, sorted([*found.images, *found.unreadable])), found.notes()
+
+
+def named_images(paths: Sequence[str]) -> FileImages:
+    """These photos, by the paths that they are named by. DataError for a folder; a file that is not there is bad."""
+    for path in paths:
+        if os.path.isdir(path):
+            raise DataError(f"{path}: is a folder; predict its photos with --data {path} --out predictions.csv")
+    return FileImages(Path(), [path.removeprefix("file://") for path in paths])
 
 
 class ImageSubset:

@@ -11,7 +11,7 @@ stretch of its shards, so a rank that owns some of the lanes reads its share of 
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -252,12 +252,17 @@ class Sampler(Protocol):
 
 
 class EvalSampler:
-    """Every sample once, in index order; step k of W ranks takes W x batch_size neighbours and cuts them W ways."""
+    """Every sample once, in index order; step k of W ranks takes W x batch_size neighbours and cuts them W ways.
 
-    def __init__(self, counts: np.ndarray, *, batch_size: int, num_ranks: int) -> None:
+    whole_batches: a rank's rows of a step are a whole batch of one process, of the last step too, where some ranks may
+    then have none; else they are shared evenly.
+    """
+
+    def __init__(self, counts: np.ndarray, *, batch_size: int, num_ranks: int, whole_batches: bool = False) -> None:
         self.ends = np.cumsum(np.asarray(counts, dtype=np.int64))
         self.num_samples = int(self.ends[-1]) if len(self.ends) else 0
         self.batch_size, self.global_batch = batch_size, batch_size * num_ranks
+        self.whole_batches = whole_batches
         self.steps_per_epoch = -(-self.num_samples // self.global_batch)
 
     def rows(self, epoch: int, step: int, worker_info: WorkerInfo | None = None) -> Rows:
@@ -269,7 +274,12 @@ class EvalSampler:
         return Rows(row=row, shard=shard, sample=place - start)
 
     def places(self, epoch: int, step: int, worker_info: WorkerInfo) -> np.ndarray:
-        return worker_info.cut(min(self.global_batch, self.num_samples - step * self.global_batch))
+        size = min(self.global_batch, self.num_samples - step * self.global_batch)
+        if not self.whole_batches or worker_info.num_ranks == 1:
+            return worker_info.cut(size)
+        first = min(size, worker_info.rank * self.batch_size)
+        mine = min(size, first + self.batch_size) - first
+        return first + replace(worker_info, rank=0, num_ranks=1).cut(mine)
 
     def most_rows(self, num_ranks: int) -> int:
         return self.batch_size

@@ -18,11 +18,11 @@ from data.index import Index
 from data.names import as_text
 from data.shards.build_plan import is_built
 from data.sources.source import make_keys
-from data.walk import IMAGE_SUFFIXES
+from data.walk import IMAGE_SUFFIXES, JPEG_IN_SHARDS, PNG_IN_SHARDS
 
 _SHOWN = 3
-_EXTENSIONS = (*IMAGE_SUFFIXES, ".jpe", ".jfif", ".tif", ".tiff")
 _MAGIC = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
+_STORED_AS = {"jpg": (".jpeg", ".jpe", ".jfif", *JPEG_IN_SHARDS), "png": PNG_IN_SHARDS}
 
 
 class Place(NamedTuple):
@@ -119,7 +119,7 @@ def _candidates(name: str, path: str, places: dict[str, list[Place]], built: Seq
 def _keys_of(path: str, *, is_built: bool) -> list[str]:
     """The keys that a photo of this path may have: as data.build makes them, or as they are found in a tar."""
     folder, base = posixpath.split(path)
-    has_extension = base.lower().endswith(_EXTENSIONS)
+    has_extension = base.lower().endswith(IMAGE_SUFFIXES)
     if is_built:
         return (
             make_keys([path]) if has_extension else [*make_keys([path]), posixpath.join(folder, base.replace(".", "_"))]
@@ -137,7 +137,8 @@ def _only(name: str, candidates: Sequence[Place], indices: Sequence[Index]) -> P
     """The one candidate, or the one whose bytes are of the kind that the name's extension says. DataError: there are
     two."""
     if len(candidates) > 1:
-        kind = name.lower().rpartition(".")[2].replace("jpeg", "jpg")
+        small = name.lower()
+        kind = next((kind for kind, ends in _STORED_AS.items() if small.endswith(ends)), small.rpartition(".")[2])
         alike = [place for place in candidates if _kind(place, indices) == kind]
         if len(alike) != 1:
             first, second = (_describe(place, indices) for place in candidates[:2])

@@ -25,6 +25,7 @@ from data.files import publish, temporary_beside, write_atomically
 from data.images import MAX_PIXELS
 from data.images.decode import decode_image, image_size
 from data.images.photo_hash import thumbnail_of_pixels
+from data.images.pillow_image import could_be_read_now, kind_of
 from data.images.transform import resize_image
 from data.index import Shard, ShardIndex, idx_name, pack_keys, shard_index_from_bytes, shard_index_to_bytes
 from data.shards.build_plan import OWNER, RECORDS_FOLDER, shard_name
@@ -32,8 +33,10 @@ from data.shards.photo_records import digest_of, read_photos, shard_photos, writ
 from data.shards.tar_scan import scan_tar
 from data.sources import Record, Source
 
-# Formats whose bytes are kept as they are; others (BMP, GIF) become PNG.
+# Formats whose bytes are kept as they are. Photographs in others that lose detail (HEIC, AVIF) become JPEG, because a
+# decoder for them is slow or not there where the shards are read; all others (TIFF, BMP, GIF) become PNG.
 _KEPT = {"jpg": b"\xff\xd8", "png": b"\x89PNG", "webp": b"RIFF"}
+_TO_JPEG = ("HEIF", "AVIF")
 
 
 @dataclass(frozen=True)
@@ -143,12 +146,14 @@ def _record_path(folder: Path, number: int) -> Path:
 
 
 def _read_finished(settings: WriterSettings, number: int) -> FinishedShard | None:
-    """The finished shard, if its record is there, tar and .idx still have the recorded bytes, and what is asked for is
-    known of its photos."""
+    """The finished shard, if its record is there, tar and .idx still have the recorded bytes, what is asked for is
+    known of its photos, and none was bad for lack of a decoder that is there now."""
     folder = settings.folder
     try:
         content = json.loads(_record_path(folder, number).read_bytes())
         bad = tuple((key, reason) for key, reason in content["bad"])
+        if any(could_be_read_now(reason) for _, reason in bad):
+            return None
         if content["shard"] is None:
             return FinishedShard(None, bad)
         shard = Shard(**content["shard"])
@@ -186,7 +191,8 @@ def recode_image(
     """(member suffix, bytes) to store. Every image is decoded once, so that what is stored is known to be good.
 
     `resize` shrinks the short side to that many pixels and never enlarges; `encode="jpeg"` stores every image as
-    JPEG of `quality` with 4:2:0 chroma. A JPEG, PNG or WebP that needs neither keeps its bytes. Raises BadSample.
+    JPEG of `quality` with 4:2:0 chroma. A JPEG, PNG or WebP that needs neither keeps its bytes; HEIC and AVIF become
+    such a JPEG in any case. Raises BadSample.
     """
     suffix, stored, _ = _recode(data, resize=resize, encode=encode, quality=quality, max_pixels=max_pixels)
     return suffix, stored
@@ -207,7 +213,7 @@ def _recode(
         scale = resize / min(height, width)
         new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
         pixels = resize_image(data, height=new_height, width=new_width, max_pixels=max_pixels)
-    if encode == "jpeg" or suffix == "jpg":
+    if encode == "jpeg" or suffix == "jpg" or kind_of(data) in _TO_JPEG:
         return "jpg", _to_jpeg(pixels, quality), pixels
     return "png", _to_png(pixels), pixels
 

@@ -12,7 +12,7 @@ from data.index.labels import order_classes
 from data.names import as_text, class_name
 from data.sources.cells import one_spelling
 from data.sources.source import SPLIT_NAMES, Record, Source, make_keys
-from data.walk import Found, visible_folders, walk
+from data.walk import IMAGE_SUFFIXES, Found, visible_folders, walk
 
 
 def read_folder(path: Path, *, task: str, case: str | None = None) -> Source:
@@ -40,7 +40,7 @@ def read_folder(path: Path, *, task: str, case: str | None = None) -> Source:
             labelled += [(split, name, f"{place}/{image}") for image in below.images]
             passed.add(replace(below, images=[]), at=place)
     if not labelled:
-        raise DataError(f"{path}: holds no images (.jpg, .jpeg, .png, .webp, .bmp, .gif) in class folders")
+        raise DataError(f"{path}: holds no images ({', '.join(IMAGE_SUFFIXES)}) in class folders")
     merged = one_spelling(Counter(name for _, name, _ in labelled), case=case, where=str(path))
     labelled = [(split, merged.get(name, name), image) for split, name, image in labelled]
     names = order_classes(spellings.keys() - merged.keys())

@@ -17,7 +17,7 @@ from train.setup.launch_needs import LaunchNeeds, launch_needs
 
 def read_training_config(command: Sequence[str]) -> LaunchNeeds | None:
     """None where the command is no training, or names no config. Raises LaunchError."""
-    starts = [number for number, word in enumerate(command) if Path(word).name == "main.py" or word == "train.main"]
+    starts = [number for number in range(len(command)) if _is_training(command[: number + 1])]
     if not starts:
         return None
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
@@ -32,3 +32,9 @@ def read_training_config(command: Sequence[str]) -> LaunchNeeds | None:
     except ConfigError as error:
         raise LaunchError(str(error)) from error
     return None if config is None else launch_needs(config)
+
+
+def _is_training(words: Sequence[str]) -> bool:
+    """Whether the words up to the last start a training: train/main.py, -m train.main, or slimheads train."""
+    name = Path(words[-1]).name
+    return name in ("main.py", "train.main") or [Path(word).name for word in words[-2:]] == ["slimheads", "train"]

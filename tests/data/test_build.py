@@ -241,7 +241,7 @@ def test_empty_classes_and_tasks_are_said(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "wrong",
-    [["--holdout", "1.5"], ["--quality", "80"], ["--workers", "0"], ["--split", "../x"], ["--encode", "webp"]],
+    [["--holdout", "1.5"], ["--quality", "0"], ["--workers", "0"], ["--split", "../x"], ["--encode", "webp"]],
 )
 def test_wrong_arguments_exit_with_2(wrong, tmp_path):
     with pytest.raises(SystemExit) as stop:

@@ -157,7 +157,7 @@ def test_no_key_and_no_error_is_a_formula_and_keys_come_back(model: Path, tmp_pa
     assert "a=1.jpg" in cells
     table = PredictionTable(tmp_path / "errors.csv", tasks={}, all_probabilities=False)
     with table:
-        table.add(Prediction("a", {}, '=HYPERLINK("http://x")'))
+        table.write(table.row(Prediction("a", {}, '=HYPERLINK("http://x")')))
     assert read_csv(tmp_path / "errors.csv") == [{"key": "a", "error": '\'=HYPERLINK("http://x")'}]
 
 
@@ -323,14 +323,92 @@ def test_a_wrong_argument_names_the_option(
     assert f"argument {option}:" in capsys.readouterr().err
 
 
-def test_several_ranks_are_refused_because_they_would_write_one_file(
+def test_ranks_share_the_photos_and_write_the_very_file_of_one_process(
     model: Path, album: Path, tmp_path: Path, run_ranks: Callable[..., RankRun]
 ) -> None:
-    arguments = ["-m", "train.predict", "--model", model, "--data", album, "--out", tmp_path / "o.csv"]
-    result = run_ranks(2, [str(argument) for argument in arguments])
+    """Nine photos in batches of four: the last step has one for the first rank and none for the second."""
+    (album / "b" / "1.jpeg").write_bytes(photo(2)[:200])
+    options = ["--model", model, "--data", album, "--probabilities", "--tta", "3", "--batch-size", "4"]
+    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
+    assert run(*options, "--out", one) == 0
+    result = run_ranks(2, ["-m", "train.predict", *map(str, [*options, "--device", "cpu", "--out", two])])
+    assert result.exit_code == 0, result.output
+    assert two.read_bytes() == one.read_bytes()
+    assert [row["key"] for row in read_csv(two)] == KEYS
+    assert f"wrote {two}: 8 photos predicted, 1 could not be used" in result.stdout[0]
+    assert result.stdout[1] == ""
+
+
+def test_ranks_that_see_other_photos_stop_before_they_wait_for_each_other(
+    model: Path, album: Path, tmp_path: Path, run_ranks: Callable[..., RankRun]
+) -> None:
+    code = f"""
+import os, sys
+from train import predict
+folder = {str(album)!r} if os.environ["HOROVOD_RANK"] == "0" else {str(album / "b")!r}
+os.chdir(folder)
+sys.exit(predict.main(["--model", {str(model)!r}, "--data", ".", "--out", {str(tmp_path / "o.csv")!r}]))
+"""
+    result = run_ranks(2, code=code)
     assert result.exit_code != 0
-    assert "one process; start it without horovodrun" in result.output
+    assert "has photos of --data" in result.output
     assert not (tmp_path / "o.csv").exists()
+
+
+def test_named_photos_are_answered_on_the_console_with_the_runner_up(
+    model: Path, album: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = [album / "e.jpg", album / "b" / "1.jpeg"]
+    assert run("--model", model, *named) == 0
+    expected = probabilities_by_hand(model, [photo(5), photo(2)])
+    lines = []
+    for number, path in enumerate(named):
+        lines.append(str(path))
+        for task, names in TINY_TASKS.items():
+            values = expected[task][number]
+            best, second = np.argsort(values)[::-1][:2]
+            answer, runner_up = (f"{names[at]} {100 * values[at]:.1f} %" for at in (best, second))
+            lines.append(f"  {task:<6}  {answer}, then {runner_up}")
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_of_named_photos_each_bad_one_is_told_with_its_reason(
+    model: Path, album: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--model", model, album / "nowhere.jpg") == ExitCode.BAD_DATA
+    assert capsys.readouterr().out.splitlines() == [
+        f"{album / 'nowhere.jpg'}: no prediction: cannot be read (No such file or directory)"
+    ]
+    (album / "f.jpg").write_bytes(b"")
+    assert run("--model", model, album / "f.jpg", album / "e.jpg") == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == f"{album / 'f.jpg'}: no prediction: image is empty (0 bytes)"
+    assert second == str(album / "e.jpg")
+    assert run("--model", model, album) == ExitCode.BAD_DATA
+    assert f"predict its photos with --data {album} --out" in capsys.readouterr().err
+
+
+def test_named_photos_can_be_written_to_a_table(model: Path, album: Path, tmp_path: Path) -> None:
+    assert run("--model", model, album / "e.jpg", "--out", tmp_path / "o.csv") == 0
+    assert [row["key"] for row in read_csv(tmp_path / "o.csv")] == [str(album / "e.jpg")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "one of the two"),
+        (["a.jpg", "--data", "b"], "one of the two"),
+        (["--data", "b"], "--data needs --out CSV"),
+        (["a.jpg", "--probabilities"], "--probabilities needs --out CSV"),
+    ],
+)
+def test_photos_or_a_folder_with_a_file_to_write(
+    model: Path, arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run("--model", model, *arguments)
+    assert stop.value.code == ExitCode.BAD_CONFIG
+    assert told in capsys.readouterr().err
 
 
 def test_the_tiny_model_has_the_size_that_these_tests_assume(model: Path) -> None:

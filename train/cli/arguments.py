@@ -46,8 +46,9 @@ class EvaluationOptions:
     device: str
 
 
-def add_evaluation_arguments(parser: argparse.ArgumentParser, *, data_help: str) -> None:
-    """--model, --data, --tta, --image-size, --batch-size, --workers, --precision, --device: see EvaluationOptions."""
+def add_evaluation_arguments(parser: argparse.ArgumentParser, *, data_help: str, data_required: bool = True) -> None:
+    """--model, --data, --tta, --image-size, --batch-size, --workers, --precision, --device: see EvaluationOptions. A
+    --data that is not required is "" where it is not given."""
     from models.preprocessing import PRECISIONS  # loads torch, which the other commands' help need not wait for
 
     add = parser.add_argument
@@ -59,7 +60,7 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser, *, data_help: str)
         help="folder of a saved model, or an exported file (.onnx, .uint8.safetensors, .pte); given several times: an "
         "ensemble, the mean of their probabilities",
     )
-    add("--data", required=True, help=data_help)
+    add("--data", required=data_required, default="", help=data_help)
     add("--tta", type=positive, default=1, metavar="N", help="views per photo: centre, its mirror, then mild crops")
     add("--image-size", type=positive, metavar="S", help="pixels (default: each model's own evaluation size)")
     add("--batch-size", type=positive, default=DEFAULT_BATCH_SIZE, metavar="N", help="photos per rank (%(default)s)")

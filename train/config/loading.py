@@ -3,6 +3,7 @@
 config = load_config("run.yaml", ["optimizer.lr=3e-2"])
 """
 
+import importlib.util
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,6 +84,15 @@ def require_named_models(config: Config) -> None:
             require_models(path)
         except ModelError as error:
             raise ConfigError(f"{key}: {error}") from error
+
+
+def require_packages(config: Config) -> None:
+    """ConfigError naming the key that needs a package which is not installed; imports none."""
+    if config.tracking.tensorboard is not False and importlib.util.find_spec("tensorboard") is None:
+        raise ConfigError(
+            "tracking.tensorboard: the package tensorboard is not installed; pip install 'slimheads[tensorboard]', or "
+            "set it to false"
+        )
 
 
 def _collect_lines(node: yaml.Node | None, path: tuple[str, ...], places: Places, name: str) -> None:

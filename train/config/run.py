@@ -63,9 +63,12 @@ class WandbConfig(Strict):
 
 
 class TrackingConfig(Strict):
-    """Numbers while it trains: in `metrics.jsonl`, on the console and in W&B."""
+    """Numbers while it trains: in `metrics.jsonl`, on the console, in W&B and in TensorBoard."""
 
     wandb: WandbConfig = WandbConfig()
+    tensorboard: bool | str = False
+    """`true` writes event files into `tensorboard/` of the run folder, text into the folder that it names. Needs the
+    package `tensorboard`: `pip install 'slimheads[tensorboard]'`."""
     log_every: Updates = 20
     """Every how many updates losses and accuracies of the training are written."""
     evaluate_every: WholeEpochs = 1

@@ -44,10 +44,17 @@ class SeenSamples:
 
 
 def rank_batches(
-    images: ImageSet, comm: Comm, *, sizes: Sequence[int], num_views: int = 1, batch_size: int, workers: int | None
+    images: ImageSet,
+    comm: Comm,
+    *,
+    sizes: Sequence[int],
+    num_views: int = 1,
+    batch_size: int,
+    workers: int | None,
+    whole_batches: bool = False,
 ) -> Iterator[EvalBatch]:
     """This rank's part of the images. batch_size: per rank; workers: decoding processes, None for as many as the rank
-    has cores for. Raises DataError, LoaderLost."""
+    has cores for; whole_batches: see `eval_batches`. Raises DataError, LoaderLost."""
     return eval_batches(
         images,
         sizes=sizes,
@@ -57,6 +64,7 @@ def rank_batches(
         rank=comm.rank,
         num_ranks=comm.size,
         sharers=comm.local_size,
+        whole_batches=whole_batches,
     )
 
 

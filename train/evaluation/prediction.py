@@ -1,22 +1,25 @@
-"""What models say about each image, as rows of a table in the order of the images.
+"""What models say about each image, in the order of the images: as rows of a table, or as lines to be read.
 
 with PredictionTable(path, tasks=ensemble.tasks, all_probabilities=False, thresholds={"age": 0.8}) as table:
-    run_evaluation({"ensemble": ensemble}, batches, [PredictionRows(table)], num_samples=9, what="predicting", ...)
+    rows = PredictionRows(table.row, table.write, comm)
+    run_evaluation({"ensemble": ensemble}, batches, [rows], num_samples=9, what="predicting", ...)
 """
 
 import csv
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from data.files import publish, sweep, temporary_beside
 from data.loading.eval_loader import EvalBatch
+from train.distributed.comm import Comm
 from train.evaluation.evaluation_pass import Accumulator, Outputs
 
 UNSURE = "unsure"
@@ -102,21 +105,24 @@ class PredictionTable:
     ) -> None:
         self.path, self.tasks, self.all_probabilities, self.thresholds = path, tasks, all_probabilities, thresholds
         self.num_unsure = dict.fromkeys(thresholds, 0)
+        self._columns = column_names(tasks, all_probabilities=all_probabilities, thresholds=thresholds)
         self._part = temporary_beside(path, "part")
 
     def __enter__(self) -> Self:
         sweep(self.path.parent, of=self.path.name)
         self._file = self._part.open("w", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
-        columns = column_names(self.tasks, all_probabilities=self.all_probabilities, thresholds=self.thresholds)
-        self._writer.writerow(columns)
-        self._num_cells = len(columns) - 2  # but key and error
+        self.write(self._columns)
         return self
 
-    def add(self, prediction: Prediction) -> None:
-        """An image's row; without an answer its cells are empty."""
-        cells = [""] * self._num_cells if prediction.error else self._cells(prediction.probabilities)
-        self._writer.writerow([harmless(prediction.key), *cells, harmless(prediction.error)])
+    def row(self, prediction: Prediction) -> list[str]:
+        """An image's cells; those of an answer that is not there are empty. The file need not be open."""
+        num_cells = len(self._columns) - 2  # but key and error
+        cells = [""] * num_cells if prediction.error else self._cells(prediction.probabilities)
+        return [harmless(prediction.key), *cells, harmless(prediction.error)]
+
+    def write(self, row: Sequence[str]) -> None:
+        self._writer.writerow(row)
 
     def _cells(self, probabilities: Mapping[str, Sequence[float]]) -> list[str]:
         cells: list[str] = []
@@ -141,15 +147,52 @@ class PredictionTable:
             self._part.unlink()
 
 
-class PredictionRows(Accumulator):
-    """Writes what one model says of each sample into a table. failed: the predictions that have an error."""
+def answer_lines(
+    prediction: Prediction,
+    tasks: Mapping[str, Sequence[str]],
+    thresholds: Mapping[str, float] = MappingProxyType({}),
+) -> list[str]:
+    """An image's key, and below it a line for each task: the class, its probability and the runner-up, and whether the
+    probability is below the task's threshold; or its key and why there is no answer."""
+    if prediction.error:
+        return [f"{prediction.key}: no prediction: {prediction.error}"]
+    width = max(map(len, tasks), default=0)
+    lines = [prediction.key]
+    for task, names in tasks.items():
+        values = prediction.probabilities[task]
+        best, *others = sorted(range(len(names)), key=values.__getitem__, reverse=True)
+        runner_up = f", then {names[others[0]]} {_percent(values[others[0]])}" if others else ""
+        doubt = f" ({UNSURE})" if values[best] < thresholds.get(task, 0.0) else ""
+        lines.append(f"  {task:<{width}}  {names[best]} {_percent(values[best])}{runner_up}{doubt}")
+    return lines
 
-    def __init__(self, table: PredictionTable) -> None:
-        self._table = table
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+class PredictionRows(Accumulator):
+    """Hands what one model says of each sample to rank 0, in the order of the samples. Every rank holds the same
+    `failed`: the predictions that have an error.
+
+    row: what is kept of a prediction, made by the rank that has it. write: takes it; only rank 0 calls it. Every rank
+    must see the same number of batches, which are whole ones of one process (see `eval_batches`).
+    """
+
+    def __init__(self, row: Callable[[Prediction], list[str]], write: Callable[[list[str]], None], comm: Comm) -> None:
+        self._row, self._write, self._comm = row, write, comm
         self.failed: list[Prediction] = []
 
     def add(self, batch: EvalBatch, outputs: Outputs) -> None:
-        for prediction in predictions(batch, next(iter(outputs.values()), {})):
-            self._table.add(prediction)
-            if prediction.error:
-                self.failed.append(prediction)
+        mine = [
+            (self._row(prediction), prediction.key, prediction.error)
+            for prediction in predictions(batch, next(iter(outputs.values()), {}))
+        ]
+        with torch.inference_mode(False):  # Horovod's threads write into tensors that are made here
+            ranks = self._comm.allgather_object(mine, name="predictions")
+        for rank in ranks:  # their order is that of the samples
+            for row, key, error in rank:
+                if self._comm.rank == 0:
+                    self._write(row)
+                if error:
+                    self.failed.append(Prediction(key, {}, error))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from train.config.schema import Config, describe
@@ -17,7 +18,8 @@ class WandbSettings:
 @dataclass(frozen=True)
 class RunSettings:
     """folder: of the run. may_resume: go on where a run in it was. config: resolved, as plain values, for the folder
-    and W&B. max_bad_share: of the training samples. trace: write down which samples each step had."""
+    and for trackers. max_bad_share: of the training samples. trace: write down which samples each step had.
+    tensorboard: the folder for its files, None for none."""
 
     folder: str
     may_resume: bool
@@ -28,6 +30,7 @@ class RunSettings:
     max_bad_share: float
     trace: bool
     wandb: WandbSettings
+    tensorboard: Path | None
 
 
 def run_settings(config: Config) -> RunSettings:
@@ -42,4 +45,10 @@ def run_settings(config: Config) -> RunSettings:
         max_bad_share=config.data.max_bad_share,
         trace=config.trace_samples,
         wandb=WandbSettings(wandb.mode, wandb.project, wandb.name),
+        tensorboard=_tensorboard_folder(config),
     )
+
+
+def _tensorboard_folder(config: Config) -> Path | None:
+    wanted = config.tracking.tensorboard
+    return Path(wanted) if isinstance(wanted, str) else Path(config.run.dir) / "tensorboard" if wanted else None

@@ -1,1 +1,1 @@
-"""Where a run's numbers go: JSON lines, the console, Weights & Biases."""
+"""Where a run's numbers go: JSON lines, the console, Weights & Biases, TensorBoard."""

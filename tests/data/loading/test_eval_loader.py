@@ -45,6 +45,23 @@ def damaged(tiny_shards: Path, tmp_path: Path) -> Path:
     return tmp_path / "train"
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_whole_batches_are_those_of_one_process_one_after_another(workers: int, damaged: Path) -> None:
+    """33 samples in batches of 5: the last step has none for the last ranks, and every rank has as many steps."""
+    images = ShardImages(load_index(damaged))
+    shared = {"sizes": [SIZE], "num_views": 1, "batch_size": 5, "whole_batches": True}
+    alone = list(eval_batches(images, workers=0, **shared))
+    assert [len(batch) + len(batch.bad) for batch in alone] == [5] * 6 + [3]
+    ranks = [list(eval_batches(images, workers=workers, rank=rank, num_ranks=3, **shared)) for rank in range(3)]
+    assert [len(batches) for batches in ranks] == [3, 3, 3]
+    dealt = [batch for step in zip(*ranks, strict=True) for batch in step]
+    assert [len(batch) + len(batch.bad) for batch in dealt[7:]] == [0, 0]
+    for one, other in zip(alone, dealt[:7], strict=True):
+        assert one.key == other.key
+        assert [record.key for record in one.bad] == [record.key for record in other.bad]
+        assert torch.equal(one.image[SIZE], other.image[SIZE])
+
+
 @pytest.mark.parametrize(("rank", "num_ranks"), [(0, 1), (1, 2)])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_one_size_and_view_are_what_the_training_loader_gives(

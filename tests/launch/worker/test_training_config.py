@@ -36,7 +36,20 @@ def test_the_batches_of_the_loaders_hold_the_images_of_student_and_teacher(tmp_p
     assert read(tmp_path, "", "data.workers=0").loader_bytes(2) == 0
 
 
-@pytest.mark.parametrize("command", [["true"], ["python", "main.py"], ["python", "other.py", "--config", "x"]])
+@pytest.mark.parametrize(
+    "words", [["python", "train/main.py"], ["python", "-m", "train.main"], ["bin/slimheads", "train"]]
+)
+def test_every_way_to_start_a_training_is_known(words: list[str], tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("run: {dir: r}\ndata: {train: t}\nmodel: {backbone: food11_student}\nbatch_size: 7\n")
+    found = read_training_config([*words, "--config", str(config)])
+    assert found is not None
+    assert found.batch_size == 7
+
+
+@pytest.mark.parametrize(
+    "command", [["slimheads", "build"], ["true"], ["python", "main.py"], ["python", "other.py", "--config", "x"]]
+)
 def test_another_command_has_no_config(command: list[str]) -> None:
     assert read_training_config(command) is None
 

@@ -21,7 +21,7 @@ MODELS = ["--model", "a", "--model", "b", "--data", "d"]
         (
             predict.parse_options,
             [*MODELS, "--out", "o.csv", "--probabilities", "--image-size", "32"],
-            {**EVALUATION, "out": Path("o.csv"), "probabilities": True, "image_size": 32},
+            {**EVALUATION, "out": Path("o.csv"), "probabilities": True, "image_size": 32, "photos": ()},
         ),
         (
             compare.parse_options,

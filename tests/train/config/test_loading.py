@@ -93,6 +93,7 @@ DEFAULTS = {
     "elastic": None,
     "tracking": {
         "wandb": {"mode": "offline", "project": "slimheads", "name": None},
+        "tensorboard": False,
         "log_every": 20,
         "evaluate_every": 1,
     },
