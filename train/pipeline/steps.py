@@ -18,14 +18,16 @@ from typing import Any
 import yaml
 
 from data.files import write_atomically
+from launch.exit_codes import ExitCode
 from train.pipeline.config import PipelineConfig
 from train.pipeline.progress import TrainingProgress
 from train.pipeline.recipe import Recipe
-from train.pipeline.workshop import RECORDS, Workshop, python
+from train.pipeline.workshop import RECORDS, StageFailed, Workshop, python
 
 _CONFIGS = "configs"  # in the output folder: what each training was told
 _SCORE = ("--score", "taylor", "--max-layer-ratio", "0.65")
 _RECALIBRATE = 16  # batches
+_COSTS = ("macs", "parameters", "int8_bytes")
 
 Model = Mapping[str, Any]
 
@@ -81,30 +83,40 @@ class Steps:
         settings["model"] = {"artifact": pruned["model"]}
         return self.train(name, settings, what=f"fine-tune, {epochs} epochs", models=[pruned])
 
-    def prune(self, name: str, model: Model, limits: Sequence[str]) -> Model:
-        """Narrower layers. limits: options of `python -m prune`."""
+    def prune(
+        self,
+        name: str,
+        model: Model,
+        limits: Sequence[str],
+        *,
+        score: Sequence[str] = _SCORE,
+        nothing_where: str = "the model already fits",
+    ) -> Model:
+        """Narrower layers. limits, score: options of `python -m prune`. nothing_where: where its error says so, the
+        model stays as it is; other errors are StageFailed.
+
+        Beside what every model has: "costs", {"macs", "parameters", "int8_bytes"} -> {"before", "after"}, and "is_new".
+        """
         folder = self.workshop.out / name
 
         def work() -> dict[str, Any]:
-            command = ["--model", model["model"], "--out", folder, *limits, *_SCORE, "--data", self.shards["train"]]
-            self.workshop.run(name, python("prune", *command, "--recalibrate", _RECALIBRATE))
-            return {"model": str(folder), "files": self.workshop.digest(f"{name}/model.safetensors")}
+            command = ["--model", model["model"], "--out", folder, *limits, *score, "--data", self.shards["train"]]
+            try:
+                self.workshop.run(name, python("prune", *command, "--recalibrate", _RECALIBRATE))
+            except StageFailed as failed:
+                if failed.code != ExitCode.BAD_CONFIG or nothing_where not in str(failed):
+                    raise
+                return {"model": model["model"], "files": dict(model["files"]), "is_new": False, "costs": {}}
+            record = json.loads((folder / "prune.json").read_bytes())
+            costs = {kind: {when: record[kind][when] for when in ("before", "after")} for kind in _COSTS}
+            files = self.workshop.digest(f"{name}/model.safetensors")
+            return {"model": str(folder), "files": files, "is_new": True, "costs": costs}
 
         inputs = {"model": model["files"], "limits": list(limits), "data": self._data}
-        return self.workshop.stage(name, what=f"prune to {' '.join(limits)}", inputs=inputs, work=work)
-
-    def probe(self, name: str, model: Model, limits: Sequence[str]) -> dict[str, Any]:
-        """{"macs", "parameters": {"before", "after"}} of a pruning that is only tried."""
-        folder = self.workshop.out / name
-
-        def work() -> dict[str, Any]:
-            command = ["--model", model["model"], "--out", folder, *limits, "--score", "l2"]
-            self.workshop.run(name, python("prune", *command))
-            record = json.loads((folder / "prune.json").read_bytes())
-            return {kind: {when: record[kind][when] for when in ("before", "after")} for kind in ("macs", "parameters")}
-
-        inputs = {"model": model["files"], "limits": list(limits)}
-        return self.workshop.stage(name, what=f"what {' '.join(limits)} leaves", inputs=inputs, work=work)
+        pruned = self.workshop.stage(name, what=f"prune to {' '.join(limits)}", inputs=inputs, work=work)
+        if not pruned["is_new"]:
+            self.workshop.tell(f"{name}: nothing is pruned, {nothing_where}")
+        return pruned
 
     def top1(self, name: str, model: Model, *, sizes: Sequence[int]) -> dict[int, dict[str, float]]:
         """size -> task -> top-1 on val; measured once."""

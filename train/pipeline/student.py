@@ -43,6 +43,8 @@ def _prune_to_budget(steps: Steps, teacher: Model, eval_size: int) -> MadeStuden
         is_last = number == len(shares)
         relative = ["--max-macs", f"{100 * kept:.4g}%"]
         pruned = steps.prune(f"student/round{number}", rounds[-1], limits if is_last and limits else relative)
+        if not pruned["is_new"] and not is_last:
+            continue
         name = "tuned" if is_last else f"student/round{number}-tuned"
         epochs = steps.recipe.tune_epochs if is_last else steps.recipe.round_epochs
         rounds.append(steps.tune(name, pruned, epochs=epochs, eval_size=eval_size))
@@ -55,7 +57,11 @@ def _prune_while_it_keeps(steps: Steps, teacher: Model, eval_size: int, *, allow
     rounds, kept = [teacher], teacher
     for number in range(1, _MOST_ROUNDS + 1):
         name = f"student/round{number}"
-        pruned = steps.prune(name, rounds[-1], ["--max-macs", f"{100 * _SMALLER:g}%"])
+        pruned = steps.prune(
+            name, rounds[-1], ["--max-macs", f"{100 * _SMALLER:g}%"], nothing_where="cannot be reached"
+        )
+        if not pruned["is_new"]:
+            break
         tuned = steps.tune(f"{name}-tuned", pruned, epochs=steps.recipe.tune_epochs, eval_size=eval_size)
         rounds.append(tuned)
         now = steps.top1(f"student/measured-round{number}", tuned, sizes=[eval_size])[eval_size]
@@ -86,9 +92,12 @@ def _goal(steps: Steps, teacher: Model) -> tuple[float, list[str]]:
     words = budget_words(steps.config.budget)
     if not words:
         return DEFAULT_SHARE, []
-    found = steps.probe("student/probe", teacher, words)
-    share = found["macs"]["after"] / found["macs"]["before"]
-    before = {kind: found[kind]["before"] for kind in found}
+    # Without a limit for layers, which the rounds have: it says how small the network becomes, not how.
+    costs = steps.prune("student/probe", teacher, words, score=("--score", "l2"))["costs"]
+    if not costs:
+        return 1.0, words
+    share = costs["macs"]["after"] / costs["macs"]["before"]
+    before = {kind: costs[kind]["before"] for kind in costs}
     absolute = [_absolute(option, value, before) for option, value in zip(words[::2], words[1::2], strict=True)]
     return share, [word for pair in absolute for word in pair]
 
@@ -115,7 +124,7 @@ def amount(text: str | int) -> float:
 
 def _absolute(option: str, value: str, before: Mapping[str, Any]) -> tuple[str, str]:
     """A share of what the teacher has, as a number."""
-    kinds = {"--max-macs": "macs", "--max-params": "parameters"}
+    kinds = {"--max-macs": "macs", "--max-params": "parameters", "--max-bytes": "int8_bytes"}
     if not value.endswith("%"):
         return option, value
     return option, str(math.floor(float(value.rstrip("%")) / 100 * before[kinds[option]]))
