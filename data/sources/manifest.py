@@ -45,7 +45,7 @@ def read_manifest(path: Path, options: TableOptions) -> Source:
             classes.update(dict.fromkeys(tags, NO_YES))
             labels.update(tags)
     splits, split_codes = _read_splits(table, roles)
-    groups, group_codes = _read_groups(table, roles)
+    groups, group_codes = _read_groups(table, roles, options.missing)
     paths, found = find_photos(table, roles.image, images=options.images)
     notes += found
     codes = table.columns[roles.image].codes
@@ -128,12 +128,13 @@ def _read_splits(table: Table, roles: ColumnRoles) -> tuple[list[str], np.ndarra
     return [SPLIT_NAMES[word.lower()] for word in words], column.codes
 
 
-def _read_groups(table: Table, roles: ColumnRoles) -> tuple[list[str], np.ndarray]:
-    """(names, numbers of the rows' groups); an empty cell is no group."""
+def _read_groups(table: Table, roles: ColumnRoles, missing: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """(names, numbers of the rows' groups); an empty cell, or a `missing` word, is no group."""
     if roles.group is None:
         return [""], np.zeros(table.num_rows, np.int32)
     column = table.columns[roles.group]
-    return ["" if value is None else str(value).strip() for value in column.values], column.codes
+    names = ["" if value is None else str(value).strip() for value in column.values]
+    return ["" if name in missing else name for name in names], column.codes
 
 
 def _label_tuples(columns: Sequence[np.ndarray], num_rows: int) -> list[tuple[int, ...]]:

@@ -503,9 +503,9 @@ def test_a_column_called_set_that_holds_no_splits_is_a_task(tmp_path):
 
 
 def test_groups_by_a_column(tmp_path):
-    text = table(tmp_path, "image,person,age\na.jpg,anna,1\nb.jpg,anna,2\nc.jpg,,1\n")
+    text = table(tmp_path, "image,person,age\na.jpg,anna,1\nb.jpg,anna,2\nc.jpg,,1\nd.jpg,nan,1\n")
     source = open_source(text, options=TableOptions(group="person"))
-    assert [record.group for record in source.records] == ["anna", "anna", ""]
+    assert [record.group for record in source.records] == ["anna", "anna", "", ""]
     assert list(source.tasks) == ["age"]
     with pytest.raises(BadArgument, match=r"--group shop: .* has no such column \(columns: image, person, age\)"):
         open_source(text, options=TableOptions(group="shop"))
