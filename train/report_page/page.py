@@ -75,23 +75,27 @@ def build_page(
         bad_section(runs) if runs else None,
         commands_section(runs, prunes, inputs.exports, command=command),
     ]
+    html = whole_page(
+        f"Slimheads: {', '.join(inputs.names)}",
+        page_header(entries, with_widths=bool(prunes), with_exports=bool(inputs.exports)),
+        tag("main", *(tag("p", warning, class_="note warn") for warning in warnings), *sections),
+    )
+    return html, [*warnings, *not_evaluated]
+
+
+def whole_page(title: str, *body: Html) -> Html:
+    """A self-contained page in the style of ours, with the time of its making."""
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("link", rel="icon", href="data:,"),
-        tag("title", f"Slimheads: {', '.join(inputs.names)}"),
+        tag("title", title),
         Html(f"<style>{STYLE}</style>"),
     )
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    body = tag(
-        "body",
-        page_header(entries, with_widths=bool(prunes), with_exports=bool(inputs.exports)),
-        tag("main", *(tag("p", warning, class_="note warn") for warning in warnings), *sections),
-        tag("footer", f"Made {made}. This file is whole: it loads nothing and runs no script."),
-    )
-    html = Html("<!doctype html>\n" + tag("html", head, body, lang="en") + "\n")
-    return html, [*warnings, *not_evaluated]
+    footer = tag("footer", f"Made {made}. This file is whole: it loads nothing and runs no script.")
+    return Html("<!doctype html>\n" + tag("html", head, tag("body", *body, footer), lang="en") + "\n")
 
 
 def _roles(runs: Sequence[RunRecord]) -> dict[str, str]:

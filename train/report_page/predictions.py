@@ -103,13 +103,17 @@ class Predictions:
 
     def thumbnail(self, image: int) -> str:
         """A small JPEG as a data URI."""
-        data = self.images.read(0, image)
-        height, width = image_size(data)
-        scale = min(1.0, _THUMBNAIL / max(height, width))
-        small = resize_image(data, height=max(1, round(height * scale)), width=max(1, round(width * scale)))
-        buffer = io.BytesIO()
-        Image.fromarray(small).save(buffer, "JPEG", quality=72)
-        return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        return thumbnail(self.images.read(0, image))
+
+
+def thumbnail(data: bytes) -> str:
+    """Of an encoded photo: a small JPEG as a data URI."""
+    height, width = image_size(data)
+    scale = min(1.0, _THUMBNAIL / max(height, width))
+    small = resize_image(data, height=max(1, round(height * scale)), width=max(1, round(width * scale)))
+    buffer = io.BytesIO()
+    Image.fromarray(small).save(buffer, "JPEG", quality=72)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def collect_predictions(
