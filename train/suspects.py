@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from models.model_path import exit_if_missing, given_as, require_models
 
@@ -108,7 +109,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> SuspectsOptions:
     add("--source", metavar="SOURCE", help="photos and labels, as data.build takes them")
     add("--folds", type=positive, default=5, metavar="K", help="parts of the photos, and trainings (%(default)s)")
     add("--group", action="append", default=[], metavar="WHAT", help="never parted by the folds, as for data.build")
-    add("--build", default="", metavar="WORDS", help='further words for data.build, as "--resize 256"')
+    add("--build", default="", metavar="WORDS", help='further words for data.build, as --build="--resize 256"')
     add("--launcher", default="", metavar="WORDS", help='before the trainings, as "horovodrun -np 2"')
     add("--model", action="append", default=[], metavar="PATH", help="a trained model; may be given several times")
     add("--data", action="append", default=[], metavar="SHARDS", help="for each --model: photos it has not seen")
@@ -199,6 +200,8 @@ def _judge(
 ) -> _Judged:
     ensemble, said = load_ensemble([model], device=device, tasks=index.tasks)
     notes += said
+    if _path_of(ensemble.members[0].meta.provenance) == Path(index.root).resolve():
+        raise DataError(f"{index.root}: {model} was trained on these photos; name photos that it has not seen")
     images = ImageSubset(ShardImages(index), count=index.num_samples)
     labels = FoldLabels(
         tasks={task: names for task, names in ensemble.tasks.items() if task in tasks},
@@ -224,6 +227,12 @@ def _judge(
             raise NumbersExploded(f"{text}, which is all; train it again with precision=fp32")
         notes.append(f"{text}; they are left out")
     return _Judged(images, labels)
+
+
+def _path_of(provenance: Mapping[str, Any]) -> Path | None:
+    """Of the photos that a model was trained on, as far as it says."""
+    trained_on = (provenance.get("data") or {}).get("train")
+    return Path(trained_on).resolve() if trained_on else None
 
 
 def _require_once(keys: Sequence[Sequence[str]], data: Sequence[str]) -> None:

@@ -111,7 +111,7 @@ def _build(plan: FoldPlan, number: int, workshop: Workshop, fingerprint: str) ->
         workshop.run(name, python("data.build", *words, "--out", plan.out / name))
         return {"files": workshop.digest(*(f"{name}/{split}/{INDEX_NAME}" for split in ("train", "val")))}
 
-    what = f"fold {number} of {plan.num_folds}"
+    what = f"pack the photos, with fold {number} of {plan.num_folds} held out"
     files: Mapping[str, str] = workshop.stage(
         name, what=what, inputs={"words": words, "photos": fingerprint}, work=work
     )["files"]
