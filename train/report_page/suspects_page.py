@@ -59,7 +59,7 @@ def suspects_page(
 
 def _card(number: int, suspect: Suspect, picture: str | None) -> Html:
     label, answer = (
-        f"{name} ({percent(probability, digits=0)})"
+        f"{name} ({percent(probability, digits=0)})".replace(" %", "\N{NO-BREAK SPACE}%")
         for name, probability in (
             (suspect.label, suspect.probability_of_label),
             (suspect.answer, suspect.probability_of_answer),
