@@ -58,15 +58,15 @@ def suspects_page(
 
 
 def _card(number: int, suspect: Suspect, picture: str | None) -> Html:
-    label, answer = (
-        f"{name} ({percent(probability, digits=0)})".replace(" %", "\N{NO-BREAK SPACE}%")
-        for name, probability in (
-            (suspect.label, suspect.probability_of_label),
-            (suspect.answer, suspect.probability_of_answer),
-        )
-    )
+    label = f"{suspect.label} ({_share(suspect.probability_of_label)})"
+    answer = f"{suspect.answer} ({_share(suspect.probability_of_answer)})"
     text = f"a photo labelled {suspect.label}, answered {suspect.answer}"
     image = None if picture is None else tag("img", src=picture, alt=text, loading="lazy")
     words = join(tag("b", answer), ", labelled ", tag("b", label))
     place = f"{number}. {suspect.image}, {suspect.task}"
     return tag("div", image, words, tag("br"), place, title=f"{place}, judged by model {suspect.fold}")
+
+
+def _share(probability: float) -> str:
+    """The number and its sign on one line."""
+    return percent(probability, digits=0).replace(" ", "\N{NO-BREAK SPACE}")
