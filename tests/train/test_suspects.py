@@ -17,7 +17,7 @@ from tests.photos import write_tar
 from tests.tiny_models import save_tiny_model
 from train import predict, suspects
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.timeout(600)]
 
 COLOURS = TINY_TASKS["colour"]
 NUM_PHOTOS, NUM_WRONG = 96, 9
