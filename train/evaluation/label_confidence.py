@@ -4,10 +4,11 @@
     run_evaluation({"model": ensemble}, batches, [folds[0]], num_samples=90, what="judging", device=device)
     for suspect in rank_suspects(folds): ...  # the worst first
 
-A label is judged by its self-confidence: the probability that the model gives to the class that the label says, less
-the mean of this probability over all photos with the same label of the same task (Northcutt, Jiang, Chuang: Confident
-learning, 2021, section 3 and its class thresholds). Without the mean, a class that is hard throughout would fill the
-top of the list, and errors in the easy classes would stand below it.
+A label is judged by its self-confidence: the probability that the model gives to the class that the label says
+(Northcutt, Jiang, Chuang: Confident learning, 2021), divided by the mean of this probability over all photos with the
+same label of the same task. The mean tells a label that is doubtful in its class from a class that is hard throughout.
+It divides and is not subtracted: the difference cannot be lower than the negative mean, so that no error in a hard
+class would ever come before the doubtful labels of an easy one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,12 +76,11 @@ class FoldLabels(Accumulator):
 
 
 def class_scores(label: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """float64 [M], the lowest is the most suspicious: the probability of the label less its mean over the class.
+    """float64 [M], the lowest is the most suspicious: the probability of the label, divided by its mean over the class.
 
     label: int [M], numbers of classes (of several tasks, if no number stands for two). probability: float [M]."""
-    counts = np.bincount(label)
-    means = np.bincount(label, weights=probability) / np.maximum(counts, 1)
-    scores: np.ndarray = probability - means[label]
+    means = np.bincount(label, weights=probability) / np.maximum(np.bincount(label), 1)
+    scores: np.ndarray = probability / np.maximum(means[label], np.finfo(float).tiny)
     return scores
 
 

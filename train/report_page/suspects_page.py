@@ -13,7 +13,7 @@ from train.report_page.page import whole_page
 
 _RULE = (
     "Each label was judged by a model that was not trained on its photo. The order is that of the probability of the "
-    "label, less the mean of this probability over all photos with the same label: the most suspicious first."
+    "label, divided by the mean of this probability over all photos with the same label: the most suspicious first."
 )
 
 

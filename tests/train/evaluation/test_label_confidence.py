@@ -1,4 +1,4 @@
-"""Labels are ranked by what a model says of them, less what it says of their class; worked out by hand."""
+"""Labels are ranked by what a model says of them, beside what it says of their class; worked out by hand."""
 
 from collections.abc import Sequence
 
@@ -29,9 +29,9 @@ def judged(tasks, labels, probabilities, *, keys) -> FoldLabels:
     return fold
 
 
-def test_a_score_is_the_probability_less_the_mean_of_the_class() -> None:
+def test_a_score_is_the_probability_divided_by_the_mean_of_the_class() -> None:
     scores = class_scores(np.array([0, 0, 1, 1, 3]), np.array([0.9, 0.5, 0.4, 0.2, 0.7]))
-    np.testing.assert_allclose(scores, [0.2, -0.2, 0.1, -0.1, 0.0], atol=1e-12)
+    np.testing.assert_allclose(scores, [9 / 7, 5 / 7, 4 / 3, 2 / 3, 1])
 
 
 def test_a_hard_class_does_not_hide_the_errors_of_an_easy_one() -> None:
@@ -49,6 +49,21 @@ def test_a_hard_class_does_not_hide_the_errors_of_an_easy_one() -> None:
     assert ranked[0].probability_of_label == pytest.approx(0.35)
     assert ranked[0].probability_of_answer == pytest.approx(0.65)
     assert [one.is_contradicted for one in ranked] == [True, True, True, True, False, False]
+
+
+def test_an_error_in_a_hard_class_comes_before_a_doubtful_label_of_an_easy_one() -> None:
+    """dog: 0.01, 0.30, 0.29 (mean 0.2), the first is 5 % of the mean. cat: 0.9, 0.9, 0.3 (mean 0.7), 43 %."""
+    fold = judged(
+        {"kind": ("cat", "dog")},
+        {"kind": [1, 1, 1, 0, 0, 0]},
+        {"kind": [[0.99, 0.01], [0.7, 0.3], [0.71, 0.29], [0.9, 0.1], [0.9, 0.1], [0.3, 0.7]]},
+        keys=list("abcdef"),
+    )
+    assert [one.image for one in rank_suspects([fold])][:2] == ["a", "f"]
+
+
+def test_a_class_that_no_answer_ever_finds_possible_is_no_division_by_zero() -> None:
+    np.testing.assert_array_equal(class_scores(np.array([0, 0]), np.array([0.0, 0.0])), [0, 0])
 
 
 def test_equal_ones_come_by_the_more_probable_answer() -> None:
@@ -70,7 +85,7 @@ def test_folds_that_number_their_classes_differently_are_ranked_together() -> No
 
 
 def test_a_class_of_two_tasks_is_two_classes() -> None:
-    """`yes` of one task has the mean 0.2, of the other 0.8: all scores are 0."""
+    """`yes` of one task has the mean 0.2, of the other 0.8: all scores are 1."""
     tasks = {"hat": ("yes", "no"), "tie": ("yes", "no")}
     probabilities = {"hat": [[0.2, 0.8]] * 2, "tie": [[0.8, 0.2]] * 2}
     ranked = rank_suspects([judged(tasks, {"hat": [0, 0], "tie": [0, 0]}, probabilities, keys=["a", "b"])])
