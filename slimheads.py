@@ -39,6 +39,7 @@ COMMANDS = (
     Command("evaluate", "train.evaluate", "measure models on labelled photos"),
     Command("compare", "train.compare", "tell whether two models differ"),
     Command("calibrate", "train.calibrate", "make a model's probabilities come true"),
+    Command("suspects", "train.suspects", "find labels that are probably wrong"),
     Command("predict", "train.predict", "answers for photos"),
     Command("prune", "prune", "make a network narrower"),
     Command("prune-curve", "prune.curve", "prune to several sizes, and show what each is worth"),
