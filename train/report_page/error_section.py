@@ -57,7 +57,7 @@ def _task(name: str, task: str, one: TaskPredictions, predictions: Predictions, 
             mistaken_pairs(one.confusion, one.classes),
             reliability_chart(bins, title=f"Calibration of {task}"),
             class_figure(one.class_scores, title=f"Classes of {task}"),
-            class_="trio",
+            class_="four",
         ),
     )
 

@@ -788,8 +788,8 @@ def test_on_a_narrow_phone_no_column_of_a_table_is_off_the_screen(tmp_path: Path
     matrix = np.full((8, 8), 1234)
     headings = ["run", *(f"heading {number}" for number in range(11)), "mean top-1"]
     rows = [[f"run {row}", *(f"{1_234_567 * column:,}" for column in range(11)), "97.5 %"] for row in range(3)]
-    trio = tag("div", confusion_figure(matrix, names, title="item"), mistaken_pairs(matrix, names), class_="trio")
-    body = tag("body", tag("main", table(headings, rows), trio))
+    four = tag("div", confusion_figure(matrix, names, title="item"), mistaken_pairs(matrix, names), class_="four")
+    body = tag("body", tag("main", table(headings, rows), four))
     (tmp_path / "page.html").write_text(f"<!doctype html><html><head><style>{STYLE}</style></head>{body}</html>")
     local = ("--allow-file-access-from-files", "--hide-scrollbars")
     measured = browse(tmp_path, FRAME.format(width=360), *local, "--dump-dom", name="frame.html").stdout
