@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from train.evaluation.class_scores import class_scores
 from train.evaluation.reliability import NUM_BINS, calibration_error, reliability
 from train.report_page.charts.axis import BOTTOM, Axis, fitted
 from train.report_page.charts.line import Line, line_chart
 from train.report_page.charts.palette import COLOURS, colour, dash
 from train.report_page.charts.scatter import Point, pareto_front, scatter_chart
-from train.report_page.confusion import confusion_figure, mistaken_pairs
+from train.report_page.confusion import class_figure, confusion_figure, mistaken_pairs
 from train.report_page.markup import Html, join, table, tag
 from train.report_page.model_entries import PRUNED, ModelEntry
 from train.report_page.numbers import megabytes, percent, short
@@ -258,3 +259,20 @@ def test_a_confusion_shows_each_pair_that_occurs(num_classes: int) -> None:
 )
 def test_numbers_are_written_as_people_read_them(written: str, expected: str) -> None:
     assert written == expected
+
+
+def test_the_classes_of_a_task_come_worst_first_many_of_them_folded_and_those_without_photos_named() -> None:
+    matrix = np.diag(np.arange(1, 11)) + 1
+    names = [f"kind{number}" for number in range(10)]
+    scores = class_scores(matrix, matrix.sum(axis=1), names)
+    html = class_figure(scores, title="Classes of item")
+    open_rows, folded = html.split("<details>")
+    assert re.findall(r"<td[^>]*>(kind\d)", open_rows) == names[:8]
+    assert re.findall(r"<td[^>]*>(kind\d)", folded) == names
+    assert "All 10 classes" in folded
+    few = class_figure(class_scores(np.diag([3, 0]), np.array([4, 0]), ["<cat>", "dog"]), title="Classes of pet")
+    assert "<details>" not in few
+    assert "&lt;cat&gt;" in few
+    assert "100.0 %" in few  # precision
+    assert "75.0 %" in few  # recall
+    assert "No photo of dog" in few
