@@ -149,27 +149,3 @@ def test_a_budget_of_bytes_is_kept_by_the_exported_file(table, tmp_path):
     assert done.returncode == ExitCode.DONE, done.stdout + done.stderr
     assert (tmp_path / "phone" / "exported" / "model.int8.onnx").stat().st_size <= 600_000
     assert (tmp_path / "phone" / "student" / "round2").is_dir(), "in more than one round"
-
-
-def test_a_budget_that_is_kept_already_prunes_nothing(table, tmp_path):
-    done = run(table, tmp_path / "phone", *QUICK, "--max-bytes", "40M", "--until", "tuned")
-    assert done.returncode == ExitCode.DONE, done.stdout + done.stderr
-    assert "student/round1: nothing is pruned, the model already fits" in done.stdout
-
-
-def test_rounds_end_where_a_task_loses_too_much_and_the_last_that_kept_it_is_exported(table, tmp_path):
-    done = run(table, tmp_path / "phone", *QUICK, "--max-points-lost", "0.1", "--until", "exported")
-    assert done.returncode == ExitCode.DONE, done.stdout + done.stderr
-    records = {
-        path.stem: json.loads(path.read_bytes())["outputs"]
-        for path in (tmp_path / "phone" / ".pipeline").glob("*.json")
-    }
-    before = records["student-measured-teacher"]["top1"]["32"]
-    kept = "teacher"
-    for number in range(1, 9):
-        measured = records.get(f"student-measured-round{number}")
-        if measured is None or any(before[task] - top1 > 0.001 + 1e-9 for task, top1 in measured["top1"]["32"].items()):
-            break
-        kept = f"student-round{number}-tuned"
-    exported = json.loads((tmp_path / "phone" / "exported" / "export.json").read_bytes())
-    assert Path(records[kept]["model"]).parent.name in json.dumps(exported)

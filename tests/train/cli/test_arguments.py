@@ -17,7 +17,7 @@ MODELS = ["--model", "a", "--model", "b", "--data", "d"]
 @pytest.mark.parametrize(
     ("parse", "arguments", "expected"),
     [
-        (evaluate.parse_options, MODELS, {**EVALUATION, "json": None}),
+        (evaluate.parse_options, MODELS, {**EVALUATION, "json": None, "per_class": "worst"}),
         (
             predict.parse_options,
             [*MODELS, "--out", "o.csv", "--probabilities", "--image-size", "32"],
