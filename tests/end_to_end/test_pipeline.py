@@ -19,7 +19,8 @@ pytestmark = pytest.mark.timeout(1500)
 KILLS = 10
 # All that could be chosen by what is measured is given, so that two pipelines can be compared.
 RECIPE = ("recipe.image_size=32", "recipe.epochs=2", "recipe.round_epochs=1", "recipe.tune_epochs=1")
-FIXED = (*RECIPE, "recipe.precision=fp32", "build.group=[]")
+MOST_BYTES = 1_200_000
+FIXED = (*RECIPE, "recipe.precision=fp32", "build.group=[]", f"budget.max_bytes={MOST_BYTES}")
 TINTS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
 
@@ -76,9 +77,10 @@ def phone(table, tmp_path_factory):
 def test_everything_that_was_promised_is_there(phone):
     for name in ("shards/train/index.json", "teacher/last", "tuned/last", "exported/model.int8.onnx", "report.html"):
         assert (phone / name).exists(), name
-    macs = json.loads((phone / "student" / "round1" / "prune.json").read_bytes())["macs"]
-    last = json.loads((phone / "student" / "round2" / "prune.json").read_bytes())["macs"]
-    assert last["after"] <= 0.31 * macs["before"]
+    assert 0.8 * MOST_BYTES < (phone / "exported" / "model.int8.onnx").stat().st_size <= MOST_BYTES
+    rounds = len(list((phone / "student").glob("round?")))
+    macs = [json.loads((phone / "student" / f"round{n}" / "prune.json").read_bytes())["macs"] for n in (1, rounds)]
+    assert macs[1]["after"] < macs[0]["before"]
     assert "exported" in (phone / "report.html").read_text()
 
 
@@ -121,7 +123,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(phone, table, tmp_p
 def test_after_a_change_only_what_depends_on_it_is_done_again(phone, table):
     done = run(table, phone, "recipe.tune_epochs=2")
     assert done.returncode == ExitCode.DONE, done.stdout + done.stderr
-    for stage in ("shards", "teacher", "size", "student/round1", "student/round1-tuned", "student/round2"):
+    for stage in ("shards", "teacher", "size", "student/probe", "student/round1"):
         assert f"{stage}: done before" in done.stdout, stage
     for stage in ("tuned", "exported", "report.html"):
         assert f"\n{stage}: done in" in done.stdout, stage
@@ -139,13 +141,3 @@ def test_what_a_stage_s_command_says_is_shown(table, tmp_path):
     assert done.returncode == ExitCode.BAD_DATA
     assert "shards ended with 65; its whole log is" in done.stderr
     assert "pictures are bad" in done.stderr
-
-
-QUICK = ("recipe.epochs=1", "recipe.eval_size=32")
-
-
-def test_a_budget_of_bytes_is_kept_by_the_exported_file(table, tmp_path):
-    done = run(table, tmp_path / "phone", *QUICK, "--max-bytes", "600K")
-    assert done.returncode == ExitCode.DONE, done.stdout + done.stderr
-    assert (tmp_path / "phone" / "exported" / "model.int8.onnx").stat().st_size <= 600_000
-    assert (tmp_path / "phone" / "student" / "round2").is_dir(), "in more than one round"
