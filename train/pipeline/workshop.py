@@ -55,7 +55,6 @@ class Workshop:
         self.out = out
         self._until = until
         self.tell = tell
-        self._signal: int | None = None
 
     def stage(
         self, name: str, *, what: str, inputs: Mapping[str, Any], work: Callable[[], Mapping[str, Any]]
@@ -98,8 +97,8 @@ class Workshop:
                 stderr=subprocess.STDOUT,
                 env=child_environment(),
             )
-        with _PassedOn(child) as passed, progress or StageProgress():
-            code = child.wait() if progress is None else progress.wait(child)
+        with _PassedOn(child) as passed, progress or StageProgress(stage) as bar:
+            code = bar.wait(child)
         if passed.received:
             raise StageFailed(f"{stage}: stopped by a signal; the same command continues", ExitCode.PREEMPTED)
         if code:
